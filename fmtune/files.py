@@ -1,0 +1,63 @@
+"""Files that are never half written: a temporary name in the same folder, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from fmtune.errors import ResourceError
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all; folders on the way are made.
+
+    Raises
+    ------
+    ResourceError
+        The disk is full, or the place cannot be written; an old file of that name is still there.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ResourceError(_reason(error, len(content)), where=str(path), hint=_hint(error)) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError, size: int) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"no space left on the disk; {size / 1e6:.1f} MB are needed"
+    return f"cannot be written: {error.strerror or error}"
+
+
+def _hint(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "free some space and run the same command again; nothing was lost"
+    return "check the folder and its permissions, or name another place"

@@ -1,0 +1,201 @@
+"""Hyperparameters: one configuration of a factorization machine, under SageMaker's own names.
+
+``PARAMETERS`` is the one table of names, types, ranges and defaults; the study file, the command line
+and the JSON Schema are made from it.  What SageMaker has not (``optimizer``, ``seed``, ``shuffle``,
+``lazy``, ``patience``) is named in the same style.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from fmtune.errors import UsageError
+
+Value = int | float | str | bool | None
+
+
+class Parameter(NamedTuple):
+    """One row of ``PARAMETERS``: its type, default, lowest and highest value, choices and meaning."""
+
+    type: type
+    default: Value
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    help: str
+    open_low: bool = False
+    optional: bool = False
+
+
+def _int(default: int, low: int, text: str, high: int | None = None) -> Parameter:
+    return Parameter(int, default, low, high, (), text)
+
+
+def _rate(default: float | None, text: str, *, low: float | None = 0.0, open_low: bool = False) -> Parameter:
+    return Parameter(float, default, low, None, (), text, open_low, default is None)
+
+
+def _one_of(default: str, choices: tuple[str, ...], text: str) -> Parameter:
+    return Parameter(str, default, None, None, choices, text)
+
+
+def _flag(default: bool, text: str) -> Parameter:
+    return Parameter(bool, default, None, None, (), text)
+
+
+_INIT = ("normal", "uniform", "constant")
+
+PARAMETERS: dict[str, Parameter] = {
+    "predictor_type": _one_of("regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"),
+    "num_factors": _int(16, 0, "length of each feature's factor vector; 0 is a linear model", 65536),
+    "epochs": _int(1, 1, "passes over the train channel", 1_000_000),
+    "mini_batch_size": _int(1000, 1, "rows of one update", 2**24),
+    "bias_lr": _rate(0.1, "learning rate of the bias"),
+    "linear_lr": _rate(0.001, "learning rate of the linear weights"),
+    "factors_lr": _rate(0.0001, "learning rate of the factors"),
+    "bias_wd": _rate(0.01, "weight decay (L2) of the bias"),
+    "linear_wd": _rate(0.001, "weight decay (L2) of the linear weights"),
+    "factors_wd": _rate(0.00001, "weight decay (L2) of the factors"),
+    "bias_init_method": _one_of("normal", _INIT, "distribution of the first bias"),
+    "bias_init_sigma": _rate(0.01, "standard deviation, for normal"),
+    "bias_init_scale": _rate(0.01, "half width, for uniform"),
+    "bias_init_value": _rate(0.0, "the value, for constant", low=None),
+    "linear_init_method": _one_of("normal", _INIT, "distribution of the first linear weights"),
+    "linear_init_sigma": _rate(0.01, "standard deviation, for normal"),
+    "linear_init_scale": _rate(0.01, "half width, for uniform"),
+    "linear_init_value": _rate(0.0, "the value, for constant", low=None),
+    "factors_init_method": _one_of("normal", _INIT, "distribution of the first factors"),
+    "factors_init_sigma": _rate(0.001, "standard deviation, for normal"),
+    "factors_init_scale": _rate(0.001, "half width, for uniform"),
+    "factors_init_value": _rate(0.0, "the value, for constant", low=None),
+    "clip_gradient": _rate(None, "largest absolute value of a gradient, after rescaling and decay; none is off", open_low=True),
+    "eps": _rate(None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True),
+    "rescale_grad": _rate(None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True),
+    "use_bias": _flag(True, "train the bias; off, it stays 0"),
+    "use_linear": _flag(True, "train the linear weights; off, they stay 0"),
+    "optimizer": _one_of("adam", ("adam", "adagrad"), "update rule; adam is SageMaker's"),
+    "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),
+    "shuffle": _one_of("once", ("once", "epoch", "none"), "one order for all epochs, a new one each epoch, or the file's own"),
+    "patience": _int(0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"),
+    "seed": _int(0, 0, "seed of initial values and of the shuffle", 2**63 - 1),
+}
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One configuration; field by field as in ``PARAMETERS``, whose defaults are SageMaker's where it has one.
+
+    Raises
+    ------
+    UsageError
+        A value has the wrong type or lies outside its range.
+    """
+
+    predictor_type: str = "regressor"
+    num_factors: int = 16
+    epochs: int = 1
+    mini_batch_size: int = 1000
+    bias_lr: float = 0.1
+    linear_lr: float = 0.001
+    factors_lr: float = 0.0001
+    bias_wd: float = 0.01
+    linear_wd: float = 0.001
+    factors_wd: float = 0.00001
+    bias_init_method: str = "normal"
+    bias_init_sigma: float = 0.01
+    bias_init_scale: float = 0.01
+    bias_init_value: float = 0.0
+    linear_init_method: str = "normal"
+    linear_init_sigma: float = 0.01
+    linear_init_scale: float = 0.01
+    linear_init_value: float = 0.0
+    factors_init_method: str = "normal"
+    factors_init_sigma: float = 0.001
+    factors_init_scale: float = 0.001
+    factors_init_value: float = 0.0
+    clip_gradient: float | None = None
+    eps: float | None = None
+    rescale_grad: float | None = None
+    use_bias: bool = True
+    use_linear: bool = True
+    optimizer: str = "adam"
+    lazy: bool = True
+    shuffle: str = "once"
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in PARAMETERS:
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Hyperparameters:
+        """Return the configuration with ``values`` over the defaults; an unknown name is an error with a suggestion."""
+        for name in values:
+            known(name)
+        return cls(**values)
+
+    def replace(self, **values: Any) -> Hyperparameters:
+        """Return a copy with some values changed."""
+        return replace(self, **values)
+
+    def changed(self) -> dict[str, Value]:
+        """Return the values that differ from the defaults, in the table's order."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+def known(name: str) -> Parameter:
+    """Return the row of ``PARAMETERS`` of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none; the nearest name is suggested.
+    """
+    if name not in PARAMETERS:
+        near = difflib.get_close_matches(name, PARAMETERS, 1)
+        raise UsageError(f"unknown parameter {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    return PARAMETERS[name]
+
+
+def check(name: str, value: Any) -> Value:
+    """Return ``value`` as the parameter's type.
+
+    Raises
+    ------
+    UsageError
+        Not of that type, not finite, out of range, or not one of the choices.
+    """
+    row = known(name)
+    if value is None and row.optional:
+        return None
+    if row.type is bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} must be true or false, not {value!r}")
+        return value
+    if row.type is str:
+        if value not in row.choices:
+            raise UsageError(f"{name} must be one of {', '.join(row.choices)}, not {value!r}")
+        return str(value)
+    return _number(name, row, value)
+
+
+def _number(name: str, row: Parameter, value: Any) -> int | float:
+    wanted = "a whole number" if row.type is int else "a number"
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+        try:  # numpy's scalars
+            value = value.item()
+        except AttributeError:
+            raise UsageError(f"{name} must be {wanted}, not {value!r}") from None
+        return _number(name, row, value)
+    if not math.isfinite(value) or (row.type is int and value != int(value)):
+        raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    if row.low is not None and (value < row.low or (row.open_low and value <= row.low)):
+        raise UsageError(f"{name} must be {'above' if row.open_low else 'at least'} {row.low:g}, not {value!r}")
+    if row.high is not None and value > row.high:
+        raise UsageError(f"{name} must be at most {row.high:g}, not {value!r}")
+    return int(value) if row.type is int else float(value)

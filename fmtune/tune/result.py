@@ -1,0 +1,142 @@
+"""Result: what a study has come to, as plain values; reports and the command line read nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial of one cell.
+
+    Attributes
+    ----------
+    number : int
+        Optuna's number; the same number in two cells is the same configuration.
+    state : str
+        COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
+    params : dict
+        What the sampler chose.
+    value : float or None
+        The objective; None unless the trial ended with one.
+    curve : tuple of float
+        The objective on the test channel after epoch 1, 2, ...
+    best_epoch : int or None
+        The epoch (1-based) whose score is ``value``.
+    metrics : dict
+        All test metrics at the last epoch, by SageMaker's names without ``test:``.
+    seconds : float or None
+        This trial's share of the time of the passes it took part in.
+    rows_per_s : float or None
+        Training rows a second, counting its share of each pass.
+    reason : str or None
+        Why it failed or was pruned.
+    model_bytes : int or None
+        Size of the model's arrays.
+    attempts : int
+        How often it was started (more than once after a crash).
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    value: float | None = None
+    curve: tuple[float, ...] = ()
+    best_epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    rows_per_s: float | None = None
+    reason: str | None = None
+    model_bytes: int | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One entry of the matrix: device x layout, with its trials.
+
+    ``note`` says why a cell did not run (``not run: no CUDA device``), else None.  ``rows_per_s`` counts row-lanes:
+    training rows times the models trained on them, per second of pass time.  ``peak_mb`` is the process's peak.
+    """
+
+    device: str
+    layout: str
+    trials: tuple[TrialResult, ...] = ()
+    note: str | None = None
+    seconds: float | None = None
+    rows_per_s: float | None = None
+    peak_mb: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``cpu-sparse`` and so on."""
+        return f"{self.device}-{self.layout}"
+
+    def best(self, direction: str) -> TrialResult | None:
+        """Return the COMPLETE trial with the best value (the lowest number among equals), or None."""
+        done = [t for t in self.trials if t.state == "COMPLETE" and t.value is not None]
+        sign = 1.0 if direction == "minimize" else -1.0
+        return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A whole study, finished or not.
+
+    Attributes
+    ----------
+    study_name, objective, direction
+        As in the study file; direction is ``minimize`` or ``maximize``.
+    n_trials : int
+        The budget per cell.
+    cells : tuple of CellResult
+        The first one searched; the others replayed its trials by number.
+    search_space : dict
+        Name to Optuna's distribution as a plain dict: type, low, high, step, log, choices.
+    fixed : dict
+        Hyperparameters that were not searched.
+    channels : dict
+        Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str}``.
+    data : str
+        The dataset card or the paths, in words.
+    holdout : dict or None
+        ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed holdout.
+    importance : dict
+        Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
+    environment : dict
+        Versions, processor, cores, operating system.
+    spec_path, spec_text : str
+        The study file as it was run.
+    sampler, pruner : str
+    started, finished : str or None
+        UTC times, ISO 8601.
+    model_path : str or None
+        Where the winner's model lies.
+    """
+
+    study_name: str
+    objective: str
+    direction: str
+    n_trials: int
+    cells: tuple[CellResult, ...]
+    search_space: dict[str, dict[str, Any]]
+    fixed: dict[str, Any]
+    channels: dict[str, dict[str, Any]]
+    data: str
+    holdout: dict[str, Any] | None = None
+    importance: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    spec_path: str = ""
+    spec_text: str = ""
+    sampler: str = ""
+    pruner: str = ""
+    seeds: int = 1
+    started: str | None = None
+    finished: str | None = None
+    model_path: str | None = None
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The first cell's best trial."""
+        return self.cells[0].best(self.direction) if self.cells else None
