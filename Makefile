@@ -1,1 +1,59 @@
-# Every target works on a fresh clone: it makes its own .venv from the locked, hashed requirements.
+# Every target works on a fresh clone, with Python >= 3.11 and make: what it needs goes into .venv, from the locks.
+# Another Python: make install PYTHON=python3.12. pip's own settings (index, cache, certificates) are respected.
+
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+SAID := .venv/bin/python -V 2>&1
+
+.PHONY: help install demo test lint lock clean python
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+install: .venv/.runtime ## .venv with fmtune and what it needs to run; a second call does nothing
+
+demo: .venv/.runtime ## tune studies/digits.yaml and write its report
+	.venv/bin/fmtune run studies/digits.yaml
+
+test: lint ## lint, then all tests with coverage; skipped tests are listed with their reason
+	.venv/bin/coverage run -m pytest
+	.venv/bin/coverage report --skip-covered
+
+lint: .venv/.dev ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+lock: python ## write both locks anew from pyproject.toml; UPGRADE=1 also takes newer versions
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check install -q uv
+	$(COMPILE) --group build -o requirements.lock
+	$(COMPILE) --group dev --extra parquet -c requirements.lock -o requirements-dev.lock
+
+COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \
+  --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+clean: ## remove .venv, builds and caches; studies in runs/ and pages in reports/ stay
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find fmtune tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps lie inside .venv and go with it. A venv whose making was interrupted has no pip: it is made again.
+.venv/.runtime: requirements.lock pyproject.toml | python
+	@echo "installing the locked requirements into .venv: about a minute"
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PIP) install -q --require-hashes -r requirements.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	@echo "installing the tools for tests into .venv: about half a minute"
+	$(PIP) install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+python:
+ifneq ($(origin PYTHON),file)
+	@test ! -e .venv/.runtime || test "$$($(SAID))" = "$$($(PYTHON) -V 2>&1)" || { \
+	  echo "error: .venv was made with $$($(SAID)), not with $(PYTHON); 'make clean' first" >&2; exit 1; }
+endif
+	@test -e .venv/.runtime || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
