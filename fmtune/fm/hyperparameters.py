@@ -50,7 +50,9 @@ def _flag(default: bool, text: str) -> Parameter:
 _INIT = ("normal", "uniform", "constant")
 
 PARAMETERS: dict[str, Parameter] = {
-    "predictor_type": _one_of("regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"),
+    "predictor_type": _one_of(
+        "regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"
+    ),
     "num_factors": _int(16, 0, "length of each feature's factor vector; 0 is a linear model", 65536),
     "epochs": _int(1, 1, "passes over the train channel", 1_000_000),
     "mini_batch_size": _int(1000, 1, "rows of one update", 2**24),
@@ -72,22 +74,37 @@ PARAMETERS: dict[str, Parameter] = {
     "factors_init_sigma": _rate(0.001, "standard deviation, for normal"),
     "factors_init_scale": _rate(0.001, "half width, for uniform"),
     "factors_init_value": _rate(0.0, "the value, for constant", low=None),
-    "clip_gradient": _rate(None, "largest absolute value of a gradient, after rescaling and decay; none is off", open_low=True),
-    "eps": _rate(None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True),
-    "rescale_grad": _rate(None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True),
+    "clip_gradient": _rate(
+        None, "largest absolute value of a gradient, after rescaling and decay; none is off", open_low=True
+    ),
+    "eps": _rate(
+        None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True
+    ),
+    "rescale_grad": _rate(
+        None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True
+    ),
     "use_bias": _flag(True, "train the bias; off, it stays 0"),
     "use_linear": _flag(True, "train the linear weights; off, they stay 0"),
     "optimizer": _one_of("adam", ("adam", "adagrad"), "update rule; adam is SageMaker's"),
     "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),
-    "shuffle": _one_of("once", ("once", "epoch", "none"), "one order for all epochs, a new one each epoch, or the file's own"),
-    "patience": _int(0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"),
-    "seed": _int(0, 0, "seed of initial values and of the shuffle", 2**63 - 1),
+    "shuffle": _one_of(
+        "once",
+        ("once", "epoch", "none"),
+        "one order for all epochs, a new one each epoch, or the file's own",
+    ),
+    "patience": _int(
+        0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"
+    ),
+    "seed": _int(0, 0, "seed of the initial values", 2**63 - 1),
+    "shuffle_seed": _int(
+        0, 0, "seed of the shuffle; models that share it see the rows in the same order", 2**63 - 1
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One configuration; field by field as in ``PARAMETERS``, whose defaults are SageMaker's where it has one.
+    """One configuration; fields and defaults as in ``PARAMETERS``, SageMaker's where it has one.
 
     Raises
     ------
@@ -127,6 +144,7 @@ class Hyperparameters:
     shuffle: str = "once"
     patience: int = 0
     seed: int = 0
+    shuffle_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in PARAMETERS:
@@ -134,7 +152,7 @@ class Hyperparameters:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Hyperparameters:
-        """Return the configuration with ``values`` over the defaults; an unknown name is an error with a suggestion."""
+        """Return ``values`` over the defaults; an unknown name is an error with a suggestion."""
         for name in values:
             known(name)
         return cls(**values)
@@ -187,15 +205,15 @@ def check(name: str, value: Any) -> Value:
 def _number(name: str, row: Parameter, value: Any) -> int | float:
     wanted = "a whole number" if row.type is int else "a number"
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-        try:  # numpy's scalars
-            value = value.item()
-        except AttributeError:
-            raise UsageError(f"{name} must be {wanted}, not {value!r}") from None
-        return _number(name, row, value)
+        item = getattr(value, "item", None)  # numpy's scalars
+        if item is None:
+            raise UsageError(f"{name} must be {wanted}, not {value!r}")
+        return _number(name, row, item())
     if not math.isfinite(value) or (row.type is int and value != int(value)):
         raise UsageError(f"{name} must be {wanted}, not {value!r}")
     if row.low is not None and (value < row.low or (row.open_low and value <= row.low)):
-        raise UsageError(f"{name} must be {'above' if row.open_low else 'at least'} {row.low:g}, not {value!r}")
+        least = "above" if row.open_low else "at least"
+        raise UsageError(f"{name} must be {least} {row.low:g}, not {value!r}")
     if row.high is not None and value > row.high:
         raise UsageError(f"{name} must be at most {row.high:g}, not {value!r}")
     return int(value) if row.type is int else float(value)

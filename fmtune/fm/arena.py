@@ -1,0 +1,228 @@
+"""Arenas: where the parameters of a pack's lanes lie, and the two passes over them (learn, score).
+
+``ARENAS`` is the table of backends: one class a layout, each with the same few methods.  Lanes are placed
+anew whenever one leaves or enters, at an epoch's end: survivors are copied to their new columns, so columns
+are always compact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.model import Model
+from fmtune.kernels import cpu_dense, cpu_sparse, random
+from fmtune.kernels.losses import CODES
+from fmtune.kernels.rules import RULES
+from fmtune.rows import DenseRows, Rows, SparseRows
+
+GROUP = cpu_sparse.GROUP
+Float32 = NDArray[np.float32]
+
+
+class Arena(Protocol):
+    """What a backend offers to a pack; ``keep`` are numbers of present lanes, ``enter`` new configurations."""
+
+    def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None: ...
+    def learn(self, batches: object, first: int, last: int, scores: Float32) -> None: ...
+    def score(self, rows: Rows) -> Float32: ...
+    def parameters(self, lane: int) -> tuple[float, Float32, Float32]: ...
+    def work(self, batches: object) -> float: ...
+
+
+def columns_of(num_factors: int) -> int:
+    """Columns that a lane takes of a pack's width: its factors, up to a multiple of eight, and its linear weight."""
+    return -(-num_factors // GROUP) * GROUP + 1
+
+
+def knobs_of(h: Hyperparameters) -> Float32:
+    """Return rate, decay, rescale, clip and eps for bias, linear and factors: float32 (3, 5)."""
+    rescale = 1.0 / h.mini_batch_size if h.rescale_grad is None else h.rescale_grad
+    clip = np.inf if h.clip_gradient is None else h.clip_gradient
+    eps = RULES[h.optimizer].eps if h.eps is None else h.eps
+    rates = (h.bias_lr * h.use_bias, h.linear_lr * h.use_linear, h.factors_lr)
+    decays = (h.bias_wd, h.linear_wd, h.factors_wd)
+    return np.array([[rate, wd, rescale, clip, eps] for rate, wd in zip(rates, decays, strict=True)], np.float32)
+
+
+def initial(h: Hyperparameters, array: str, out: Float32) -> None:
+    """Fill ``out`` (float32, (features, factors)) with the first values of ``bias``, ``linear`` or ``factors``."""
+    code = {"bias": random.BIAS, "linear": random.LINEAR, "factors": random.FACTORS}[array]
+    if (array == "bias" and not h.use_bias) or (array == "linear" and not h.use_linear):
+        out[:] = 0.0
+        return
+    method = getattr(h, f"{array}_init_method")
+    spread = getattr(h, f"{array}_init_{'scale' if method == 'uniform' else 'sigma'}")
+    random.fill(out, random.METHODS[method], spread, getattr(h, f"{array}_init_value"), h.seed, code)
+
+
+class SparseArena:
+    """All lanes' parameters of a feature in one row; see ``kernels.cpu_sparse``.
+
+    Parameters
+    ----------
+    feature_dim
+        Number of features.
+    optimizer
+        A name of ``RULES``, or None for lanes that are only scored.
+    predictor_type
+        Which loss.
+    lazy
+        Whether untouched features stay as they are.
+    """
+
+    def __init__(self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True) -> None:
+        rule = RULES[optimizer] if optimizer else None
+        self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
+        self._planes = 1 + (rule.states if rule else 0)
+        self._home = np.arange(feature_dim, dtype=np.int32)
+        self._factors: list[int] = []
+        self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
+        self._lanes = self._empty([])
+
+    def _empty(self, factors: Sequence[int]) -> cpu_sparse.Lanes:
+        groups = np.array([-(-k // GROUP) for k in factors], np.int64)
+        last = np.cumsum(groups)
+        columns, n = int(groups.sum()) * GROUP + len(factors), len(factors)
+        return cpu_sparse.Lanes(
+            last - groups, last, np.repeat(np.arange(n), groups), np.zeros((1, self._planes, n), np.float32),
+            np.zeros(n, np.int64), np.zeros((5, columns), np.float32), np.zeros((5, n), np.float32),
+        )  # fmt: skip
+
+    def _columns(self, lanes: cpu_sparse.Lanes, lane: int) -> tuple[slice, int]:
+        """Return a lane's factor columns and its linear column."""
+        return slice(lanes.first[lane] * GROUP, lanes.last[lane] * GROUP), GROUP * len(lanes.owner) + lane
+
+    def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
+        """Keep some lanes, in the given order, and add new ones after them."""
+        factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
+        lanes = self._empty(factors)
+        arena = np.zeros((*self._arena.shape[:2], lanes.knobs.shape[1]), np.float32)
+        for new, old in enumerate(keep):
+            (to, to_linear), (at, at_linear) = self._columns(lanes, new), self._columns(self._lanes, old)
+            arena[:, :, to], arena[:, :, to_linear] = self._arena[:, :, at], self._arena[:, :, at_linear]
+            lanes.knobs[:, to], lanes.knobs[:, to_linear] = self._lanes.knobs[:, at], self._lanes.knobs[:, at_linear]
+            lanes.bias[:, :, new], lanes.bias_knobs[:, new] = self._lanes.bias[:, :, old], self._lanes.bias_knobs[:, old]
+            lanes.steps[new] = self._lanes.steps[old]
+        self._arena, self._lanes, self._factors = arena, lanes, factors
+        for lane, start in enumerate(enter, len(keep)):
+            self._begin(lane, start)
+
+    def _begin(self, lane: int, start: Hyperparameters | Model) -> None:
+        columns, linear = self._columns(self._lanes, lane)
+        factors = self._arena[:, 0, columns][:, : start.num_factors]
+        weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[0, :1, lane : lane + 1]
+        if isinstance(start, Model):
+            factors[self._home], weights[self._home, 0], bias[0, 0] = start.factors, start.linear, start.bias
+            return
+        initial(start, "factors", factors)
+        initial(start, "linear", weights)
+        initial(start, "bias", bias)
+        knobs = knobs_of(start)
+        self._lanes.bias_knobs[:, lane], self._lanes.knobs[:, linear] = knobs[0], knobs[1]
+        self._lanes.knobs[:, columns] = knobs[2][:, None]
+
+    def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
+        """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
+        cpu_sparse.learn(*self._codes, self._arena, self._home, self._lanes, batches, first, last, scores)
+
+    def score(self, rows: Rows) -> Float32:
+        """Return raw scores, float32 (lanes, rows)."""
+        assert isinstance(rows, SparseRows)
+        out = np.empty((len(self._factors), rows.n), np.float32)
+        cpu_sparse.score(self._arena, self._home, self._lanes, rows.indptr, rows.indices, rows.values, out)
+        return out
+
+    def parameters(self, lane: int) -> tuple[float, Float32, Float32]:
+        """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
+        columns, linear = self._columns(self._lanes, lane)
+        theta = self._arena[:, 0][self._home]
+        return float(self._lanes.bias[0, 0, lane]), theta[:, linear].copy(), theta[:, columns][:, : self._factors[lane]].copy()
+
+    def work(self, batches: object) -> float:
+        """Return multiply-adds of one mini-batch, about."""
+        assert isinstance(batches, cpu_sparse.Batches)
+        return 3.0 * len(batches.values) * self._arena.shape[2] / max(1, len(batches.rows) - 1)
+
+
+class DenseArena:
+    """Each lane's parameters as a matrix of its own; see ``kernels.cpu_dense``.  Parameters as in ``SparseArena``."""
+
+    BLOCK = 256
+
+    def __init__(self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True) -> None:
+        rule = RULES[optimizer] if optimizer else None
+        self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
+        self._planes = 1 + (rule.states if rule else 0)
+        self._dim = feature_dim
+        self._arena = np.zeros(0, np.float32)
+        self._lanes = self._empty([])
+
+    def _empty(self, factors: Sequence[int]) -> cpu_dense.Lanes:
+        n = len(factors)
+        width = np.array([-(-(k + 1) // GROUP) * GROUP for k in factors], np.int64)
+        sizes = width * (self._dim * self._planes)
+        return cpu_dense.Lanes(
+            np.cumsum(sizes) - sizes, np.array(factors, np.int64), width, np.zeros((n, self._planes), np.float32),
+            np.zeros(n, np.int64), np.zeros((n, 3, 5), np.float32),
+        )  # fmt: skip
+
+    def _block(self, lane: int) -> Float32:
+        """Return a view of a lane's block, (planes, feature_dim, width)."""
+        at, width = int(self._lanes.offset[lane]), int(self._lanes.width[lane])
+        size = self._planes * self._dim * width
+        return self._arena[at : at + size].reshape(self._planes, self._dim, width)
+
+    def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
+        """Keep some lanes, in the given order, and add new ones after them."""
+        blocks = [self._block(lane) for lane in keep]
+        old = self._lanes
+        factors = [int(old.factors[lane]) for lane in keep] + [x.num_factors for x in enter]
+        self._lanes = self._empty(factors)
+        self._arena = np.zeros(int(self._lanes.width.sum()) * self._dim * self._planes, np.float32)
+        for new, lane in enumerate(keep):
+            self._block(new)[:] = blocks[new]
+            self._lanes.bias[new], self._lanes.steps[new] = old.bias[lane], old.steps[lane]
+            self._lanes.knobs[new] = old.knobs[lane]
+        for lane, start in enumerate(enter, len(keep)):
+            self._begin(lane, start)
+
+    def _begin(self, lane: int, start: Hyperparameters | Model) -> None:
+        k = start.num_factors
+        theta = self._block(lane)[0]
+        if isinstance(start, Model):
+            theta[:, :k], theta[:, k], self._lanes.bias[lane, 0] = start.factors, start.linear, start.bias
+            return
+        initial(start, "factors", theta[:, :k])
+        initial(start, "linear", theta[:, k : k + 1])
+        initial(start, "bias", self._lanes.bias[lane : lane + 1, :1])
+        self._lanes.knobs[lane] = knobs_of(start)
+
+    def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
+        """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""
+        cpu_dense.learn(*self._codes, self._arena, self._planes, self._lanes, batches, first, last, scores)
+
+    def score(self, rows: Rows) -> Float32:
+        """Return raw scores, float32 (lanes, rows)."""
+        assert isinstance(rows, DenseRows)
+        out = np.empty((len(self._lanes.factors), rows.n), np.float32)
+        # Plane 0 alone is read, so scoring needs no optimizer state.
+        cpu_dense.score(self._arena, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
+        return out
+
+    def parameters(self, lane: int) -> tuple[float, Float32, Float32]:
+        """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
+        theta, k = self._block(lane)[0], int(self._lanes.factors[lane])
+        return float(self._lanes.bias[lane, 0]), theta[:, k].copy(), theta[:, :k].copy()
+
+    def work(self, batches: object) -> float:
+        """Return multiply-adds of one mini-batch, about; BLAS does eight times as many a second as a plain loop."""
+        assert isinstance(batches, cpu_dense.Batches)
+        return 0.25 * batches.matrix.size * int(self._lanes.width.sum()) / max(1, len(batches.rows) - 1)
+
+
+ARENAS = {"sparse": SparseArena, "dense": DenseArena}

@@ -1,0 +1,94 @@
+"""Feed: the train channel in the order and the mini-batches that a pack wants, made once and shared.
+
+``shuffle: once`` fixes one permutation for all epochs, so mini-batches and their transposes are made once
+and it does not matter at which epoch a lane enters.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from fmtune.errors import DataError
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.kernels import cpu_dense, cpu_sparse
+from fmtune.rows import Rows, SparseRows
+
+Batches = cpu_sparse.Batches | cpu_dense.Batches
+
+
+class Recipe(NamedTuple):
+    """What the lanes of a pack must share, because it shapes the pass."""
+
+    layout: str
+    predictor_type: str
+    mini_batch_size: int
+    optimizer: str
+    lazy: bool
+    shuffle: str
+    shuffle_seed: int
+
+    @classmethod
+    def of(cls, hyperparameters: Hyperparameters, layout: str) -> Recipe:
+        """Return the recipe of one configuration on ``sparse`` or ``dense`` rows."""
+        h = hyperparameters
+        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, h.shuffle, h.shuffle_seed)
+
+
+class Feed:
+    """Mini-batches of a train channel, kept for the recipes used last.
+
+    Parameters
+    ----------
+    rows
+        The train channel, with labels.
+    keep
+        How many orders are kept in memory.
+    """
+
+    def __init__(self, rows: Rows, keep: int = 4) -> None:
+        if rows.labels is None:
+            raise DataError("the train channel has no labels", where="train")
+        if rows.n == 0:
+            raise DataError("the train channel has no rows", where="train")
+        self._layouts: dict[str, Rows] = {rows.layout: rows}
+        self._rows = rows
+        self._kept: OrderedDict[tuple[object, ...], Batches] = OrderedDict()
+        self._keep = keep
+        self._lock = threading.Lock()
+        self.n = rows.n
+        self.feature_dim = rows.feature_dim
+
+    def batches(self, recipe: Recipe, epoch: int) -> Batches:
+        """Return the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``)."""
+        turn = epoch if recipe.shuffle == "epoch" else 0
+        seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
+        key = (recipe.layout, recipe.mini_batch_size, seed)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._make(recipe.layout, recipe.mini_batch_size, seed)
+                while len(self._kept) > self._keep:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def _make(self, layout: str, size: int, seed: tuple[int, int] | None) -> Batches:
+        rows = as_layout(self._rows, layout, self._layouts)
+        if seed is not None:
+            rows = rows.take(np.random.default_rng(seed).permutation(rows.n))
+        starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
+        assert rows.labels is not None
+        if isinstance(rows, SparseRows):
+            return cpu_sparse.make_batches(rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts)
+        touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in zip(starts[:-1], starts[1:], strict=True)])
+        return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched)
+
+
+def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:
+    """Return ``rows`` as ``sparse`` or ``dense``, converted at most once (``made`` remembers)."""
+    if layout not in made:
+        made[layout] = rows.to_dense() if layout == "dense" else rows.to_sparse()
+    return made[layout]

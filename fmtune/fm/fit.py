@@ -1,0 +1,175 @@
+"""Fit: one configuration trained to its end, as a pack of one lane, scored on the test channel after each epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fmtune.errors import DataError, FmtuneError
+from fmtune.fm.feed import Feed, Recipe, as_layout
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import METRICS, Array, evaluate
+from fmtune.fm.model import Model
+from fmtune.fm.pack import Pack, score
+from fmtune.rows import Rows
+
+
+class Diverged(FmtuneError):
+    """The parameters or scores are no longer finite."""
+
+    exit_code = 6
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"diverged at epoch {epoch}", hint="lower the learning rates, or set clip_gradient")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a training came to.
+
+    Attributes
+    ----------
+    model : Model
+        As it stood after ``best_epoch``.
+    curve : tuple of float
+        The objective on the test channel after each epoch; empty without a test channel.
+    best_epoch : int
+        1-based: the last epoch, or with ``patience`` the best one.
+    metrics : dict
+        All test metrics of the model, by SageMaker's names.
+    seconds : float
+        Time inside the passes.
+    """
+
+    model: Model
+    curve: tuple[float, ...]
+    best_epoch: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """A trial's scores so far, and what ``patience`` makes of them.
+
+    ``value`` is the last epoch's score, or with patience the best epoch's.
+    """
+
+    direction: str
+    patience: int = 0
+    curve: list[float] = field(default_factory=list)
+
+    def add(self, score: float) -> bool:
+        """Take the score of the next epoch; returns whether patience has run out."""
+        self.curve.append(score)
+        return self.patience > 0 and len(self.curve) - self.best_epoch >= self.patience
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (1-based) that ``value`` belongs to: the last, or with patience the first of the best."""
+        if not self.patience or not self.curve:
+            return len(self.curve)
+        best = min(self.curve) if self.direction == "minimize" else max(self.curve)
+        return self.curve.index(best) + 1
+
+    @property
+    def value(self) -> float:
+        """The score that counts."""
+        return self.curve[self.best_epoch - 1]
+
+
+class Channels:
+    """Train and test rows in whatever layout is asked for, converted and cut into mini-batches at most once.
+
+    Parameters
+    ----------
+    train, test
+        Rows with labels; ``test`` may be None where nothing is selected.
+
+    Raises
+    ------
+    DataError
+        A channel is empty or has no labels, or the test channel has features that train has not.
+    """
+
+    def __init__(self, train: Rows, test: Rows | None = None) -> None:
+        if test is not None and test.feature_dim > train.feature_dim:
+            raise DataError(f"it has {test.feature_dim} features, train {train.feature_dim}", where="test",
+                            hint="give feature_dim, so that train has them too")  # fmt: skip
+        if test is not None and (test.labels is None or test.n == 0):
+            raise DataError("it has no labels or no rows", where="test")
+        self.train, self.feed = train, Feed(train)
+        self._test = None if test is None else test.widen(train.feature_dim)
+        self._layouts: dict[str, Rows] = {} if self._test is None else {self._test.layout: self._test}
+
+    def test(self, layout: str) -> Rows | None:
+        """Return the test rows in a layout."""
+        return None if self._test is None else as_layout(self._test, layout, self._layouts)
+
+    @property
+    def test_labels(self) -> Array:
+        """Labels of the test rows, float32 (n,)."""
+        if self._test is None or self._test.labels is None:
+            raise DataError("there is no test channel", hint="name one: the objective is computed on it")
+        return self._test.labels
+
+
+def default_objective(predictor_type: str) -> str:
+    """Return the metric that SageMaker tunes first: rmse, or log loss."""
+    return "rmse" if predictor_type == "regressor" else "binary_classification_cross_entropy"
+
+
+def train(channels: Channels, hyperparameters: Hyperparameters, *, layout: str = "sparse", objective: str | None = None,
+          report: Callable[[int, float], bool] | None = None, stop: Callable[[], bool] | None = None) -> Fit:  # fmt: skip
+    """Train one model.
+
+    Parameters
+    ----------
+    channels
+        Train and, if any, test rows.
+    hyperparameters
+        The configuration.
+    layout
+        ``sparse`` or ``dense``.
+    objective
+        A name of ``METRICS``; by default log loss or RMSE.
+    report
+        Called with the epoch (1-based) and the test score; True ends the training there.
+    stop
+        Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
+
+    Raises
+    ------
+    Diverged
+        Parameters or scores are no longer finite.
+    """
+    h = hyperparameters
+    metric = METRICS[objective or default_objective(h.predictor_type)]
+    pack = Pack(channels.feed, Recipe.of(h, layout))
+    (lane,) = pack.change(enter=[h])
+    test = channels.test(layout)
+    progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None
+    for epoch in range(1, h.epochs + 1):
+        pack.epoch(stop)
+        seconds += pack.seconds
+        if test is None:
+            continue
+        value = metric.compute(pack.score(test)[0], channels.test_labels)
+        if not math.isfinite(value):
+            raise Diverged(epoch)
+        tired = progress.add(value)
+        if h.patience and progress.best_epoch == epoch:
+            best = pack.model(lane)
+        if (report is not None and report(epoch, value)) or tired:
+            break
+    model = best or pack.model(lane)
+    if not (np.isfinite(model.factors).all() and np.isfinite(model.linear).all() and math.isfinite(model.bias)):
+        raise Diverged(lane.epochs)
+    metrics: dict[str, float] = {}
+    if test is not None:
+        metrics = evaluate(score(model, test), channels.test_labels, h.predictor_type)
+    return Fit(model, tuple(progress.curve), progress.best_epoch or lane.epochs, metrics, seconds)

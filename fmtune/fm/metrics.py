@@ -1,0 +1,91 @@
+"""Metrics of the test channel, under SageMaker's names, from raw scores and labels.
+
+Raw scores are the model's sums before the sigmoid, so that log loss neither clips nor overflows.  All sums
+run in float64.  ``METRICS`` is the one table: to add a metric, write a function and give it a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Array = NDArray[np.float32]
+
+
+class Metric(NamedTuple):
+    """One row of ``METRICS``."""
+
+    compute: Callable[[Array, Array], float]
+    direction: str
+    predictor_type: str
+
+
+def mse(scores: Array, labels: Array) -> float:
+    """Mean squared error."""
+    error = scores.astype(np.float64) - labels
+    return float(np.mean(error * error))
+
+
+def rmse(scores: Array, labels: Array) -> float:
+    """Root of the mean squared error over all rows."""
+    return float(np.sqrt(mse(scores, labels)))
+
+
+def absolute_loss(scores: Array, labels: Array) -> float:
+    """Mean absolute error."""
+    return float(np.mean(np.abs(scores.astype(np.float64) - labels)))
+
+
+def row_losses(scores: Array, labels: Array, predictor_type: str) -> NDArray[np.float64]:
+    """Return each row's log loss (binary_classifier) or squared error (regressor), float64 of shape (n,)."""
+    z = scores.astype(np.float64)
+    if predictor_type == "regressor":
+        return (z - labels) ** 2
+    return np.maximum(z, 0.0) - z * labels + np.log1p(np.exp(-np.abs(z)))
+
+
+def cross_entropy(scores: Array, labels: Array) -> float:
+    """Mean log loss in nats."""
+    return float(np.mean(row_losses(scores, labels, "binary_classifier")))
+
+
+def accuracy(scores: Array, labels: Array) -> float:
+    """Share of rows whose side of 0.5 is the label's."""
+    return float(np.mean((scores >= 0) == (labels >= 0.5)))
+
+
+def f1(scores: Array, labels: Array) -> float:
+    """F1 of label 1 at threshold 0.5, from counts over all rows; 0 when nothing is positive."""
+    said, true = scores >= 0, labels >= 0.5
+    hits = float(np.sum(said & true))
+    return 2 * hits / float(np.sum(said) + np.sum(true)) if hits else 0.0
+
+
+def auc(scores: Array, labels: Array) -> float:
+    """Area under the ROC curve by ranks, ties shared; NaN when only one label occurs."""
+    true = labels >= 0.5
+    positives, negatives = int(true.sum()), int((~true).sum())
+    if not positives or not negatives or not np.all(np.isfinite(scores)):
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+METRICS = {
+    "rmse": Metric(rmse, "minimize", "regressor"),
+    "mse": Metric(mse, "minimize", "regressor"),
+    "absolute_loss": Metric(absolute_loss, "minimize", "regressor"),
+    "binary_classification_cross_entropy": Metric(cross_entropy, "minimize", "binary_classifier"),
+    "binary_classification_accuracy": Metric(accuracy, "maximize", "binary_classifier"),
+    "binary_f_beta": Metric(f1, "maximize", "binary_classifier"),
+    "auc": Metric(auc, "maximize", "binary_classifier"),
+}
+
+
+def evaluate(scores: Array, labels: Array, predictor_type: str) -> dict[str, float]:
+    """Return every metric of the predictor type, by name."""
+    return {name: m.compute(scores, labels) for name, m in METRICS.items() if m.predictor_type == predictor_type}

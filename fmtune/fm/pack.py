@@ -1,0 +1,159 @@
+"""Pack: models trained side by side in one pass over the data; the only gradient trainer.
+
+A pack lives in one thread.  Its lanes share a :class:`~fmtune.fm.feed.Recipe` and nothing else: a lane's
+bits do not depend on who else is in the pack, so lanes may enter and leave at any epoch's end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.errors import UsageError
+from fmtune.fm.arena import ARENAS, Arena, columns_of
+from fmtune.fm.blas import one_thread
+from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.model import Model
+from fmtune.kernels import losses
+from fmtune.kernels.rules import RULES
+from fmtune.rows import Rows
+
+Float32 = NDArray[np.float32]
+
+# Work between two looks at the stop flag: some tenths of a second.
+_CHUNK = 3e8
+
+
+class Stopped(Exception):
+    """The caller asked to stop in the middle of an epoch; the pack is not to be used any more."""
+
+
+@dataclass(eq=False)
+class Lane:
+    """One model's place in a pack; ``epochs`` is how many passes it has made."""
+
+    hyperparameters: Hyperparameters
+    epochs: int = 0
+
+
+class Pack:
+    """Lanes of one recipe, trained together.
+
+    Parameters
+    ----------
+    feed
+        The train channel.
+    recipe
+        What the lanes share.
+    """
+
+    def __init__(self, feed: Feed, recipe: Recipe) -> None:
+        self._feed, self.recipe = feed, recipe
+        self._arena: Arena = ARENAS[recipe.layout](feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+        self.lanes: list[Lane] = []
+        self.seconds = 0.0
+
+    @property
+    def columns(self) -> int:
+        """Columns that its lanes take."""
+        return sum(columns_of(lane.hyperparameters.num_factors) for lane in self.lanes)
+
+    def change(self, leave: Sequence[Lane] = (), enter: Sequence[Hyperparameters] = ()) -> list[Lane]:
+        """Take lanes out and put new ones in, between epochs; returns the new ones.
+
+        Raises
+        ------
+        UsageError
+            A new lane does not share the recipe, or would enter a pack that shuffles by epoch and has begun.
+        """
+        keep = [i for i, lane in enumerate(self.lanes) if lane not in leave]
+        for h in enter:
+            if Recipe.of(h, self.recipe.layout) != self.recipe:
+                raise UsageError(f"a lane of {Recipe.of(h, self.recipe.layout)} cannot share a pack of {self.recipe}")
+            if self.recipe.shuffle == "epoch" and any(self.lanes[i].epochs for i in keep):
+                raise UsageError("a pack that shuffles by epoch starts together")
+        new = [Lane(h) for h in enter]
+        self._arena.place(keep, list(enter))
+        self.lanes = [self.lanes[i] for i in keep] + new
+        return new
+
+    def epoch(self, stop: Callable[[], bool] | None = None, record: bool = False) -> Float32:
+        """Train every lane on one pass over the train channel.
+
+        Parameters
+        ----------
+        stop
+            Asked a few times a second; when it says True the epoch is given up.
+        record
+            Whether to return each row's raw score from before its mini-batch's update.
+
+        Returns
+        -------
+        float32 (lanes, rows) in training order, or (lanes, 0)
+
+        Raises
+        ------
+        Stopped
+            ``stop`` said so.
+        """
+        began = time.perf_counter()
+        with one_thread():
+            batches = self._feed.batches(self.recipe, self.lanes[0].epochs)
+            last = len(batches.rows) - 1
+            stride = max(1, int(_CHUNK / max(1.0, self._arena.work(batches))))
+            scores = np.empty((len(self.lanes), self._feed.n if record else 0), np.float32)
+            for k in range(0, last, stride):
+                if stop is not None and stop():
+                    raise Stopped
+                end = min(last, k + stride)
+                part = scores[:, batches.rows[k] : batches.rows[end]] if record else scores
+                self._arena.learn(batches, k, end, part)
+        for lane in self.lanes:
+            lane.epochs += 1
+        self.seconds = time.perf_counter() - began
+        return scores
+
+    def score(self, rows: Rows) -> Float32:
+        """Return every lane's raw scores of rows of the pack's layout: float32 (lanes, rows)."""
+        with one_thread():
+            return self._arena.score(rows)
+
+    def model(self, lane: Lane, **facts: object) -> Model:
+        """Return a lane's model as it stands, as a copy."""
+        bias, linear, factors = self._arena.parameters(self.lanes.index(lane))
+        return Model(self.recipe.predictor_type, bias, linear, factors, dict(facts))
+
+
+def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
+    """Return the bytes that a lane takes while it trains: parameters and the rule's state."""
+    return 4 * (columns_of(h.num_factors) * feature_dim + 1) * (1 + RULES[h.optimizer].states)
+
+
+def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
+    """Return a model's raw scores of rows of either layout, float32 (n,).
+
+    Raises
+    ------
+    UsageError
+        The rows have features that the model has not.
+    """
+    if rows.feature_dim > model.feature_dim:
+        raise UsageError(f"the rows have {rows.feature_dim} features, the model {model.feature_dim}")
+    arena: Arena = ARENAS[rows.layout](model.feature_dim, None, model.predictor_type)
+    arena.place([], [model])
+    with one_thread():
+        parts = [arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim))[0] for a in range(0, rows.n, block)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def predict(model: Model, rows: Rows) -> Float32:
+    """Return predictions, float32 (n,): the value, or the probability of label 1."""
+    raw = score(model, rows)
+    out = np.empty_like(raw)
+    losses.link(losses.CODES[model.predictor_type], raw, out)
+    return out

@@ -1,0 +1,44 @@
+"""Kernels: compiled functions over arrays, and nothing else.
+
+numba looks for a compiled kernel by the time stamp of the kernel's own file; after an edit in another
+file it would load the old result.  So the cache folder carries a digest of every file in this room.
+numba's own setting is put back afterwards: a user's kernels stay where they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numba
+from numba.core import config
+
+
+def _cache_folder() -> str | None:
+    """Return a folder that only this user can write (numba's index files are pickles), or None."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    base = os.environ.get("FMTUNE_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    for root in (Path(base) / "fmtune", Path(tempfile.gettempdir()) / f"fmtune-{os.getuid()}"):
+        folder = root / f"kernels-{digest.hexdigest()[:16]}"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            state = folder.stat()
+        except OSError:
+            continue
+        if state.st_uid == os.getuid() and not state.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return str(folder)
+    return None
+
+
+_before = config.CACHE_DIR
+config.CACHE_DIR = _cache_folder() or _before
+try:
+    from fmtune.kernels import cpu_dense, cpu_sparse, losses, random, rules
+finally:
+    config.CACHE_DIR = _before
+
+__all__ = ["cpu_dense", "cpu_sparse", "losses", "random", "rules"]

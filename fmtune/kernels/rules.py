@@ -1,0 +1,75 @@
+r"""Update rules: how a parameter moves when its gradient is known.
+
+A rule is a function of float32 scalars, in plain arithmetic, so that the same source is compiled for the
+CPU, for CUDA and for CUDA's simulator::
+
+    step(theta, a, b, gradient, rate, eps) -> (theta, a, b)
+
+``a`` and ``b`` are the parameter's optimizer state (a rule with one state returns ``b`` as it came),
+``gradient`` is rescaled, decayed and clipped by :func:`decayed`, and ``rate`` is the learning rate times
+:func:`correction`.
+
+To add a rule: write its function, give it a row in ``RULES`` and a branch in :func:`correction` and in
+the rooms' ``step_row``; the contract test runs over the table.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+ADAM, ADAGRAD = 0, 1
+
+_BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
+_KEEP1, _KEEP2 = np.float32(1.0 - 0.9), np.float32(1.0 - 0.999)
+
+
+class Rule(NamedTuple):
+    """One row of ``RULES``: the kernels' code, the number of state arrays, and the default ``eps``."""
+
+    code: int
+    states: int
+    eps: float
+
+
+RULES = {
+    "adam": Rule(ADAM, 2, 1e-8),
+    "adagrad": Rule(ADAGRAD, 1, 1e-8),
+}
+
+
+@njit(inline="always")
+def decayed(gradient, theta, rescale, decay, clip):  # type: ignore[no-untyped-def]
+    """Return ``gradient * rescale + decay * theta``, then clipped to ``[-clip, clip]`` (MXNet's order)."""
+    g = gradient * rescale + decay * theta
+    if g > clip:
+        g = clip
+    if g < -clip:
+        g = -clip
+    return g
+
+
+@njit(inline="always")
+def adam(theta, a, b, gradient, rate, eps):  # type: ignore[no-untyped-def]
+    """MXNet's Adam: ``eps`` outside the root, bias correction folded into ``rate``."""
+    a = _BETA1 * a + _KEEP1 * gradient
+    b = _BETA2 * b + _KEEP2 * (gradient * gradient)
+    return theta - rate * a / (math.sqrt(b) + eps), a, b
+
+
+@njit(inline="always")
+def adagrad(theta, a, b, gradient, rate, eps):  # type: ignore[no-untyped-def]
+    """AdaGrad (Duchi et al., 2011): the rate falls with the root of the summed squares."""
+    a = a + gradient * gradient
+    return theta - rate * gradient / (math.sqrt(a) + eps), a, b
+
+
+@njit(inline="always")
+def correction(rule, t):  # type: ignore[no-untyped-def]
+    """Return the factor of the learning rate at update ``t`` (1, 2, ...), in float64."""
+    if rule == ADAM:
+        return math.sqrt(1.0 - 0.999**t) / (1.0 - 0.9**t)
+    return 1.0
