@@ -35,7 +35,9 @@ class FmtuneError(Exception):
 
     exit_code = 70
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None, snippet: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, snippet: str | None = None
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
@@ -61,8 +63,15 @@ class UsageError(FmtuneError):
 class StudyFileError(UsageError):
     """A study file cannot be read as one; ``faults`` holds every fault found, each an error of its own."""
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None, snippet: str | None = None,
-                 faults: tuple[FmtuneError, ...] = ()) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        snippet: str | None = None,
+        faults: tuple[FmtuneError, ...] = (),
+    ) -> None:
         super().__init__(what, where=where, hint=hint, snippet=snippet)
         self.faults = faults
 

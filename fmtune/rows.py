@@ -59,7 +59,8 @@ class SparseRows:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes + (0 if self.labels is None else self.labels.nbytes)
+        arrays = (self.indptr, self.indices, self.values, self.labels)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def take(self, order: NDArray[np.integer[Any]]) -> SparseRows:
         """Return the rows in the given order (int, shape (m,)), as a copy."""
@@ -74,7 +75,8 @@ class SparseRows:
         """Return rows ``start`` to ``stop`` without copying entries."""
         lo, hi = self.indptr[start], self.indptr[stop]
         labels = None if self.labels is None else self.labels[start:stop]
-        return SparseRows(self.indptr[start : stop + 1] - lo, self.indices[lo:hi], self.values[lo:hi], labels, self.feature_dim)
+        indptr = self.indptr[start : stop + 1] - lo
+        return SparseRows(indptr, self.indices[lo:hi], self.values[lo:hi], labels, self.feature_dim)
 
     def to_sparse(self) -> SparseRows:
         """Return self."""
@@ -142,7 +144,8 @@ class DenseRows:
         rows, columns = np.nonzero(self.matrix)
         indptr = np.zeros(self.n + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=self.n), out=indptr[1:])
-        return SparseRows(indptr, columns.astype(np.int32), self.matrix[rows, columns], self.labels, self.feature_dim)
+        values = self.matrix[rows, columns]
+        return SparseRows(indptr, columns.astype(np.int32), values, self.labels, self.feature_dim)
 
     def to_dense(self) -> DenseRows:
         """Return self."""
@@ -177,16 +180,21 @@ def concatenate(blocks: Sequence[Rows]) -> Rows:
     dim = max(block.feature_dim for block in blocks)
     labelled = [block.labels for block in blocks if block.labels is not None]
     if labelled and len(labelled) != len(blocks):
-        raise DataError("some of the data have labels and some have none", hint="give every shard of a channel labels")
+        raise DataError(
+            "some of the data have labels and some have none", hint="give every shard of a channel labels"
+        )
     labels = np.concatenate(labelled) if labelled else None
     sparse = [block for block in blocks if isinstance(block, SparseRows)]
     dense = [block for block in blocks if isinstance(block, DenseRows)]
     if sparse and dense:
-        raise DataError("sparse and dense rows are mixed", hint="convert the shards of a channel to one layout")
+        raise DataError(
+            "sparse and dense rows are mixed", hint="convert the shards of a channel to one layout"
+        )
     if dense:
         return DenseRows(np.concatenate([block.widen(dim).matrix for block in dense]), labels, dim)
     starts = np.cumsum([0] + [block.nnz for block in sparse])
-    indptr = np.concatenate([[0], *(block.indptr[1:] - block.indptr[0] + start for block, start in zip(sparse, starts, strict=False))])
+    ends = [block.indptr[1:] - block.indptr[0] + start for block, start in zip(sparse, starts, strict=False)]
+    indptr = np.concatenate([[0], *ends])
     indices = np.concatenate([block.indices for block in sparse])
     values = np.concatenate([block.values for block in sparse])
     return SparseRows(indptr.astype(np.int64), indices, values, labels, dim)

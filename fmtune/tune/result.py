@@ -56,8 +56,9 @@ class TrialResult:
 class CellResult:
     """One entry of the matrix: device x layout, with its trials.
 
-    ``note`` says why a cell did not run (``not run: no CUDA device``), else None.  ``rows_per_s`` counts row-lanes:
-    training rows times the models trained on them, per second of pass time.  ``peak_mb`` is the process's peak.
+    ``note`` says why a cell did not run (``not run: no CUDA device``), else None.  ``rows_per_s`` counts
+    row-lanes: training rows times the models trained on them, per second of pass time.  ``peak_mb`` is the
+    process's peak.
     """
 
     device: str
@@ -101,7 +102,8 @@ class StudyResult:
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
-        ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed holdout.
+        ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed
+        holdout.
     importance : dict
         Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
     environment : dict
