@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import fmtune
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = re.compile(
@@ -109,6 +111,12 @@ def test_wheel_carries_the_package(wheel):
 
 def test_wheel_carries_nothing_else(wheel):
     """Only the package and its metadata, with the licence: no tests, no byte code, no other top folder."""
-    assert {name.split("/")[0] for name in wheel} == {"fmtune", "fmtune-0.1.0.dist-info"}
+    metadata = f"fmtune-{PROJECT['project']['version']}.dist-info"
+    assert {name.split("/")[0] for name in wheel} == {"fmtune", metadata}
     assert [name for name in wheel if re.search(r"(^|/)(tests?/|test_|conftest)|\.pyc$", name)] == []
-    assert "fmtune-0.1.0.dist-info/licenses/LICENSE" in wheel
+    assert f"{metadata}/licenses/LICENSE" in wheel
+
+
+def test_versions_agree():
+    """The package and its metadata name the same version."""
+    assert fmtune.__version__ == PROJECT["project"]["version"]
