@@ -17,7 +17,7 @@ from typing import Any
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Parameter, Value, check
 from fmtune.tune.places import Wrong, shown, suggestion
-from fmtune.tune.yamlfile import number_in
+from fmtune.tune.yamlfile import number_in, unquoted
 
 FIXED = {
     "predictor_type": "predictor_type follows from the objective and is not searched",
@@ -27,7 +27,9 @@ SEARCHABLE = tuple(name for name in PARAMETERS if name not in FIXED)
 KEYS = ("type", "low", "high", "step", "log", "choices")
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
-_RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})((?:\s+log|\s+step\s+{_NUMBER})*)\s*")
+_TAIL = rf"(?:\s+log|\s+step\s+{_NUMBER})*"
+RANGE_PATTERN = rf"^\s*{_NUMBER}\s*\.\.\s*{_NUMBER}{_TAIL}\s*$"  # for the JSON Schema
+_RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})({_TAIL})\s*")
 FORMS = "1e-4..1 log, 2..32, 2..64 step 2, or a list of choices"
 
 
@@ -96,13 +98,15 @@ def parse(name: str, raw: Any) -> tuple[Dimension | None, list[Wrong]]:
     """Return the dimension that a study file gives for one of ``SEARCHABLE``, or all that is wrong."""
     row = PARAMETERS[name]
     long, wrong = _long_form(name, row, raw)
-    if wrong:
+    if wrong and not isinstance(raw, dict):
         return None, wrong
-    wrong = list(_type_faults(name, row, long))
-    if not wrong:
+    typed = list(_type_faults(name, row, long))
+    wrong += typed
+    if not typed:
         at = () if isinstance(raw, list) else ("choices",)
-        faults = _choice_faults(name, row, long["choices"], at) if "choices" in long else _range_faults(name, long)
-        wrong = list(faults)
+        chosen = "choices" in long
+        faults = _choice_faults(name, row, long["choices"], at) if chosen else _range_faults(name, long)
+        wrong += faults
     if wrong:
         return None, wrong
     if "choices" in long:
@@ -166,7 +170,7 @@ def _type_faults(name: str, row: Parameter, long: dict[str, Any]) -> Iterator[Wr
                 yield Wrong((), f"{name} has no {key}", f"write {FORMS}")
         if not isinstance(long.get("log", False), bool):
             what = f"log must be true or false, not {shown(long['log'])}"
-            yield Wrong(("log",), what, _unquote(long["log"]))
+            yield Wrong(("log",), what, unquoted(long["log"]))
         yield from _number_faults(name, row, long)
 
 
@@ -176,7 +180,7 @@ def _number_faults(name: str, row: Parameter, long: dict[str, Any]) -> Iterator[
         if key not in long:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            yield Wrong((key,), f"{key} must be a number, not {shown(value)}", _unquote(value))
+            yield Wrong((key,), f"{key} must be a number, not {shown(value)}", unquoted(value))
         elif row.type is int and value != int(value):
             yield Wrong((key,), f"{key} of {name} must be a whole number, not {shown(value)}")
         elif key == "step" and value <= 0:
@@ -211,7 +215,7 @@ def _choice_faults(name: str, row: Parameter, choices: list[Any], at: tuple[str,
             value = check(name, raw)
         except UsageError as error:
             near = suggestion(raw, row.choices) if isinstance(raw, str) else ""
-            yield Wrong((*at, i), error.what + near, None if row.choices else _unquote(raw))
+            yield Wrong((*at, i), error.what + near, None if row.choices else unquoted(raw))
             continue
         if any(type(other) is type(value) and other == value for other in seen):
             yield Wrong((*at, i), f"{name} has the choice {shown(value)} twice")
@@ -219,12 +223,6 @@ def _choice_faults(name: str, row: Parameter, choices: list[Any], at: tuple[str,
     if len(choices) < 2:
         hint = f"to fix {name}, put it under hyperparameters" if choices else None
         yield Wrong(at, f"{name} needs two choices or more", hint)
-
-
-def _unquote(value: Any) -> str | None:
-    """Return the advice for a number or a flag in quotes."""
-    quoted = isinstance(value, str) and (number_in(value) is not None or value in ("true", "false"))
-    return "remove the quotes" if quoted else None
 
 
 def _exact(value: int | float) -> Decimal:

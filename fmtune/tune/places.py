@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fmtune.errors import StudyFileError
 
-MAX_SHOWN = 20  # faults in one message; all are in StudyFileError.faults
+MAX_SHOWN = 50  # faults in one message; all are in StudyFileError.faults
 
 BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML's line breaks, and the parser's
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*(?=@|$)")

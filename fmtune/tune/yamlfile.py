@@ -148,6 +148,12 @@ def number_in(text: str) -> int | float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def unquoted(value: Any) -> str | None:
+    """Return the advice for a number or a flag in quotes, None for anything else."""
+    quoted = isinstance(value, str) and (number_in(value) is not None or value in ("true", "false"))
+    return "remove the quotes" if quoted else None
+
+
 class _Composer:
     """Puts one document together from the parser's events, bounded in depth and in number of nodes."""
 
@@ -238,7 +244,7 @@ def _scalar(text: str) -> Any:
     if text in _BOOLS:
         return _BOOLS[text]
     if _INT.fullmatch(text):
-        if len(text) > 400:  # int() itself refuses 4,300 digits, after a while
+        if len(text) > 240:  # in hexadecimal still below float's largest, so that comparing never overflows
             raise ValueError(f"a number of {len(text)} digits")
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if _FLOAT.fullmatch(text):

@@ -1,0 +1,280 @@
+"""Checks: what a study file's values must be to each other, part by part.
+
+Each check takes plain values and returns what it made of them and all that is wrong, so that one run over a
+file finds every fault.  A part that is wrong in itself is left out of the checks that need it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from fmtune.errors import UsageError
+from fmtune.fm.hyperparameters import PARAMETERS, Value, check
+from fmtune.fm.metrics import METRICS
+from fmtune.tune.algorithms import ELSEWHERE, PRUNERS, Algorithm, Option, names, short_name
+from fmtune.tune.dimension import FIXED, SEARCHABLE, Dimension, parse
+from fmtune.tune.places import Wrong, shown, suggestion
+from fmtune.tune.yamlfile import unquoted
+
+SETTABLE = tuple(name for name in PARAMETERS if name != "seed")
+MAX_GRID = 100_000
+EXHAUSTIVE = ("grid", "brute_force")
+
+
+def hyperparameters(raw: Mapping[str, Any], keys: Collection[str]) -> tuple[dict[str, Value], list[Wrong]]:
+    """Return the fixed values, checked one by one; ``keys`` are the study file's own, for advice."""
+    made: dict[str, Value] = {}
+    wrong: list[Wrong] = []
+    for name, value in raw.items():
+        if name == "seed":
+            hint = "write 'seed: 1' at the top level, and 'seeds: 3' for three seeds a trial"
+            wrong.append(Wrong((name,), "seed is the study's, not a hyperparameter", hint, key=True))
+        elif name not in PARAMETERS:
+            wrong.append(_unknown(name, SETTABLE, keys))
+        else:
+            made_value, fault = _value(name, value)
+            if fault:
+                wrong.append(fault)
+            else:
+                made[name] = made_value
+    return made, wrong
+
+
+def search_space(raw: Mapping[str, Any], fixed: Mapping[str, Any],
+                 keys: Collection[str]) -> tuple[dict[str, Dimension], list[Wrong]]:
+    """Return the searched dimensions; ``fixed`` are the hyperparameters of the same file."""
+    made: dict[str, Dimension] = {}
+    wrong: list[Wrong] = []
+    if not raw:
+        hint = "give one parameter or more, such as 'num_factors: 2..32 log'"
+        wrong.append(Wrong((), "search_space is empty", hint, key=True))
+    for name, value in raw.items():
+        if name in FIXED:
+            wrong.append(Wrong((name,), FIXED[name], key=True))
+            continue
+        if name not in PARAMETERS:
+            wrong.append(_unknown(name, SEARCHABLE, keys))
+            continue
+        dimension, faults = parse(name, value)
+        wrong += [fault.under(name) for fault in faults]
+        if name in fixed:
+            wrong.append(Wrong((name,), f"{name} is both fixed under hyperparameters and searched here",
+                               "leave one of them out", key=True))
+        if dimension is not None:
+            made[name] = dimension
+    return made, wrong
+
+
+def predictor_type(objective: str, fixed: Mapping[str, Any]) -> tuple[str, list[Wrong]]:
+    """Return the predictor type that an objective implies; one given under hyperparameters must agree."""
+    implied = METRICS[objective.removeprefix("test:")].predictor_type
+    given = fixed.get("predictor_type", implied)
+    if given == implied:
+        return implied, []
+    what = f"{objective} is for a {implied}, not for a {given}"
+    return implied, [Wrong(("hyperparameters", "predictor_type"), what, "leave predictor_type out")]
+
+
+def enqueue(raw: list[Any], space: Mapping[str, Dimension], searched: Collection[str],
+            fixed: Mapping[str, Any]) -> tuple[tuple[dict[str, Value], ...], list[Wrong]]:
+    """Return the configurations to try first; ``searched`` are all names of the space, ``space`` the sound ones."""
+    made: list[dict[str, Value]] = []
+    wrong: list[Wrong] = []
+    for i, entry in enumerate(raw):
+        if not isinstance(entry, dict) or not entry:
+            wrong.append(Wrong((i,), f"a configuration is a mapping of parameters to values, not {shown(entry)}"))
+            continue
+        made.append({})
+        for name, raw_value in entry.items():
+            if name not in searched:
+                wrong.append(_not_searched(name, searched, fixed).under(i))
+                continue
+            value, fault = _value(name, raw_value)
+            if fault:
+                wrong.append(fault.under(i))
+            elif name in space and not space[name].holds(value):
+                what = f"{name} {shown(value)} is not in its search space, {space[name]}"
+                wrong.append(Wrong((i, name), what))
+            made[-1][name] = value
+    return tuple(made), wrong
+
+
+def algorithm(raw: Any, table: Mapping[str, Algorithm], kind: str) -> tuple[str, dict[str, Any], list[Wrong]]:
+    """Return short name and options of a sampler or pruner, given as a name or a mapping with ``name``."""
+    known = dict(table)
+    entry = {"name": raw} if isinstance(raw, str) else raw
+    if not isinstance(entry, dict):
+        return "", {}, [Wrong((), f"{kind} must be a name or a mapping with name, not {shown(raw)}")]
+    at = () if isinstance(raw, str) else ("name",)
+    name = entry.get("name")
+    short = short_name(known, name) if isinstance(name, str) else None
+    if short is None:
+        if "name" not in entry:
+            return "", {}, [Wrong((), f"{kind} has no name", f"write name: {next(iter(table))}")]
+        if isinstance(name, str) and name in ELSEWHERE:
+            return "", {}, [Wrong(at, f"{name} cannot be used as a {kind}: {ELSEWHERE[name]}")]
+        near = suggestion(name, names(known)) if isinstance(name, str) else ""
+        return "", {}, [Wrong(at, f"unknown {kind} {shown(name)}{near}", f"there are {', '.join(table)}")]
+    options = {key: value for key, value in entry.items() if key != "name"}
+    made, wrong = _options(short, table[short], options)
+    return short, made, wrong
+
+
+def exhaustive(sampler: str, space: Mapping[str, Dimension], n_trials: int, queued: int) -> Iterator[Wrong]:
+    """Yield why a sampler that walks over all combinations cannot; nothing for any other sampler."""
+    if sampler not in EXHAUSTIVE:
+        return
+    endless = [name for name, dimension in space.items() if dimension.size is None]
+    for name in endless:
+        what = f"the {sampler} sampler needs a step or choices for {name}"
+        yield Wrong(("search_space", name), what, f"write, for example, '{name}: [...]'")
+    size = math.prod(dimension.size or 1 for dimension in space.values())
+    if not endless and size > MAX_GRID:
+        yield Wrong(("sampler",), f"{size} combinations are too many to walk over; {MAX_GRID} is the most")
+    elif not endless and n_trials > size + queued:
+        what = f"there are {size} combinations for {n_trials} trials"
+        yield Wrong(("n_trials",), what, f"write n_trials: {size + queued}")
+
+
+def channels(raw: Mapping[str, Any]) -> list[Wrong]:
+    """Return what is wrong with data given by channels."""
+    wrong = []
+    known = ("train", "test", "holdout", "feature_dim")
+    for key, value in raw.items():
+        if key not in known:
+            near = suggestion(key, (*known, "card"))
+            wrong.append(Wrong((key,), f"unknown key {shown(key)}{near}", f"data has {', '.join(known)}, or a card",
+                               key=True))
+        elif key == "feature_dim":
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                what = f"feature_dim must be a whole number of at least 1, not {shown(value)}"
+                wrong.append(Wrong((key,), what, unquoted(value)))
+        elif value is not None or key != "holdout":
+            wrong += list(_paths(key, value))
+    if "train" not in raw:
+        wrong.append(Wrong((), "data has no train channel", "write train: PATH and test: PATH, or a card", key=True))
+    if "train" in raw and "test" not in raw:
+        wrong.append(Wrong((), "the objective needs a test channel, and data has none", "write test: PATH", key=True))
+    return wrong
+
+
+def card(raw: Mapping[str, Any], cards: Mapping[str, Any]) -> list[Wrong]:
+    """Return what is wrong with data given by a dataset card and its keys."""
+    name = raw["card"]
+    if not isinstance(name, str) or name not in cards:
+        near = suggestion(name, cards) if isinstance(name, str) else ""
+        hint = f"there are {', '.join(cards)}; for files write train: PATH and test: PATH"
+        return [Wrong(("card",), f"unknown dataset card {shown(name)}{near}", hint)]
+    wrong = []
+    keys = cards[name].keys
+    for key, value in raw.items():
+        if key == "card":
+            continue
+        if key not in keys:
+            what = f"the card {name} has no key {shown(key)}{suggestion(key, keys)}"
+            wrong.append(Wrong((key,), what, f"it has {', '.join(keys)}" if keys else None, key=True))
+            continue
+        fault = _option_fault(key, Option(keys[key].type, keys[key].low, keys[key].high), value)
+        if fault:
+            wrong.append(Wrong((key,), fault, unquoted(value)))
+    return wrong
+
+
+def _paths(key: str, value: Any) -> Iterator[Wrong]:
+    entries = value if isinstance(value, list) else [value]
+    if not entries:
+        yield Wrong((key,), f"{key} is an empty list", "name a file, a folder or a pattern")
+    for i, entry in enumerate(entries):
+        at = (key, i) if isinstance(value, list) else (key,)
+        if not isinstance(entry, str) or not entry.strip():
+            yield Wrong(at, f"{key} must be a path or a list of paths, not {shown(entry)}")
+        elif len(entry) > 4096:
+            yield Wrong(at, f"a path of {len(entry)} characters; 4096 is the most")
+
+
+def _value(name: str, raw: Any) -> tuple[Value, Wrong | None]:
+    try:
+        return check(name, raw), None
+    except UsageError as error:
+        choices = PARAMETERS[name].choices
+        near = suggestion(raw, choices) if isinstance(raw, str) else ""
+        return None, Wrong((name,), error.what + near, None if choices else unquoted(raw))
+
+
+def _unknown(name: str, known: Collection[str], keys: Collection[str]) -> Wrong:
+    hint = f"{name} is a key of the top level" if name in keys else None
+    return Wrong((name,), f"unknown parameter {shown(name)}{suggestion(name, known)}", hint, key=True)
+
+
+def _not_searched(name: str, searched: Collection[str], fixed: Mapping[str, Any]) -> Wrong:
+    if name in fixed:
+        what = f"{name} is fixed under hyperparameters and cannot be enqueued"
+        return Wrong((name,), what, "move it to search_space, or leave it out here", key=True)
+    if name in PARAMETERS:
+        return Wrong((name,), f"{name} is not in search_space", "only searched parameters are enqueued", key=True)
+    return Wrong((name,), f"unknown parameter {shown(name)}{suggestion(name, searched)}", key=True)
+
+
+def _options(short: str, row: Algorithm, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:
+    wrong: list[Wrong] = []
+    made: dict[str, Any] = {}
+    known = [*row.options, *(["wrapped_pruner"] if short == "patient" else [])]
+    for key, value in options.items():
+        if key == "wrapped_pruner" and short == "patient":
+            inner, inner_options, faults = algorithm(value, PRUNERS, "pruner")
+            wrong += [fault.under(key) for fault in faults]
+            made[key] = {"name": inner, **inner_options}
+        elif key not in row.options:
+            hint = f"it has {', '.join(known)}" if known else "it has none"
+            if key == "seed":
+                hint = "the study's own seed is used: write 'seed: 1' at the top level"
+            what = f"{row.optuna} has no option {shown(key)}{suggestion(key, known)}"
+            wrong.append(Wrong((key,), what, hint, key=True))
+        elif fault := _option_fault(key, row.options[key], value):
+            wrong.append(Wrong((key,), fault, unquoted(value)))
+        else:
+            made[key] = float(value) if row.options[key].type is float else value
+    wrong += [Wrong((), f"{short} needs the option {key}") for key in row.required if key not in options]
+    return made, wrong or list(_together(short, made))
+
+
+def _option_fault(key: str, option: Option, value: Any) -> str | None:
+    """Return what is wrong with an option's value, or None."""
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[option.type]
+    words = ", ".join(option.words)
+    if option.words and isinstance(value, str) and value in option.words:
+        return None
+    if option.type is str and option.words:
+        return f"{key} must be one of {words}, not {shown(value)}"
+    accepted = (int, float) if option.type is float else option.type
+    if not isinstance(value, accepted) or (isinstance(value, bool) and option.type is not bool):
+        return f"{key} must be {wanted}{f' or {words}' if words else ''}, not {shown(value)}"
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            return f"{key} must be {wanted}, not {shown(value)}"
+        if option.low is not None and value < option.low:
+            return f"{key} must be at least {option.low:g}, not {shown(value)}"
+        if option.high is not None and value > option.high:
+            return f"{key} must be at most {option.high:g}, not {shown(value)}"
+    return None
+
+
+def _together(short: str, options: Mapping[str, Any]) -> Iterator[Wrong]:
+    """Yield the combinations of options that Optuna refuses."""
+    if short == "tpe" and options.get("group") and options.get("multivariate") is False:
+        yield Wrong(("group",), "group needs multivariate: true")
+    if short == "threshold":
+        if not {"lower", "upper"} & set(options):
+            yield Wrong((), "threshold needs the option lower or upper, or both")
+        elif options.get("lower", -math.inf) > options.get("upper", math.inf):
+            yield Wrong(("lower",), "lower is above upper")
+    resource = options.get("min_resource", "auto")
+    if short == "successive_halving" and options.get("bootstrap_count") and resource == "auto":
+        yield Wrong(("bootstrap_count",), "bootstrap_count needs a min_resource in epochs, not auto")
+    if short == "hyperband" and options.get("bootstrap_count") and options.get("max_resource") == "auto":
+        yield Wrong(("bootstrap_count",), "bootstrap_count needs a max_resource in epochs, not auto")
+    most = options.get("max_resource")
+    if short == "hyperband" and isinstance(most, int) and most < options.get("min_resource", 1):
+        yield Wrong(("max_resource",), "max_resource is below min_resource")
