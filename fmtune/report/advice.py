@@ -1,0 +1,166 @@
+"""Advice: the verdict in sentences and what to do next; each sentence follows from ``summary``'s numbers."""
+
+from __future__ import annotations
+
+import shlex
+from typing import NamedTuple
+
+from fmtune.report import words
+from fmtune.report.summary import best, close, complete, edge, in_states, paired, situation, speed
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
+
+MATTERS = 0.05  # a parameter with a smaller share of the variance ends up at an edge by chance
+
+
+class Advice(NamedTuple):
+    """One next step: a sentence, and the command that does it where there is one."""
+
+    text: str
+    command: str | None = None
+
+
+def command(result: StudyResult, verb: str = "run", *rest: str) -> str:
+    """Return ``fmtune run studies/digits.yaml``, quoted for a shell."""
+    return shlex.join(["fmtune", verb, result.spec_path or "study.yaml", *rest])
+
+
+def lead(result: StudyResult) -> str:
+    """Return the first sentence of the page: who won with what, or why nobody did."""
+    top = best(result)
+    if top is None:
+        return _nobody(result)
+    first = result.cells[0]
+    only = len(complete(first)) == 1
+    place = "the only complete trial" if only else f"the best of {words.count(len(first.trials), 'trial')}"
+    so_far = " so far" if situation(result) == "unfinished" else ""
+    name = words.metric(result.objective)
+    return f"Trial {top.number} wins{so_far}: {name} {words.score(top.value)}, {place}."
+
+
+def _nobody(result: StudyResult) -> str:
+    case = situation(result)
+    if case == "empty":
+        return "This study has no trials yet."
+    first = result.cells[0]
+    if case in ("failed", "pruned"):
+        if len(first.trials) == 1:
+            return f"The only trial {'failed' if case == 'failed' else 'was pruned'}: there is no winner."
+        end = "failed" if case == "failed" else "were pruned"
+        return f"All {len(first.trials):,} trials {end}: there is no winner."
+    yet = " yet" if case == "unfinished" else ""
+    return f"No trial has ended with a score{yet}: {in_states(first)}."
+
+
+def comparison(result: StudyResult, cell: CellResult) -> str | None:
+    """Return a sentence on a cell against the first: quality in pairs, then speed; None if it cannot say."""
+    pair, ratio, base = paired(result, cell), speed(result, cell), result.cells[0].name
+    if pair is None:
+        return None
+    gap = f"{words.signed(pair.mean)} ± {words.signed(pair.half).lstrip('+')}"
+    gap = f"{gap} over {words.count(pair.trials, 'paired trial')}"
+    quality = {
+        "equal": f"{cell.name} and {base} score practically equal ({gap})",
+        "better": f"{cell.name} scores better than {base} ({gap})",
+        "worse": f"{cell.name} scores worse than {base} ({gap})",
+        "undecided": f"whether {cell.name} or {base} scores better is not decided ({gap})",
+    }[pair.verdict]
+    return f"{quality}; {cell.name} {faster(ratio)}." if ratio else f"{quality}."
+
+
+def faster(ratio: float) -> str:
+    """Return ``learns 1.8 × as many rows/s``, or that the two are level (within 5 %)."""
+    if abs(ratio - 1) < 0.05:
+        return "learns as many rows/s"
+    return f"learns {words.times(ratio)} as many rows/s"
+
+
+def advice(result: StudyResult) -> list[Advice]:
+    """Return what to do next, most urgent first; at most five."""
+    top, case = best(result), situation(result)
+    if case == "empty":
+        return [Advice("Start it:", command(result))]
+    found = [*_unfinished(result, case), *_failures(result)]
+    if top is not None:
+        found += [*_edges(result, top), *_still_improving(top), *_late(result, top)]
+        found += [*_sealed(result), *_close(result, top), *_cell(result), *_use(result)]
+    elif case == "pruned":
+        found.append(Advice("Prune later: raise the pruner's n_warmup_steps or n_startup_trials."))
+    return found[:5]
+
+
+def _unfinished(result: StudyResult, case: str) -> list[Advice]:
+    if case != "unfinished":
+        return []
+    ended = sum(t.state in ("COMPLETE", "PRUNED", "FAIL") for t in result.cells[0].trials)
+    total = words.count(max(result.n_trials, ended), "trial")
+    return [Advice(f"Continue it; {ended:,} of {total} have ended:", command(result))]
+
+
+def _failures(result: StudyResult) -> list[Advice]:
+    trials = result.cells[0].trials
+    lost = [t for t in trials if t.state == "FAIL"]
+    if len(lost) * 20 < len(trials) or not lost:
+        return []
+    diverged = sum("diverged" in (t.reason or "") for t in lost)
+    rates = [name for name, span in result.search_space.items() if name.endswith("_lr") and "high" in span]
+    total = words.count(len(trials), "trial")
+    if diverged * 2 >= len(lost) and rates:
+        return [Advice(f"Lower the upper end of {words.listing(rates)}: {diverged:,} of {total} diverged.")]
+    return [Advice(f"Look at the reasons under “Failed trials”: {len(lost):,} of {total} failed.")]
+
+
+def _edges(result: StudyResult, top: TrialResult) -> list[Advice]:
+    share = result.importance
+    matter = [name for name in top.params if not share or share.get(name, 0.0) >= MATTERS]
+    found = []
+    for name in matter:
+        side = edge(name, top.params[name], result.search_space)
+        if side:
+            span = result.search_space[name]
+            ends = f"{words.setting(span['low'])} to {words.setting(span['high'])}"
+            value = words.setting(top.params[name])
+            found.append(Advice(f"Widen {name}: the winner's {value} sits at the {side} edge of {ends}."))
+    return found[:2]
+
+
+def _still_improving(top: TrialResult) -> list[Advice]:
+    if len(top.curve) < 2 or (top.best_epoch or 0) < len(top.curve):
+        return []
+    return [Advice(f"Raise epochs: the winner was still improving at its last one, {len(top.curve)}.")]
+
+
+def _late(result: StudyResult, top: TrialResult) -> list[Advice]:
+    total = len(result.cells[0].trials)
+    if total < 20 or top.number < 0.9 * total:
+        return []
+    return [Advice(f"Raise n_trials above {result.n_trials:,}: the winner came only as trial {top.number}.")]
+
+
+def _sealed(result: StudyResult) -> list[Advice]:
+    if result.holdout is not None:
+        return []
+    return [Advice("Add a sealed holdout channel: this score was selected on test, so it is optimistic.")]
+
+
+def _close(result: StudyResult, top: TrialResult) -> list[Advice]:
+    near = len(close(result, top))
+    if not near or result.seeds > 1:
+        return []
+    return [Advice(f"Set seeds: 3: {words.count(near, 'other trial')} within 1 % may differ from the winner by luck.")]
+
+
+def _cell(result: StudyResult) -> list[Advice]:
+    if not result.cells[0].rows_per_s:
+        return []
+    fastest = max(result.cells, key=lambda cell: cell.rows_per_s or 0.0)
+    pair, ratio = paired(result, fastest), speed(result, fastest) or 1.0
+    if pair is None or ratio < 1.2 or pair.verdict not in ("equal", "better"):
+        return []
+    return [Advice(f"Search on {fastest.name}: it scores as well here and {faster(ratio)}.")]
+
+
+def _use(result: StudyResult) -> list[Advice]:
+    if not result.model_path:
+        return []
+    line = ["fmtune", "predict", result.model_path, "DATA", "-o", "scores.csv"]
+    return [Advice("Score new rows with the winner:", shlex.join(line))]

@@ -1,0 +1,93 @@
+"""Markdown: the verdict, the matrix and the winner in one screen, for a pull request or a step summary."""
+
+from __future__ import annotations
+
+import re
+
+from fmtune.report import words
+from fmtune.report.advice import advice, command, comparison, lead
+from fmtune.report.record import masked
+from fmtune.report.summary import best, in_states, ranked, speed, time_to_target
+from fmtune.tune.result import CellResult, StudyResult
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|<>~@&$]|^[-+=])")
+
+
+def markdown(result: StudyResult) -> str:
+    """Return a study's result as GitHub-flavoured Markdown; all free text is escaped.
+
+    Parameters
+    ----------
+    result : StudyResult
+
+    Returns
+    -------
+    str
+        A heading, the verdict, next steps, the matrix, the winner's values and the ten best trials.
+    """
+    shown = masked(result)
+    parts = [f"## {text(words.short(shown.study_name or 'A study without a name'))}", f"**{text(lead(shown))}**"]
+    holdout = shown.holdout
+    if holdout and best(shown):
+        parts.append(
+            f"On the sealed holdout, opened {int(holdout.get('opened', 1))} ×: {words.score(holdout.get('score'))}."
+        )
+    parts += [text(s) for cell in shown.cells[1:] if (s := comparison(shown, cell))]
+    parts += [_steps(shown), _matrix(shown), _winner(shown), _leaders(shown)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def text(value: object) -> str:
+    """Return free text on one line with every character escaped that Markdown or HTML could act on."""
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(value)).split())
+    return _SPECIAL.sub(r"\\\1", line).replace("://", ":\u2060//").replace("www.", "www\u2060.")
+
+
+def _code(value: str) -> str:
+    """Return a code span; its fence is longer than any run of back quotes inside."""
+    line = " ".join(value.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def _steps(result: StudyResult) -> str:
+    return "\n".join(f"- {text(s.text)}" + (f" {_code(s.command)}" if s.command else "") for s in advice(result))
+
+
+def _matrix(result: StudyResult) -> str:
+    if not result.cells:
+        return ""
+    name = text(words.metric(result.objective))
+    head = f"| cell | {name} | rows/s | ratio | seconds | to target | trials |\n|:--|--:|--:|--:|--:|--:|:--|"
+    return "\n".join([head, *(_matrix_row(result, cell) for cell in result.cells)])
+
+
+def _matrix_row(result: StudyResult, cell: CellResult) -> str:
+    if cell.note and not cell.trials:
+        return f"| {text(cell.name)} | – | – | – | – | – | {text(cell.note)} |"
+    top, reached = best(result, cell), time_to_target(result, cell)
+    cells = [
+        text(cell.name), words.score(top.value, 5) if top else words.NONE, words.rate(cell.rows_per_s),
+        words.times(speed(result, cell)), words.seconds(cell.seconds), words.seconds(reached), text(in_states(cell)),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _winner(result: StudyResult) -> str:
+    top = best(result)
+    if top is None:
+        return ""
+    values = "\n".join(f"| {text(k)} | {text(words.setting(v))} |" for k, v in top.params.items())
+    table = f"| hyperparameter | value |\n|:--|--:|\n{values}"
+    return f"### Winner: trial {top.number}\n\n{table}\n\nAgain: {_code(command(result, 'run', '--fresh'))}"
+
+
+def _leaders(result: StudyResult) -> str:
+    if best(result) is None:
+        return ""
+    rows = [
+        f"| {t.number} | {words.score(t.value, 5)} | {t.best_epoch or words.NONE} | {words.seconds(t.seconds)} |"
+        for t in ranked(result, result.cells[0])[:10]
+    ]
+    table = "\n".join(["| trial | score | best epoch | time |", "|--:|--:|--:|--:|", *rows])
+    return f"<details><summary>The best trials</summary>\n\n{table}\n\n</details>"

@@ -1,0 +1,274 @@
+"""Sections: the page from top to bottom, one function and one template of the same name each.
+
+To add one: write a function that takes the result and returns a ``Section`` (or None when the study has nothing
+for it), a template, and put the function into ``SECTIONS``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from fmtune.report import charts, words
+from fmtune.report.advice import advice, command, comparison, lead
+from fmtune.report.render import render
+from fmtune.report.summary import (
+    best,
+    close,
+    complete,
+    in_states,
+    optimism,
+    sign,
+    speed,
+    states,
+    time_to_target,
+)
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_WORDS = {"true", "false", "null", "none", "yes", "no", "on", "off", "y", "n"}
+_MARKS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+class Section(NamedTuple):
+    """A piece of the page: its anchor, its heading, and its HTML."""
+
+    name: str
+    title: str
+    body: Markup
+
+
+def verdict(result: StudyResult) -> Section:
+    """Return the verdict sentence, the comparisons of cells, and the study in one line."""
+    top = best(result)
+    first = result.cells[0] if result.cells else None
+    facts = [words.metric(result.objective) + (", higher is better" if sign(result) < 0 else ", lower is better")]
+    if first and first.trials:
+        facts.append(f"{first.name}: {in_states(first)}")
+    facts += [f for f in (_size(result), result.data, result.sampler) if f]
+    compared = [s for cell in result.cells[1:] if (s := comparison(result, cell)) is not None]
+    body = render("verdict", lead=lead(result), holdout=_holdout(result, top), compared=compared[:3], facts=facts)
+    return Section("verdict", result.study_name or "A study without a name", body)
+
+
+def next_steps(result: StudyResult) -> Section | None:
+    """Return what to do next."""
+    steps = advice(result)
+    return Section("next_steps", "What to do next", render("next_steps", steps=steps)) if steps else None
+
+
+def matrix(result: StudyResult) -> Section | None:
+    """Return device x layout: score, rows/s, seconds and ratio; cells that did not run with their note."""
+    if not result.cells:
+        return None
+    fastest = max((c.rows_per_s or 0.0 for c in result.cells), default=0.0)
+    rows = [_matrix_row(result, cell, fastest) for cell in result.cells]
+    searched = result.cells[0].name
+    return Section("matrix", "Device and layout", render("matrix", rows=rows, searched=searched))
+
+
+def winner(result: StudyResult) -> Section | None:
+    """Return the winner's card: its values as YAML to paste, and the commands that give it again."""
+    top = best(result)
+    if top is None:
+        return None
+    settings = {**top.params, **{k: v for k, v in result.fixed.items() if k not in top.params}}
+    yaml = "\n".join(["hyperparameters:", *(f"  {_yaml(k)}: {_yaml(v)}" for k, v in settings.items())])
+    pairs = [part for k, v in settings.items() for part in ("-p", f"{k}={_yaml(v)}")]
+    alone = shlex.join(["fmtune", "fit", "TRAIN", "--test", "TEST", *pairs, "-o", "winner.fm"])
+    body = render(
+        "winner", trial=top, yaml=yaml, again=command(result, "run", "--fresh"), alone=alone,
+        epochs=len(top.curve), metrics={words.metric(k): words.score(v) for k, v in top.metrics.items()},
+    )  # fmt: skip
+    return Section("winner", f"The winner: trial {top.number}", body)
+
+
+def quality(result: StudyResult) -> Section | None:
+    """Return quality against epochs."""
+    return _chart("quality", charts.curves(result) if result.cells else None)
+
+
+def pace(result: StudyResult) -> Section | None:
+    """Return quality against time, a line for each cell."""
+    return _chart("pace", charts.speed(result) if result.cells else None)
+
+
+def honesty(result: StudyResult) -> Section | None:
+    """Return the naive best beside the sealed holdout, and how optimistic a selected score is."""
+    top = best(result)
+    if top is None or top.value is None:
+        return None
+    done = len(complete(result.cells[0]))
+    sealed = result.holdout
+    gap = None
+    if sealed and isinstance(sealed.get("score"), (int, float)):
+        gap = sign(result) * (float(sealed["score"]) - top.value)
+    body = render(
+        "honesty",
+        top=top,
+        done=done,
+        close=len(close(result, top)),
+        sealed=sealed,
+        gap=gap,
+        name=words.metric(result.objective),
+        apart=words.signed(abs(gap or 0.0)).lstrip("+"),
+        errors=f"{optimism(done):.1f}",
+        rows=_rows_of(result, "test"),
+        sealed_rows=_rows_of(result, "holdout"),
+    )
+    return Section("honesty", "How far to trust the score", body)
+
+
+def history(result: StudyResult) -> Section | None:
+    """Return the score of each trial in order."""
+    return _chart("history", charts.history(result) if result.cells else None)
+
+
+def importance(result: StudyResult) -> Section | None:
+    """Return which parameters mattered."""
+    return _chart("importance", charts.importance(result) if result.cells else None)
+
+
+def slices(result: StudyResult) -> Section | None:
+    """Return the score against each searched parameter."""
+    return _chart("slices", charts.slices(result) if result.cells else None)
+
+
+def trials(result: StudyResult) -> Section | None:
+    """Return the table of all trials, one row a number, with the score in each cell."""
+    ran = [c for c in result.cells if c.trials]
+    if not ran:
+        return None
+    by_number: dict[int, dict[str, TrialResult]] = defaultdict(dict)
+    for cell in ran:
+        for trial in cell.trials:
+            by_number[trial.number][cell.name] = trial
+    names = list(dict.fromkeys([*result.search_space, *(n for c in ran for t in c.trials for n in t.params)]))
+    top = best(result)
+    rows = [_trial_row(by_number[n], ran, names) for n in sorted(by_number)]
+    body = render("trials", rows=rows, cells=[c.name for c in ran], names=names, top=top.number if top else None)
+    return Section("trials", "Every trial", body)
+
+
+def failures(result: StudyResult) -> Section | None:
+    """Return why trials failed, the commonest reason first."""
+    groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for cell in result.cells:
+        for trial in cell.trials:
+            if trial.state == "FAIL":
+                groups[trial.reason or "no reason was recorded"].append((trial.number, cell.name))
+    rows = [
+        (reason, ", ".join(dict.fromkeys(name for _, name in where)), sorted({number for number, _ in where}))
+        for reason, where in groups.items()
+    ]
+    rows.sort(key=lambda row: (-len(row[2]), row[0]))
+    return Section("failures", "Failed trials", render("failures", rows=rows)) if rows else None
+
+
+def provenance(result: StudyResult) -> Section:
+    """Return where the numbers come from: data, environment, settings and the study file's text."""
+    facts = {
+        "started": result.started, "finished": result.finished or "not finished", "sampler": result.sampler,
+        "pruner": result.pruner, "seeds a trial": str(result.seeds), "data": result.data, "model": result.model_path,
+        "study file": result.spec_path,
+    }  # fmt: skip
+    body = render(
+        "provenance", facts={k: v for k, v in facts.items() if v}, environment=result.environment,
+        channels=result.channels, fixed=result.fixed, text=result.spec_text, again=command(result, "run", "--fresh"),
+    )  # fmt: skip
+    return Section("provenance", "Environment and provenance", body)
+
+
+SECTIONS: tuple[Callable[[StudyResult], Section | None], ...] = (
+    verdict,
+    next_steps,
+    matrix,
+    winner,
+    quality,
+    pace,
+    honesty,
+    history,
+    importance,
+    slices,
+    trials,
+    failures,
+    provenance,
+)
+
+
+def _chart(name: str, chart: charts.Chart | None) -> Section | None:
+    if chart is None:
+        return None
+    return Section(name, chart.title, render("chart", chart=chart, drawing=Markup(chart.svg)))
+
+
+def _size(result: StudyResult) -> str:
+    train = result.channels.get("train", {})
+    if not isinstance(train.get("rows"), int):
+        return ""
+    features = train.get("feature_dim")
+    wide = f" × {words.count(features, 'feature')}" if isinstance(features, int) else ""
+    return f"{words.count(train['rows'], 'train row')}{wide}"
+
+
+def _rows_of(result: StudyResult, channel: str) -> int | None:
+    rows = result.channels.get(channel, {}).get("rows")
+    return rows if isinstance(rows, int) else None
+
+
+def _holdout(result: StudyResult, top: TrialResult | None) -> str | None:
+    if top is None or not result.holdout:
+        return None
+    opened = result.holdout.get("opened", 1)
+    how = {0: "not opened", 1: "opened once"}.get(opened, f"opened {opened} times")
+    return f"On the sealed holdout, {how}: {words.score(result.holdout.get('score'))}."
+
+
+def _matrix_row(result: StudyResult, cell: CellResult, fastest: float) -> dict[str, Any]:
+    top = best(result, cell)
+    reached = time_to_target(result, cell)
+    return {
+        "cell": cell, "top": top, "score": words.score(top.value, 5) if top and top.value is not None else words.NONE,
+        "bar": round(100 * (cell.rows_per_s or 0.0) / fastest, 1) if fastest else 0.0, "ratio": speed(result, cell),
+        "reached": words.seconds(reached) if reached is not None else "not reached" if top else words.NONE,
+        "states": in_states(cell), "trials": sum(states(cell).values()),
+    }  # fmt: skip
+
+
+def _trial_row(seen: dict[str, TrialResult], ran: list[CellResult], names: list[str]) -> dict[str, Any]:
+    trial = next(iter(seen.values()))
+    scores = []
+    for cell in ran:
+        one = seen.get(cell.name)
+        known = one is not None and one.state == "COMPLETE" and one.value is not None
+        scores.append(words.score(one.value, 5) if one and known else "" if one is None else _state(one))
+    return {
+        "number": trial.number, "state": _state(trial), "scores": scores, "epoch": trial.best_epoch or "",
+        "seconds": f"{trial.seconds:.3g}" if trial.seconds is not None else "",
+        "rate": f"{trial.rows_per_s / 1e3:,.0f}" if trial.rows_per_s is not None else "",
+        "params": [words.setting(trial.params[n]) if n in trial.params else "" for n in names],
+        "reason": words.short(trial.reason or "", 200),
+    }  # fmt: skip
+
+
+def _state(trial: TrialResult) -> str:
+    return _MARKS.get(trial.state, trial.state.lower())
+
+
+def _yaml(value: Any) -> str:
+    """Return a scalar that YAML 1.1 and 1.2 readers take alike, exactly."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        text = repr(value)
+        return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
+    if isinstance(value, int):
+        return str(value)
+    text = str(value)
+    return text if _PLAIN.match(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)
