@@ -17,7 +17,7 @@ from fmtune.errors import StudyFileError
 MAX_SHOWN = 50  # faults in one message; all are in StudyFileError.faults
 
 BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML's line breaks, and the parser's
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*(?=@|$)")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?:\S*(?=@)|\S*$)")
 
 
 KeyPath = tuple[str | int, ...]
@@ -62,7 +62,8 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, most: int = 240) -> str:
-    """Return the text on one line, its middle left out where it is longer than ``most`` characters."""
+    """Return the text on one line, a URL's password hidden, its middle left out beyond ``most`` characters."""
+    text = _PASSWORD.sub(r"\1***", text)
     return printable(text if len(text) <= most else f"{text[: most - 60]} ... {text[-50:]}")
 
 
