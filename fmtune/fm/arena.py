@@ -106,7 +106,10 @@ class SparseArena:
             (to, to_linear), (at, at_linear) = self._columns(lanes, new), self._columns(self._lanes, old)
             arena[:, :, to], arena[:, :, to_linear] = self._arena[:, :, at], self._arena[:, :, at_linear]
             lanes.knobs[:, to], lanes.knobs[:, to_linear] = self._lanes.knobs[:, at], self._lanes.knobs[:, at_linear]
-            lanes.bias[:, :, new], lanes.bias_knobs[:, new] = self._lanes.bias[:, :, old], self._lanes.bias_knobs[:, old]
+            lanes.bias[:, :, new], lanes.bias_knobs[:, new] = (
+                self._lanes.bias[:, :, old],
+                self._lanes.bias_knobs[:, old],
+            )
             lanes.steps[new] = self._lanes.steps[old]
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
@@ -141,7 +144,11 @@ class SparseArena:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
         columns, linear = self._columns(self._lanes, lane)
         theta = self._arena[:, 0][self._home]
-        return float(self._lanes.bias[0, 0, lane]), theta[:, linear].copy(), theta[:, columns][:, : self._factors[lane]].copy()
+        return (
+            float(self._lanes.bias[0, 0, lane]),
+            theta[:, linear].copy(),
+            theta[:, columns][:, : self._factors[lane]].copy(),
+        )
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about."""
@@ -225,4 +232,4 @@ class DenseArena:
         return 0.25 * batches.matrix.size * int(self._lanes.width.sum()) / max(1, len(batches.rows) - 1)
 
 
-ARENAS = {"sparse": SparseArena, "dense": DenseArena}
+ARENAS: dict[str, type[SparseArena] | type[DenseArena]] = {"sparse": SparseArena, "dense": DenseArena}

@@ -6,6 +6,7 @@ and it does not matter at which epoch a lane enters.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from typing import NamedTuple
@@ -82,8 +83,10 @@ class Feed:
         starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
         assert rows.labels is not None
         if isinstance(rows, SparseRows):
-            return cpu_sparse.make_batches(rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts)
-        touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in zip(starts[:-1], starts[1:], strict=True)])
+            return cpu_sparse.make_batches(
+                rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts
+            )
+        touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched)
 
 

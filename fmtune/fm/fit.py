@@ -123,8 +123,15 @@ def default_objective(predictor_type: str) -> str:
     return "rmse" if predictor_type == "regressor" else "binary_classification_cross_entropy"
 
 
-def train(channels: Channels, hyperparameters: Hyperparameters, *, layout: str = "sparse", objective: str | None = None,
-          report: Callable[[int, float], bool] | None = None, stop: Callable[[], bool] | None = None) -> Fit:  # fmt: skip
+def train(
+    channels: Channels,
+    hyperparameters: Hyperparameters,
+    *,
+    layout: str = "sparse",
+    objective: str | None = None,
+    report: Callable[[int, float], bool] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Fit:
     """Train one model.
 
     Parameters

@@ -77,12 +77,8 @@ PARAMETERS: dict[str, Parameter] = {
     "clip_gradient": _rate(
         None, "largest absolute value of a gradient, after rescaling and decay; none is off", open_low=True
     ),
-    "eps": _rate(
-        None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True
-    ),
-    "rescale_grad": _rate(
-        None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True
-    ),
+    "eps": _rate(None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True),
+    "rescale_grad": _rate(None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True),
     "use_bias": _flag(True, "train the bias; off, it stays 0"),
     "use_linear": _flag(True, "train the linear weights; off, they stay 0"),
     "optimizer": _one_of("adam", ("adam", "adagrad"), "update rule; adam is SageMaker's"),
@@ -92,13 +88,9 @@ PARAMETERS: dict[str, Parameter] = {
         ("once", "epoch", "none"),
         "one order for all epochs, a new one each epoch, or the file's own",
     ),
-    "patience": _int(
-        0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"
-    ),
+    "patience": _int(0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"),
     "seed": _int(0, 0, "seed of the initial values", 2**63 - 1),
-    "shuffle_seed": _int(
-        0, 0, "seed of the shuffle; models that share it see the rows in the same order", 2**63 - 1
-    ),
+    "shuffle_seed": _int(0, 0, "seed of the shuffle; models that share it see the rows in the same order", 2**63 - 1),
 }
 
 

@@ -7,20 +7,21 @@ run in float64.  ``METRICS`` is the one table: to add a metric, write a function
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 Array = NDArray[np.float32]
+Direction = Literal["minimize", "maximize"]
 
 
 class Metric(NamedTuple):
     """One row of ``METRICS``."""
 
     compute: Callable[[Array, Array], float]
-    direction: str
+    direction: Direction
     predictor_type: str
 
 

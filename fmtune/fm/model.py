@@ -117,4 +117,6 @@ class Model:
         if len(body) - at - length != 4 * d * (k + 1):
             raise ValueError("its length does not fit its header")
         arrays = np.frombuffer(body, "<f4", d * (k + 1), at + length).astype(np.float32)
-        return cls(header["predictor_type"], float(header["bias"]), arrays[:d], arrays[d:].reshape(d, k), header["facts"])
+        return cls(
+            header["predictor_type"], float(header["bias"]), arrays[:d], arrays[d:].reshape(d, k), header["facts"]
+        )

@@ -54,7 +54,9 @@ class Pack:
 
     def __init__(self, feed: Feed, recipe: Recipe) -> None:
         self._feed, self.recipe = feed, recipe
-        self._arena: Arena = ARENAS[recipe.layout](feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+        self._arena: Arena = ARENAS[recipe.layout](
+            feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy
+        )
         self.lanes: list[Lane] = []
         self.seconds = 0.0
 
@@ -147,7 +149,10 @@ def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
     arena: Arena = ARENAS[rows.layout](model.feature_dim, None, model.predictor_type)
     arena.place([], [model])
     with one_thread():
-        parts = [arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim))[0] for a in range(0, rows.n, block)]
+        parts = [
+            arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim))[0]
+            for a in range(0, rows.n, block)
+        ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 

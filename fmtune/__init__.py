@@ -1,0 +1,44 @@
+"""fmtune: hyperparameter tuning and benchmarking for factorization machines.
+
+>>> import fmtune
+>>> study = fmtune.run("studies/digits.yaml")  # doctest: +SKIP
+>>> study.best_params  # doctest: +SKIP
+
+Names are loaded when they are first used, so that ``import fmtune`` and ``fmtune --help`` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Hyperparameters": "fmtune.fm.hyperparameters",
+    "Model": "fmtune.fm.model",
+    "Objective": "fmtune.tune.objective",
+    "fit": "fmtune.tune.objective",
+    "optimize": "fmtune.tune.objective",
+    "predict": "fmtune.fm.pack",
+    "run": "fmtune.tune.study",
+}
+
+__all__ = ["Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict", "run"]
+
+if TYPE_CHECKING:
+    from fmtune.fm.hyperparameters import Hyperparameters
+    from fmtune.fm.model import Model
+    from fmtune.fm.pack import predict
+    from fmtune.tune.objective import Objective, fit, optimize
+    from fmtune.tune.study import run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fmtune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""Collect: a stored study read into a :class:`~fmtune.tune.result.StudyResult`, on any machine that can open it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from fmtune.errors import StorageError
+from fmtune.tune.channels import folder_of
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
+from fmtune.tune.spec import Spec
+from fmtune.tune.storage import open_storage, redacted, sqlite_url
+
+# Below this many complete trials an importance says more of chance than of the parameters.
+_ENOUGH = 16
+
+
+def collect(spec: Spec, root: Path | None = None) -> StudyResult:
+    """Read what a study has come to.
+
+    Raises
+    ------
+    StorageError
+        There is no such study yet, or its database cannot be opened.
+    """
+    url = spec.storage or sqlite_url(folder_of(spec.study_name, root))
+    hint = f"`fmtune run {spec.path}` begins it"
+    if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
+        raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint)
+    storage = open_storage(url)
+    try:
+        study = optuna.load_study(study_name=spec.study_name, storage=storage)
+    except KeyError as error:
+        raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint) from error
+    return _result(spec.study_name, study, storage)
+
+
+def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyResult:
+    attrs = study.user_attrs
+    cells = _cells(study_name, study, storage, attrs.get("fmtune:cells", []))
+    text = {
+        key: attrs.get(f"fmtune:{key}", "")
+        for key in ("objective", "data", "spec_path", "spec_text", "sampler", "pruner")
+    }
+    return StudyResult(
+        study_name=study_name, direction=attrs.get("fmtune:direction", "minimize"),
+        n_trials=attrs.get("fmtune:n_trials", 0), cells=cells, search_space=attrs.get("fmtune:space", {}),
+        fixed=attrs.get("fmtune:fixed", {}), channels=attrs.get("fmtune:channels", {}),
+        holdout=attrs.get("fmtune:holdout"), importance=_importance(study),
+        environment=attrs.get("fmtune:environment", {}), seeds=attrs.get("fmtune:seeds", 1),
+        started=attrs.get("fmtune:started"), finished=attrs.get("fmtune:finished"),
+        model_path=attrs.get("fmtune:model", {}).get("path"), **text,
+    )  # fmt: skip
+
+
+def _cells(
+    study_name: str, study: optuna.Study, storage: RDBStorage, facts: list[dict[str, Any]]
+) -> tuple[CellResult, ...]:
+    """Return the cells; the first that could run holds the search, and stands first."""
+    found, searched = [], False
+    names = {s.study_name for s in storage.get_all_studies()}
+    for fact in facts:
+        trials: tuple[TrialResult, ...] = ()
+        own = f"{study_name}/{fact['device']}-{fact['layout']}"
+        if fact.get("note") is None and not searched:
+            searched, trials = True, tuple(_trial(t) for t in study.get_trials(deepcopy=False))
+        elif own in names:
+            replayed = optuna.load_study(study_name=own, storage=storage)
+            trials = tuple(sorted((_trial(t) for t in replayed.get_trials(deepcopy=False)), key=lambda t: t.number))
+        found.append(CellResult(
+            fact["device"], fact["layout"], trials, fact.get("note"), fact.get("seconds"), fact.get("rows_per_s"),
+            fact.get("peak_mb"),
+        ))  # fmt: skip
+    return tuple(sorted(found, key=lambda c: c.note is not None))
+
+
+def _trial(t: FrozenTrial) -> TrialResult:
+    a = t.user_attrs
+    curve = tuple(t.intermediate_values[step] for step in sorted(t.intermediate_values))
+    return TrialResult(
+        t.number, t.state.name, dict(t.params), t.value, curve, a.get("best_epoch"), a.get("metrics", {}),
+        a.get("seconds"), a.get("rows_per_s"), a.get("reason"), a.get("model_bytes"), a.get("attempts", 1),
+    )  # fmt: skip
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    """Return each parameter's share by PED-ANOVA (Watanabe, Bansal and Hutter, 2023), if there are trials enough."""
+    if sum(t.state.name == "COMPLETE" for t in study.get_trials(deepcopy=False)) < _ENOUGH:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+        except (ValueError, RuntimeError):
+            return {}

@@ -1,0 +1,290 @@
+"""Driver: keeps packs full of trials, one pack a thread, until there are no more.
+
+It knows nothing of Optuna: a :class:`Source` hands out jobs and is told what became of them.  A job is one
+configuration under one or more seeds, a lane each; its score is the mean over its lanes.  When a job ends,
+its columns go to the next one at that pack's next epoch.  Since a lane's bits depend on nothing but itself,
+neither the number of threads nor who shares a pack changes any result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from fmtune.errors import ResourceError
+from fmtune.fm.arena import columns_of
+from fmtune.fm.feed import Recipe
+from fmtune.fm.fit import Channels, Progress
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import METRICS, evaluate
+from fmtune.fm.pack import Lane, Pack, Stopped, bytes_of
+
+# Floats side by side beyond which a wider pack is no faster.
+WIDTH = 256
+
+
+@dataclass(eq=False)
+class Job:
+    """One trial on its way through a pack.
+
+    ``number`` is the trial's; ``configurations`` differ in their seed only; ``epochs`` is how many passes it
+    gets; ``token`` is the source's own; ``replay`` says that it runs all of them, patience or not.
+    """
+
+    number: int
+    configurations: tuple[Hyperparameters, ...]
+    progress: Progress
+    epochs: int
+    token: Any = None
+    replay: bool = False
+    lanes: list[Lane] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def columns(self) -> int:
+        """Columns that its lanes take."""
+        return sum(columns_of(h.num_factors) for h in self.configurations)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; ``state`` is COMPLETE, PRUNED or FAIL, ``reason`` says why not COMPLETE."""
+
+    state: str
+    value: float | None
+    curve: tuple[float, ...]
+    best_epoch: int | None
+    metrics: dict[str, float]
+    seconds: float
+    rows_per_s: float
+    model_bytes: int
+    reason: str | None = None
+
+
+class Source(Protocol):
+    """Where jobs come from and results go; called from one thread only."""
+
+    def next(self) -> Job | None:
+        """Return the next job, or None while none can start (for now or for good)."""
+
+    def report(self, job: Job, epoch: int, score: float) -> bool:
+        """Take the score of an epoch; True prunes the job."""
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Take the end of a job."""
+
+    def give_back(self, job: Job) -> None:
+        """Take back a job that was stopped before its end."""
+
+    def tick(self, lanes: int, row_lanes: float) -> None:
+        """Take note: so many lanes train, so many row-lanes were done since the last tick."""
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A pack, the jobs in it, and those that enter or leave at its next epoch."""
+
+    pack: Pack
+    jobs: list[Job] = field(default_factory=list)
+    arriving: list[Job] = field(default_factory=list)
+    leaving: list[Lane] = field(default_factory=list)
+    busy: bool = False
+
+    @property
+    def columns(self) -> int:
+        return sum(job.columns for job in (*self.jobs, *self.arriving))
+
+    def depart(self) -> tuple[list[Lane], list[Job]]:
+        """Begin an epoch: return the lanes that leave before it and the jobs that enter."""
+        leave, enter = self.leaving, self.arriving
+        self.jobs, self.leaving, self.arriving, self.busy = [*self.jobs, *enter], [], [], True
+        return leave, enter
+
+
+class Driver:
+    """Runs a source's jobs to their end.
+
+    Parameters
+    ----------
+    source
+        Where jobs come from.
+    channels
+        Train and test rows.
+    layout
+        ``sparse`` or ``dense``.
+    metric
+        A name of ``METRICS``: what is reported after each epoch.
+    lanes
+        How many lanes train at once, at most.
+    threads
+        How many packs train at once.
+    stop
+        Asked a few times a second; True gives every running job back.
+    memory
+        Bytes that all lanes together may take; by default half of what is free now.
+
+    Raises
+    ------
+    ResourceError
+        A configuration alone needs more memory than there is.
+    """
+
+    def __init__(
+        self, source: Source, channels: Channels, layout: str, metric: str, *, lanes: int, threads: int,
+        stop: Callable[[], bool] = lambda: False, memory: float | None = None,
+    ) -> None:  # fmt: skip
+        self._source, self._channels, self._layout = source, channels, layout
+        self._metric, self._direction = METRICS[metric].compute, METRICS[metric].direction
+        self._lanes, self._threads, self._stop = lanes, threads, stop
+        self._memory = psutil.virtual_memory().available / 2 if memory is None else memory
+        self._seats: list[_Seat] = []
+        self._waiting: Job | None = None
+        self._rows = float(channels.feed.n)
+
+    def run(self) -> bool:
+        """Run until the source has nothing more; returns False when it was stopped before."""
+        running: dict[Future[Any], _Seat] = {}
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="fmtune") as pool:
+            try:
+                while not self._stop():
+                    self._fill()
+                    for seat in self._seats:
+                        if not seat.busy and (seat.jobs or seat.arriving) and len(running) < self._threads:
+                            running[pool.submit(self._epoch, seat, *seat.depart())] = seat
+                    if not running:
+                        return self._waiting is None
+                    done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        seat = running.pop(future)
+                        seat.busy = False
+                        self._settle(seat, future.result())
+                        # To the back of the queue, so that packs beyond the threads take turns.
+                        self._seats.remove(seat)
+                        self._seats.append(seat)
+                    self._seats = [s for s in self._seats if s.busy or s.jobs or s.arriving]
+            except Stopped:
+                pass
+            except BaseException:
+                wait(running)
+                self._give_back()
+                raise
+            wait(running)
+        self._give_back()
+        return False
+
+    def _give_back(self) -> None:
+        jobs = [job for seat in self._seats for job in (*seat.jobs, *seat.arriving)]
+        for job in sorted([*jobs, *([self._waiting] if self._waiting else [])], key=lambda job: job.number):
+            self._source.give_back(job)
+
+    def _fill(self) -> None:
+        """Seat jobs in their order while there is room; one that does not fit waits, and nobody overtakes it."""
+        while True:
+            used = sum(len(job.configurations) for seat in self._seats for job in (*seat.jobs, *seat.arriving))
+            if used and used >= self._lanes:
+                return
+            self._waiting = self._waiting or self._source.next()
+            if self._waiting is None:
+                return
+            seat = self._seat(self._waiting)
+            if seat is None:
+                return
+            seat.arriving.append(self._waiting)
+            self._waiting = None
+
+    def _seat(self, job: Job) -> _Seat | None:
+        """Return where a job goes, None when it has to wait."""
+        recipe = Recipe.of(job.configurations[0], self._layout)
+        need = sum(bytes_of(h, self._channels.feed.feature_dim) for h in job.configurations)
+        taken = sum(self._bytes(seat) for seat in self._seats)
+        if need > self._memory:
+            raise ResourceError(
+                f"trial {job.number} (num_factors {job.configurations[0].num_factors}) needs {need / 2**30:.1f} GiB "
+                f"for {self._channels.feed.feature_dim} features, and {self._memory / 2**30:.1f} GiB may be used",
+                hint="search a smaller num_factors, or run where there is more memory",
+            )
+        if taken and taken + need > self._memory:
+            return None
+        same = [s for s in self._seats if s.pack.recipe == recipe]
+        open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= WIDTH or not s.columns)]
+        # Packs are spread over the threads first, and filled evenly.
+        if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
+            seat = _Seat(Pack(self._channels.feed, recipe))
+            self._seats.append(seat)
+            return seat
+        return min(open_, key=lambda s: s.columns, default=None)
+
+    def _closed(self, seat: _Seat) -> bool:
+        return seat.pack.recipe.shuffle == "epoch" and (seat.busy or bool(seat.jobs))
+
+    def _bytes(self, seat: _Seat) -> int:
+        d = self._channels.feed.feature_dim
+        return sum(bytes_of(h, d) for job in (*seat.jobs, *seat.arriving) for h in job.configurations)
+
+    def _epoch(self, seat: _Seat, leave: list[Lane], enter: list[Job]) -> tuple[NDArray[np.float32], list[float]]:
+        """In a thread: change the lanes, train one epoch, score; returns scores and objectives, by lane."""
+        pack = seat.pack
+        if leave or enter:
+            lanes = pack.change(leave, [h for job in enter for h in job.configurations])
+            for job in enter:
+                job.lanes, lanes = lanes[: len(job.configurations)], lanes[len(job.configurations) :]
+        pack.epoch(self._stop)
+        test = self._channels.test(self._layout)
+        assert test is not None
+        scores = pack.score(test)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return scores, [self._metric(row, self._channels.test_labels) for row in scores]
+
+    def _settle(self, seat: _Seat, result: tuple[NDArray[np.float32], list[float]]) -> None:
+        """After an epoch: report each job's mean, end those that are done."""
+        scores, values = result
+        place = {id(lane): i for i, lane in enumerate(seat.pack.lanes)}
+        total = sum(job.columns for job in seat.jobs)
+        self._source.tick(len(seat.pack.lanes), self._rows * len(seat.pack.lanes))
+        for job in sorted(seat.jobs, key=lambda job: job.number):
+            job.seconds += seat.pack.seconds * job.columns / total
+            own = [place[id(lane)] for lane in job.lanes]
+            ended = self._judge(job, float(np.mean([values[i] for i in own])))
+            if ended is not None:
+                state, reason = ended
+                self._source.finish(job, self._outcome(job, state, reason, scores[own]))
+                seat.jobs.remove(job)
+                seat.leaving += job.lanes
+
+    def _judge(self, job: Job, value: float) -> tuple[str, str | None] | None:
+        """Return (state, reason) of a job that ends with this epoch's value, else None."""
+        epoch = job.lanes[0].epochs
+        if not math.isfinite(value):
+            return "FAIL", f"diverged at epoch {epoch}"
+        tired = job.progress.add(value)
+        prune = self._source.report(job, epoch, value)
+        if epoch >= job.epochs or (tired and not job.replay):
+            return "COMPLETE", None
+        return ("PRUNED", f"pruned at epoch {epoch}") if prune else None
+
+    def _outcome(self, job: Job, state: str, reason: str | None, scores: NDArray[np.float32]) -> Outcome:
+        h, done = job.configurations[0], job.lanes[0].epochs
+        labels = self._channels.test_labels
+        metrics: dict[str, float] = {}
+        if state != "FAIL":
+            each = [evaluate(row, labels, h.predictor_type) for row in scores]
+            metrics = {name: float(np.mean([m[name] for m in each])) for name in each[0]}
+        lanes = len(job.configurations)
+        return Outcome(
+            state, job.progress.value if state != "FAIL" else None, tuple(job.progress.curve),
+            job.progress.best_epoch if state != "FAIL" else None, metrics, job.seconds,
+            self._rows * done * lanes / max(job.seconds, 1e-9),
+            4 * ((h.num_factors + 1) * self._channels.feed.feature_dim + 1), reason,
+        )  # fmt: skip
+
+
+def seeds_of(h: Hyperparameters, seeds: int) -> tuple[Hyperparameters, ...]:
+    """Return the configuration under ``seeds`` consecutive seeds, beginning with its own."""
+    return tuple(h.replace(seed=h.seed + i) for i in range(seeds))

@@ -1,0 +1,36 @@
+"""Environment: versions and machine, as a report states them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from fmtune import __version__
+
+_PACKAGES = ("optuna", "numpy", "scipy", "numba", "llvmlite", "sqlalchemy")
+
+
+def describe() -> dict[str, str]:
+    """Return versions, processor, cores, memory and operating system, as text."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "fmtune": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

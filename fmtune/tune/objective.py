@@ -1,0 +1,264 @@
+"""Objective: what any Optuna script can use by itself, without a study file.
+
+>>> objective = fmtune.Objective(train, test, search_space={"num_factors": "2..32 log"})  # doctest: +SKIP
+>>> study = optuna.create_study(direction=objective.direction)  # doctest: +SKIP
+>>> study.optimize(objective, n_trials=20)            # packs of one lane  # doctest: +SKIP
+>>> fmtune.optimize(study, objective, n_trials=100)   # full packs  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import scipy.sparse
+from optuna.trial import Trial, TrialState
+
+from fmtune.data import source
+from fmtune.errors import DataError, UsageError
+from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import METRICS
+from fmtune.rows import DenseRows, Rows, SparseRows
+from fmtune.tune import checks
+from fmtune.tune.dimension import Dimension
+from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
+from fmtune.tune.space import distributions
+
+Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
+
+
+def as_rows(data: Data, feature_dim: int | None = None, name: str = "train") -> Rows:
+    """Return rows from rows, from ``(X, y)`` with a SciPy matrix or an array, or from files.
+
+    Raises
+    ------
+    DataError
+        Shapes do not fit, values are not finite, or a file cannot be read.
+    """
+    if isinstance(data, SparseRows | DenseRows):
+        return data
+    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
+        return _from_arrays(data[0], data[1], name)
+    return source.read_channel(data, feature_dim=feature_dim, name=name)
+
+
+def _from_arrays(x: Any, y: Any, name: str) -> Rows:
+    labels = None if y is None else np.ascontiguousarray(y, np.float32)
+    if labels is not None and labels.shape != (x.shape[0],):
+        raise DataError(f"labels have shape {labels.shape}, features {x.shape}", where=name)
+    # Not narrowed by issparse: its stubs know no common conversion.
+    is_sparse: bool = scipy.sparse.issparse(x)
+    if is_sparse:
+        csr = x.tocsr()
+        if not csr.has_canonical_format:
+            csr = csr.copy()
+            csr.sum_duplicates()
+        values = csr.data.astype(np.float32, copy=False)
+        rows: Rows = SparseRows(
+            csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), values, labels, csr.shape[1]
+        )  # fmt: skip
+    else:
+        matrix = np.ascontiguousarray(x, np.float32)
+        if matrix.ndim != 2:
+            raise DataError(f"features must be a matrix, not of shape {matrix.shape}", where=name)
+        values, rows = matrix, DenseRows(matrix, labels, matrix.shape[1])
+    if not np.isfinite(values).all() or (labels is not None and not np.isfinite(labels).all()):
+        raise DataError("features or labels hold NaN or infinity", where=name, hint="clean the values first")
+    return rows
+
+
+class Objective:
+    """A plain callable for ``study.optimize``: suggests, trains, reports each epoch's test score, and prunes.
+
+    Parameters
+    ----------
+    train, test
+        Rows, ``(X, y)``, or files; the score is computed on ``test``.
+    search_space
+        Parameter to its range or choices, as in a study file: ``"1e-4..1 log"``, ``[adam, adagrad]``.
+    objective
+        A SageMaker metric name (``test:rmse``); by default log loss or RMSE.
+    hyperparameters
+        Values that are not searched.
+    layout
+        ``sparse`` or ``dense``; by default the data's own.
+    seeds
+        Lanes a trial; the score is their mean.
+
+    Raises
+    ------
+    UsageError
+        An unknown parameter, an impossible range, a metric that does not fit the predictor type.
+    DataError
+        The data cannot be used.
+    """
+
+    def __init__(
+        self, train: Data, test: Data, *, search_space: Mapping[str, Any], objective: str | None = None,
+        hyperparameters: Mapping[str, Any] | None = None, layout: str | None = None, seeds: int = 1,
+    ) -> None:  # fmt: skip
+        fixed = dict(hyperparameters or {})
+        if objective is not None:
+            metric = METRICS.get(objective.removeprefix("test:"))
+            if metric is None:
+                raise UsageError(
+                    f"unknown objective {objective!r}", hint="one of " + ", ".join(f"test:{m}" for m in METRICS)
+                )
+            if fixed.setdefault("predictor_type", metric.predictor_type) != metric.predictor_type:
+                raise UsageError(f"{objective} is not a metric of predictor_type {fixed['predictor_type']}")
+        self._fixed = Hyperparameters.of(fixed)
+        self.metric = (objective or default_objective(self._fixed.predictor_type)).removeprefix("test:")
+        self.direction = METRICS[self.metric].direction
+        self._distributions = distributions(_space(search_space, fixed))
+        train_rows = as_rows(train)
+        test_rows = as_rows(test, train_rows.feature_dim, "test")
+        for name, rows in (("train", train_rows), ("test", test_rows)):
+            if rows.labels is not None:
+                source.check_labels(rows.labels, self._fixed.predictor_type == "binary_classifier", name)
+        self.channels = Channels(train_rows, test_rows)
+        self.layout, self.seeds = layout or train_rows.layout, seeds
+
+    def configuration(self, trial: Trial) -> Hyperparameters:
+        """Return what the trial suggests, over the fixed values."""
+        return self._fixed.replace(**{name: trial._suggest(name, d) for name, d in self._distributions.items()})
+
+    def job(self, trial: Trial) -> Job:
+        """Return the trial as work for a pack."""
+        h = self.configuration(trial)
+        return Job(trial.number, seeds_of(h, self.seeds), Progress(self.direction, h.patience), h.epochs, trial)
+
+    def __call__(self, trial: Trial) -> float:
+        """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so."""
+        source = _One(self.job(trial))
+        Driver(source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1).run()
+        ended = source.outcome
+        assert ended is not None
+        _note(trial, ended)
+        if ended.state == "PRUNED":
+            raise optuna.TrialPruned(ended.reason)
+        if ended.value is None:
+            raise Diverged(len(ended.curve) + 1)
+        return ended.value
+
+
+def _space(raw: Mapping[str, Any], fixed: Mapping[str, Any]) -> Mapping[str, Dimension]:
+    space, wrong = checks.search_space(raw, {k: v for k, v in fixed.items() if k != "predictor_type"}, ())
+    if wrong:
+        raise UsageError("; ".join(fault.what for fault in wrong), where="search_space", hint=wrong[0].hint)
+    return space
+
+
+def optimize(
+    study: optuna.Study, objective: Objective, n_trials: int, *, lanes: int | None = None, threads: int | None = None
+) -> None:
+    """Run trials of a study in full packs, where ``study.optimize`` would run packs of one.
+
+    Parameters
+    ----------
+    study
+        Any Optuna study; its own sampler, pruner and storage are used.
+    objective
+        What to train.
+    n_trials
+        How many trials to add.
+    lanes
+        How many train side by side; by default an eighth of ``n_trials``, 16 at most.
+    threads
+        Packs that train at once; by default as many as there are processors.
+    """
+    wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
+    source = _AskTell(study, objective, n_trials)
+    many = threads or len(os.sched_getaffinity(0))
+    Driver(source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many).run()
+
+
+def fit(
+    train_data: Data, test: Data | None = None, *, layout: str | None = None, objective: str | None = None,
+    **hyperparameters: Any,
+) -> Fit:  # fmt: skip
+    """Train one model.
+
+    Parameters
+    ----------
+    train_data, test
+        Rows, ``(X, y)``, or files.
+    layout
+        ``sparse`` or ``dense``; by default the data's own.
+    objective
+        The metric that ``patience`` and the curve go by.
+    **hyperparameters
+        As in ``fmtune.fm.hyperparameters.PARAMETERS``.
+
+    Returns
+    -------
+    Fit
+        The model, its test metrics and its curve.
+    """
+    h = Hyperparameters.of(hyperparameters)
+    rows = as_rows(train_data)
+    others = None if test is None else as_rows(test, rows.feature_dim, "test")
+    for name, r in (("train", rows), ("test", others)):
+        if r is not None and r.labels is not None:
+            source.check_labels(r.labels, h.predictor_type == "binary_classifier", name)
+    metric = None if objective is None else objective.removeprefix("test:")
+    return train(Channels(rows, others), h, layout=layout or rows.layout, objective=metric)
+
+
+def _note(trial: Trial, ended: Outcome) -> None:
+    for key in ("seconds", "rows_per_s", "metrics", "best_epoch", "model_bytes", "reason"):
+        if (value := getattr(ended, key)) is not None:
+            trial.set_user_attr(key, value)
+
+
+class _One:
+    """A source of one job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job: Job | None = job
+        self.outcome: Outcome | None = None
+
+    def next(self) -> Job | None:
+        job, self._job = self._job, None
+        return job
+
+    def report(self, job: Job, epoch: int, score: float) -> bool:
+        job.token.report(score, epoch)
+        return bool(job.token.should_prune())
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def give_back(self, job: Job) -> None: ...
+
+    def tick(self, lanes: int, row_lanes: float) -> None: ...
+
+
+class _AskTell:
+    """A source that asks a study for trials and tells it how they ended."""
+
+    def __init__(self, study: optuna.Study, objective: Objective, n_trials: int) -> None:
+        self._study, self._objective, self._left = study, objective, n_trials
+
+    def next(self) -> Job | None:
+        if not self._left:
+            return None
+        self._left -= 1
+        return self._objective.job(self._study.ask())
+
+    def report(self, job: Job, epoch: int, score: float) -> bool:
+        job.token.report(score, epoch)
+        return bool(job.token.should_prune())
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        _note(job.token, outcome)
+        self._study.tell(job.token, outcome.value if outcome.state == "COMPLETE" else None, TrialState[outcome.state])
+
+    def give_back(self, job: Job) -> None:
+        self._study.tell(job.token, state=TrialState.FAIL)
+
+    def tick(self, lanes: int, row_lanes: float) -> None: ...
