@@ -1,0 +1,202 @@
+"""The kernels against plain float64 references, over all rules, losses and layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fmtune.fm.arena import ARENAS
+from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.model import Model
+from fmtune.fm.pack import Pack, score
+from fmtune.kernels import losses, random, rules
+from fmtune.rows import DenseRows
+from tests import fm_reference as reference
+
+LAYOUTS = tuple(ARENAS)
+RULES = tuple(rules.RULES)
+
+# Specification, part (d), vector 8: three mini-batches of two rows.
+TRACE_ROWS = ({0: 1, 1: 1}, {0: 1, 2: 2}, {1: 1, 2: 1}, {0: 0.5, 1: 1}, {0: 1}, {2: 1})
+TRACE_START = ([0.01, -0.02, 0.03], [[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]])
+TRACES = {
+    "regressor": (
+        (4, 1, 3, 5, 2, 0),
+        (-0.06, -0.27, 0.201880007829, 0.061519978082, 0.211212754115, 0.231293245120),
+        0.285445043087,
+        (0.012788007789, -0.018029770719, 0.032734883601),
+        (0.100023300770, -0.199747143452, 0.300052072633, 0.399923531027, -0.499739328368, 0.599971052362),
+    ),
+    "binary_classifier": (
+        (1, 0, 1, 0, 0, 1),
+        (0.485004498381, 0.432907095035, 0.549809050018, 0.515372462235, 0.528766593140, 0.533312667294),
+        0.074721588791,
+        (0.009747354398, -0.018428668351, 0.028849613961),
+        (0.100200554077, -0.200254071886, 0.300040565266, 0.399950450473, -0.500052960774, 0.600277442604),
+    ),
+}
+
+
+def _start(h: Hyperparameters, dim: int) -> Model:
+    """The model that a lane of this configuration begins with."""
+    arena = ARENAS["sparse"](dim, h.optimizer, h.predictor_type, h.lazy)
+    arena.place([], [h])
+    bias, linear, factors = arena.parameters(0)
+    return Model(h.predictor_type, bias, linear, factors)
+
+
+def _begin_from(pack: Pack, model: Model) -> None:
+    """Put given parameters where a lane's initial values would be, by constant initial values of zero."""
+    arena = pack._arena
+    if pack.recipe.layout == "sparse":
+        k = model.num_factors
+        arena._arena[:, 0, :k], arena._arena[:, 0, -1] = model.factors, model.linear
+        arena._lanes.bias[0, 0, 0] = model.bias
+    else:
+        block = arena._block(0)[0]
+        block[:, : model.num_factors], block[:, model.num_factors] = model.factors, model.linear
+        arena._lanes.bias[0, 0] = model.bias
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("predictor_type", TRACES)
+def test_specification_trace(predictor_type: str, layout: str) -> None:
+    """Three updates of SageMaker's rule give the specification's predictions and parameters to 1e-6."""
+    labels, predictions, bias, linear, factors = TRACES[predictor_type]
+    matrix = np.zeros((6, 3), np.float32)
+    for b, row in enumerate(TRACE_ROWS):
+        matrix[b, list(row)] = list(row.values())
+    h = Hyperparameters(predictor_type=predictor_type, num_factors=2, mini_batch_size=2, shuffle="none")
+    pack = Pack(Feed(DenseRows(matrix, np.array(labels, np.float32), 3)), Recipe.of(h, layout))
+    (lane,) = pack.change(enter=[h])
+    start = Model(predictor_type, 0.0, *(np.array(a, np.float32) for a in TRACE_START))
+    _begin_from(pack, start)
+    raw = pack.epoch(record=True)[0]
+    out = np.empty_like(raw)
+    losses.link(losses.CODES[predictor_type], raw, out)
+    model = pack.model(lane)
+    np.testing.assert_allclose(out, predictions, atol=1e-6)
+    np.testing.assert_allclose(model.bias, bias, atol=1e-6)
+    np.testing.assert_allclose(model.linear, linear, atol=1e-6)
+    np.testing.assert_allclose(model.factors.ravel(), factors, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_specification_trace_with_clipping(layout: str) -> None:
+    """Clipping comes after rescaling and decay: the specification's first step with rescale 1 and clip 0.5."""
+    matrix = np.zeros((2, 3), np.float32)
+    for b, row in enumerate(TRACE_ROWS[:2]):
+        matrix[b, list(row)] = list(row.values())
+    h = Hyperparameters(num_factors=2, mini_batch_size=2, shuffle="none", rescale_grad=1.0, clip_gradient=0.5)
+    pack = Pack(Feed(DenseRows(matrix, np.array([4, 1], np.float32), 3)), Recipe.of(h, layout))
+    (lane,) = pack.change(enter=[h])
+    _begin_from(pack, Model("regressor", 0.0, *(np.array(a, np.float32) for a in TRACE_START)))
+    pack.epoch()
+    model = pack.model(lane)
+    np.testing.assert_allclose(model.bias, 0.099999936754, atol=1e-6)
+    np.testing.assert_allclose(model.linear, [0.010999999368, -0.019000000632, 0.030999999368], atol=1e-6)
+    np.testing.assert_allclose(model.factors[0], [0.099900000608, -0.199900000063], atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("predictor_type", ["regressor", "binary_classifier"])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_an_epoch_equals_the_float64_reference(layout: str, rule: str, predictor_type: str, lazy: bool) -> None:
+    """Every rule, loss and layout, lazy or not, is within 1e-4 of a naive float64 trainer after an epoch."""
+    data = reference.rows(230, 40, 6, binary=predictor_type != "regressor")
+    h = Hyperparameters(
+        predictor_type=predictor_type, num_factors=5, mini_batch_size=50, optimizer=rule, lazy=lazy, shuffle="none",
+        bias_lr=0.02, linear_lr=0.02, factors_lr=0.02, factors_init_sigma=0.1, clip_gradient=0.5,
+    )  # fmt: skip
+    pack = Pack(Feed(data), Recipe.of(h, layout))
+    (lane,) = pack.change(enter=[h])
+    pack.epoch()
+    model = pack.model(lane)
+    bias, linear, factors = reference.train(_start(h, 40), data, h, np.arange(230))
+    np.testing.assert_allclose(model.bias, bias, atol=1e-4)
+    np.testing.assert_allclose(model.linear, linear, atol=1e-4)
+    np.testing.assert_allclose(model.factors, factors, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("num_factors", [0, 1, 8, 13])
+def test_scores_equal_the_sum_over_pairs(layout: str, num_factors: int) -> None:
+    """A prediction equals the O(n^2) definition to 1e-6 of its size."""
+    rng = np.random.default_rng(1)
+    factors = (0.3 * rng.normal(size=(30, num_factors))).astype(np.float32)
+    model = Model("regressor", 0.25, rng.normal(size=30).astype(np.float32), factors)
+    data = reference.rows(20, 30, 7)
+    data = data.to_dense() if layout == "dense" else data
+    matrix = data.to_dense().matrix.astype(np.float64)
+    wanted = [reference.raw_score(0.25, model.linear.astype(float), factors.astype(float), x) for x in matrix]
+    np.testing.assert_allclose(score(model, data), wanted, rtol=1e-5, atol=4e-6)
+
+
+@pytest.mark.parametrize("predictor_type", ["regressor", "binary_classifier"])
+def test_gradients_equal_central_differences(predictor_type: str) -> None:
+    """The reference's gradient, which the kernels are held to, is the derivative of the loss to 1e-6."""
+    data = reference.rows(6, 5, 3, binary=predictor_type != "regressor")
+    h = Hyperparameters(
+        predictor_type=predictor_type, num_factors=2, mini_batch_size=6, factors_init_sigma=0.5, rescale_grad=1.0,
+        bias_wd=0.0, linear_wd=0.0, factors_wd=0.0, optimizer="adagrad", eps=1e12,
+        bias_lr=1e12, linear_lr=1e12, factors_lr=1e12,
+    )  # fmt: skip
+    start = _start(h, 5)
+    # With eps so large that the rule is a plain step of length 1, the step is the gradient.
+    bias, linear, factors = reference.train(start, data, h, np.arange(6))
+    moved = np.concatenate([[start.bias - bias], start.linear - linear, (start.factors - factors).ravel()])
+    at = np.concatenate([[start.bias], start.linear, start.factors.ravel()]).astype(np.float64)
+
+    def loss(theta: np.ndarray) -> float:
+        total = 0.0
+        for x, y in zip(data.to_dense().matrix.astype(np.float64), np.asarray(data.labels), strict=True):
+            z = reference.raw_score(theta[0], theta[1:6], theta[6:].reshape(5, 2), x)
+            total += 0.5 * (z - y) ** 2 if predictor_type == "regressor" else np.logaddexp(0, z) - y * z
+        return total
+
+    for i in range(len(at)):
+        up, down = at.copy(), at.copy()
+        up[i], down[i] = up[i] + 1e-5, down[i] - 1e-5
+        assert abs((loss(up) - loss(down)) / 2e-5 - moved[i]) < 1e-6
+
+
+def test_exponential_is_accurate_and_the_same_in_vectors() -> None:
+    """The sigmoid is within 2e-7 of float64's over its range, and NaN stays NaN."""
+    z = np.linspace(-80, 80, 100_001).astype(np.float32)
+    out = np.empty_like(z)
+    losses.link(losses.BINARY, z, out)
+    wanted = 1 / (1 + np.exp(-z.astype(np.float64)))
+    np.testing.assert_allclose(out, wanted, rtol=1e-6, atol=1e-30)
+    losses.link(losses.BINARY, np.array([np.nan, np.inf, -np.inf], np.float32), out[:3])
+    assert np.isnan(out[0]) and out[1] == 1 and out[2] < 1e-30
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_plain_python(rule: str) -> None:
+    """Each rule's source runs without the compiler, as CUDA's simulator needs, and gives the same numbers."""
+    step = getattr(rules, rule)
+    args = tuple(np.float32(x) for x in (0.3, 0.2, 0.1, -0.4, 0.01, 1e-8))
+    np.testing.assert_allclose(step.py_func(*args), step(*args), rtol=1e-6)
+    assert rules.RULES[rule].states in (1, 2)
+
+
+def test_initial_values_depend_on_their_place_only() -> None:
+    """A number depends on seed, array, feature and factor: a narrower or shorter array is a part of a larger one."""
+    whole, part = np.empty((50, 16), np.float32), np.empty((20, 5), np.float32)
+    for method in random.METHODS.values():
+        random.fill(whole, method, 0.1, 0.5, 3, random.FACTORS)
+        random.fill(part, method, 0.1, 0.5, 3, random.FACTORS)
+        np.testing.assert_array_equal(whole[:20, :5], part)
+
+
+def test_initial_values_have_the_stated_distribution() -> None:
+    """Normal values have the stated deviation, uniform ones the stated range, and seeds differ."""
+    a, b = np.empty((400, 250), np.float32), np.empty((400, 250), np.float32)
+    random.fill(a, random.NORMAL, 0.1, 0.0, 1, random.FACTORS)
+    random.fill(b, random.NORMAL, 0.1, 0.0, 2, random.FACTORS)
+    assert abs(a.mean()) < 1e-3 and abs(a.std() - 0.1) < 1e-3
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+    random.fill(a, random.UNIFORM, 0.1, 0.0, 1, random.FACTORS)
+    assert a.min() >= -0.1 and a.max() <= 0.1 and abs(a.std() - 0.1 / np.sqrt(3)) < 1e-3
