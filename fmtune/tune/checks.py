@@ -84,7 +84,8 @@ def enqueue(raw: list[Any], space: Mapping[str, Dimension], searched: Collection
     wrong: list[Wrong] = []
     for i, entry in enumerate(raw):
         if not isinstance(entry, dict) or not entry:
-            wrong.append(Wrong((i,), f"a configuration is a mapping of parameters to values, not {shown(entry)}"))
+            what = f"a configuration is a mapping of parameters to values, not {shown(entry)}"
+            wrong.append(Wrong((i,), "an enqueued configuration is empty" if entry == {} else what))
             continue
         made.append({})
         for name, raw_value in entry.items():
