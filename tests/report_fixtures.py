@@ -146,7 +146,7 @@ def of_state(state: str, trials: int = 5, **changes: Any) -> StudyResult:
         for n in range(trials)
     )
     return study(2, cells=(cell("sparse", some), cell("dense", some)), **({"holdout": None, "model_path": None,
-                 "importance": {}} | changes))  # fmt: skip
+                 "importance": {}, "n_trials": trials} | changes))  # fmt: skip
 
 
 def _pull(rng: random.Random, low: float, high: float, best: float, focus: float) -> float:

@@ -146,7 +146,9 @@ def _close(result: StudyResult, top: TrialResult) -> list[Advice]:
     near = len(close(result, top))
     if not near or result.seeds > 1:
         return []
-    return [Advice(f"Set seeds: 3: {words.count(near, 'other trial')} within 1 % may differ from the winner by luck.")]
+    return [
+        Advice(f"Give each trial three seeds (seeds: 3): {words.count(near, 'other')} within 1 % of it may be as good.")
+    ]
 
 
 def _cell(result: StudyResult) -> list[Advice]:

@@ -88,10 +88,13 @@ def curves(result: StudyResult, leaders: int = 5) -> Chart | None:
     top = [t for t in ranked(result, cell) if len(t.curve) > 1][:leaders]
     if not drawn:
         return None
-    name = words.metric(result.objective)
+    name = _metric(result)
     with _figure(530, 310) as (figure, axes):
-        low, high = _window(result, [v for t in drawn for v in t.curve[-1:]])
-        axes.plot(*_broken([t for t in drawn if t not in top]), color=FAINT, lw=0.7, gid="others")
+        low, high = _curve_window(result, drawn, top)
+        others = [t for t in drawn if t not in top]
+        for start in range(0, len(others), 25):  # lines over each other darken from one bundle to the next
+            faint = 0.85 if len(others) < 100 else 0.4
+            axes.plot(*_broken(others[start : start + 25]), color=FAINT, lw=0.7, alpha=faint)
         for trial, colour, marker in reversed(list(zip(top, SERIES, MARKERS, strict=False))):
             epochs = range(1, len(trial.curve) + 1)
             at = [min(max((trial.best_epoch or 1) - 1, 0), len(trial.curve) - 1)]
@@ -123,7 +126,7 @@ def history(result: StudyResult) -> Chart | None:
         return None
     pruned = [t for t in cell.trials if t.state == "PRUNED" and t.curve and math.isfinite(t.curve[-1])]
     failed = [t for t in cell.trials if t.state == "FAIL"]
-    name, steps, tips = words.metric(result.objective), improvements(result, cell), {}
+    name, steps, tips = _metric(result), improvements(result, cell), {}
     with _figure(530, 310) as (figure, axes):
         low, high = _window(result, [t.value or 0.0 for t in done])
         for kind, some, look in (
@@ -131,8 +134,10 @@ def history(result: StudyResult) -> Chart | None:
             ("complete", done, {"marker": "o", "color": SERIES[0], "ms": 5.5, "alpha": 0.75, "mew": 0}),
         ):
             inside = [t for t in some if low <= _last(t) <= high]
+            if not inside:
+                continue
             axes.plot([t.number for t in inside], [_last(t) for t in inside], ls="none", gid=kind, label=kind,
-                      clip_on=False, **look)  # fmt: skip
+                      clip_on=False, in_layout=False, **look)  # fmt: skip
             tips[kind] = [f"trial {t.number}: {words.score(_last(t), 5)}" for t in inside]
         beyond = [t for t in [*done, *pruned] if not low <= _last(t) <= high]
         far, arrow = (high, "^") if sign(result) > 0 else (low, "v")
@@ -158,11 +163,11 @@ def speed(result: StudyResult) -> Chart | None:
     courses = [(c, p) for c in result.cells if (p := pace(result, c)).values and p.total > 0]
     if not courses:
         return None
-    name, goal = words.metric(result.objective), target(result)
+    name, goal = _metric(result), target(result)
     with _figure(530, 310) as (figure, axes):
         for (cell, course), colour, marker in zip(courses, SERIES, MARKERS, strict=False):
             axes.step([*course.seconds, course.total], [*course.values, course.values[-1]], where="post",
-                      color=colour, lw=1.8, marker=marker, ms=5, label=cell.name)  # fmt: skip
+                      color=colour, lw=1.8, marker=marker, ms=5, label=_label(cell.name, 40))  # fmt: skip
         if goal is not None:
             axes.axhline(goal, color=MUTED, lw=1, ls=(0, (4, 3)), label="target: within 1 % of the best")
         starts, ends = [p.seconds[0] for _, p in courses], [p.total for _, p in courses]
@@ -230,7 +235,7 @@ def slices(result: StudyResult, columns: int = 4) -> Chart | None:
                 panel.tick_params(labelleft=False)
         for place in range(len(names), lines * columns):
             grid[place // columns, place % columns].set_axis_off()
-        drawing = _svg(figure, "slices", f"{words.metric(result.objective)} against each searched parameter")
+        drawing = _svg(figure, "slices", f"{_metric(result)} against each searched parameter")
     caption = "Complete trials, the most important parameter first; the star is the winner."
     leaders = ranked(result, cell)[:10]
     rows = tuple((str(t.number), words.score(t.value, 5), *(_chosen(t, n) for n in names)) for t in leaders)
@@ -260,7 +265,7 @@ def _slice(panel: Axes, result: StudyResult, cell: CellResult, top: TrialResult,
             panel.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=all(isinstance(v, int) for v in raw)))
             _plain_numbers(panel.xaxis)
     panel.plot(places, [t.value or 0.0 for t in shown], ls="none", marker="o", ms=4, mew=0, alpha=0.6,
-               color=SERIES[0], gid="dots:4.5", clip_on=False)  # fmt: skip
+               color=SERIES[0], gid="dots:4.5", clip_on=False, in_layout=False)  # fmt: skip
     if top in shown:
         _star(panel, places[shown.index(top)], top.value or 0.0)
     _plain_numbers(panel.yaxis)
@@ -299,9 +304,18 @@ def _window(result: StudyResult, values: Sequence[float]) -> tuple[float, float]
         return 0.0, 1.0
     third = quantiles(costs, n=4)[2] if len(costs) > 3 else costs[-1]
     worst = min(costs[-1], third + 1.5 * (third - costs[0]))
-    gap = (worst - costs[0]) or abs(worst) * 0.1 or 1.0
+    gap = max(worst - costs[0], abs(worst) * 0.01) or 1.0
     ends = sorted((sign(result) * (costs[0] - 0.06 * gap), sign(result) * (worst + 0.06 * gap)))
     return ends[0], ends[1]
+
+
+def _curve_window(result: StudyResult, drawn: list[TrialResult], top: list[TrialResult]) -> tuple[float, float]:
+    """Return limits for the ends of all curves and the last three quarters of the best ones."""
+    if not top:
+        return _window(result, [v for t in drawn for v in t.curve])
+    ends = _window(result, [t.curve[-1] for t in drawn])
+    course = _window(result, [v for t in top for v in t.curve[len(t.curve) // 4 :]])
+    return min(ends[0], course[0]), max(ends[1], course[1])
 
 
 def _broken(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
@@ -332,20 +346,26 @@ def _marks(
         return
     numbers = [t.number for t in trials]
     axes.plot(numbers, [at] * len(trials), ls="none", marker=marker, ms=7, mew=1.5, color=colour, alpha=0.8,
-              clip_on=False, gid=name, label=name)  # fmt: skip
+              clip_on=False, in_layout=False, gid=name, label=name)  # fmt: skip
     tips[name] = [f"trial {t.number}: {t.reason or words.score(t.value, 5)}"[:80] for t in trials]
 
 
 def _legend(figure: Figure, *entries: list[Any]) -> None:
-    figure.legend(*entries, loc="outside upper left", ncols=5, handletextpad=0.4, columnspacing=1.2, handlelength=1.4)
+    look = {"handletextpad": 0.4, "columnspacing": 1.2, "handlelength": 1.4}
+    figure.legend(*entries, loc="outside upper left", ncols=5, **look)
 
 
 def _star(axes: Axes, x: float, y: float) -> None:
-    axes.plot([x], [y], ls="none", marker="*", ms=14, color=SERIES[1], mec=PAPER, mew=1, zorder=5, clip_on=False)
+    axes.plot([x], [y], ls="none", marker="*", ms=14, color=SERIES[1], mec=PAPER, mew=1, zorder=5, clip_on=False,
+              in_layout=False)  # fmt: skip
 
 
 def _chosen(trial: TrialResult, name: str) -> str:
     return words.setting(trial.params[name]) if name in trial.params else words.NONE
+
+
+def _metric(result: StudyResult) -> str:
+    return _label(words.metric(result.objective), 60)
 
 
 def _label(text: str, length: int) -> str:

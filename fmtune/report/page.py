@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,32 +23,35 @@ from fmtune.errors import DataError
 from fmtune.files import atomic_write
 from fmtune.report.record import from_json, to_json
 from fmtune.report.render import asset, render
-from fmtune.report.sections import SECTIONS
+from fmtune.report.sections import SECTIONS, Section
 from fmtune.report.summary import best
 from fmtune.tune.result import StudyResult
 
+Make = Callable[[StudyResult], Section | None]
 DATA_ID = "fmtune-data"
 # Control characters and halves of surrogate pairs cannot stand in a file; marks that turn the direction of
 # text could show a page in another order than it is written.
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
-def build(result: StudyResult) -> str:
+def build(result: StudyResult, sections: Sequence[Make] = SECTIONS) -> str:
     """Return the page of a study, finished or not, as HTML.
 
     Parameters
     ----------
     result : StudyResult
         Only this is read; every string in it is treated as hostile text.
+    sections : sequence of functions, optional
+        What the page is made of, the verdict first; by default all of ``SECTIONS``.
     """
     record = to_json(result)
     shown = from_json(record)  # the page shows what its record holds: passwords masked, digits as kept
-    sections = [s for make in SECTIONS if (s := make(shown)) is not None]
+    parts = [s for make in sections if (s := make(shown)) is not None]
     style, script = asset("style.css").strip(), asset("table.js").strip()
     html = render(
         "page",
-        title=sections[0].title,
-        sections=sections,
+        title=parts[0].title,
+        sections=parts,
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),

@@ -70,7 +70,8 @@ def matrix(result: StudyResult) -> Section | None:
     fastest = max((c.rows_per_s or 0.0 for c in result.cells), default=0.0)
     rows = [_matrix_row(result, cell, fastest) for cell in result.cells]
     searched = result.cells[0].name
-    return Section("matrix", "Device and layout", render("matrix", rows=rows, searched=searched))
+    body = render("matrix", rows=rows, searched=searched, won=best(result) is not None)
+    return Section("matrix", "Device and layout", body)
 
 
 def winner(result: StudyResult) -> Section | None:

@@ -1,0 +1,65 @@
+"""Charts: SVG without style attributes, small, the same each time, and nothing global touched."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from report_fixtures import study
+
+from fmtune.report import charts
+from fmtune.tune.result import CellResult, TrialResult
+
+ALL = (charts.curves, charts.history, charts.speed, charts.importance, charts.slices)
+
+
+@pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
+def test_a_chart_is_clean_svg_with_a_table(draw) -> None:  # type: ignore[no-untyped-def]
+    """It parses, colours by classes only, says what it shows, and has its numbers as a table."""
+    chart = draw(study(40))
+    root = ElementTree.fromstring(chart.svg)
+    assert root.get("role") == "img" and root.get("aria-label")
+    assert not any("style" in e.attrib or e.tag in ("style", "metadata") for e in root.iter())
+    assert not re.search(r'(?:fill|stroke)="#', chart.svg)
+    assert chart.rows and all(len(row) == len(chart.header) for row in chart.rows)
+
+
+@pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
+def test_settings_of_the_user_neither_matter_nor_change(draw) -> None:  # type: ignore[no-untyped-def]
+    """With another font size and colours set outside, the chart is the same, and they stay set."""
+    plain = draw(study(12))
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        assert draw(study(12)) == plain
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_thousand_curves_cost_little() -> None:
+    """1,000 trials of 20 epochs: the curves take under 250 kB, the slices under 150 kB."""
+    result = study(1000)
+    drawn = [draw(result) for draw in (charts.curves, charts.slices)]
+    assert drawn[0] and len(drawn[0].svg) < 250_000
+    assert drawn[1] and len(drawn[1].svg) < 150_000
+
+
+def test_points_carry_their_trial_as_a_tooltip() -> None:
+    """Each complete trial inside the axes has a title with its number and score."""
+    chart = charts.history(study(40))
+    assert chart is not None
+    titles = [e.text or "" for e in ElementTree.fromstring(chart.svg).iter("title")]
+    assert len(titles) >= 30 and all(re.match(r"trial \d+: ", t) for t in titles)
+
+
+def test_nothing_to_draw_is_none() -> None:
+    """Without scores there are no charts of scores."""
+    empty = study(1, cells=(CellResult("cpu", "sparse", (TrialResult(0, "WAITING", {}),)),), importance={})
+    assert [draw(empty) for draw in ALL] == [None] * len(ALL)
+
+
+@pytest.mark.parametrize("name", ["漢字", "🎲", "a$b$c", "_hidden", "x" * 300, "tab\tline\n"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    """Letters that the measuring font lacks, mathematics, long and unprintable names: no error and no warning."""
+    trials = tuple(TrialResult(n, "COMPLETE", {name: n + 1, "c": name}, 1.0 / (n + 1), (1.0, 0.5)) for n in range(4))
+    result = study(4, cells=(CellResult("cpu", "sparse", trials),), importance={name: 1.0}, search_space={})
+    assert all(ElementTree.fromstring(chart.svg) is not None for draw in ALL if (chart := draw(result)))

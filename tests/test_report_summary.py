@@ -1,0 +1,119 @@
+"""Conclusions: states, pairs, pace and advice follow from the numbers."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from report_fixtures import of_state, study
+
+from fmtune.report import summary
+from fmtune.report.advice import advice, comparison, lead
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
+
+
+def two_cells(gap: float, noise: float, trials: int = 40) -> StudyResult:
+    """Return a study whose second cell scores ``gap`` higher than the first, give or take ``noise``."""
+    rng = random.Random(1)
+    first = tuple(TrialResult(n, "COMPLETE", {}, 0.5 + n / 1000) for n in range(trials))
+    other = tuple(replace(t, value=(t.value or 0.0) + gap + rng.gauss(0, noise)) for t in first)
+    cells = (CellResult("cpu", "sparse", first, rows_per_s=1e5), CellResult("cpu", "dense", other, rows_per_s=2e5))
+    return study(trials, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("gap", "noise", "verdict"),
+    [
+        (0.0, 1e-6, "equal"),
+        (0.001, 1e-6, "equal"),
+        (0.05, 0.01, "worse"),
+        (-0.05, 0.01, "better"),
+        (0.0, 0.2, "undecided"),
+    ],
+)
+def test_cells_are_judged_on_pairs(gap: float, noise: float, verdict: str) -> None:
+    """Equal within half a per cent, better or worse beyond the interval, else not decided."""
+    result = two_cells(gap, noise)
+    pair = summary.paired(result, result.cells[1])
+    assert pair is not None and pair.verdict == verdict and pair.trials == 40
+
+
+def test_higher_is_better_turns_the_verdict() -> None:
+    """For a maximised objective the cell with the higher scores is the better one."""
+    result = replace(two_cells(0.05, 0.01), direction="maximize")
+    pair = summary.paired(result, result.cells[1])
+    assert pair is not None and pair.verdict == "better"
+
+
+def test_the_comparison_says_quality_first_and_then_speed() -> None:
+    """The sentence names the pairs it rests on and the ratio of rows/s."""
+    sentence = comparison(result := two_cells(0.0, 1e-6), result.cells[1])
+    assert sentence is not None and "practically equal" in sentence and "40 paired trials" in sentence
+    assert sentence.endswith("cpu-dense learns 2.00 × as many rows/s.")
+
+
+def test_the_best_is_the_lowest_number_among_equals_and_finite() -> None:
+    """An infinite value is no score; of two equal scores the earlier trial wins."""
+    trials = (
+        TrialResult(0, "COMPLETE", {}, -math.inf),
+        TrialResult(2, "COMPLETE", {}, 0.5),
+        TrialResult(1, "COMPLETE", {}, 0.5),
+    )
+    top = summary.best(study(3, cells=(CellResult("cpu", "sparse", trials),)))
+    assert top is not None and top.number == 1
+
+
+@pytest.mark.parametrize(("trials", "errors"), [(10, 1.5), (30, 2.0), (100, 2.5), (300, 2.9)])
+def test_the_best_of_many_noisy_scores_is_too_good(trials: int, errors: float) -> None:
+    """1.5, 2.0, 2.5 and 2.9 standard errors for 10, 30, 100 and 300 trials."""
+    assert summary.optimism(trials) == pytest.approx(errors, abs=0.06)
+
+
+def test_time_to_target_is_when_the_leader_came() -> None:
+    """The clock adds the trials' seconds in number order and stops at the first one within 1 % of the best."""
+    trials = tuple(TrialResult(n, "COMPLETE", {}, v, seconds=2.0) for n, v in enumerate((1.0, 0.5, 0.502, 0.5001)))
+    slow = tuple(TrialResult(n, "COMPLETE", {}, 1.0, seconds=2.0) for n in range(4))
+    result = study(4, cells=(CellResult("cpu", "sparse", trials), CellResult("cpu", "dense", slow)))
+    assert summary.time_to_target(result, result.cells[0]) == 4.0
+    assert summary.time_to_target(result, result.cells[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "side"), [(1e-4, "lower"), (1.1e-4, "lower"), (0.003, None), (0.1, "upper"), (True, None), ("adam", None)]
+)
+def test_edges_are_found_on_the_range_s_own_scale(value: object, side: str | None) -> None:
+    """The outermost twentieth of a log range counts in logarithms; what is no number has no edge."""
+    assert summary.edge("x", value, {"x": {"low": 1e-4, "high": 0.1, "log": True}}) == side
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (study(0, cells=(), importance={}), "Start it"),
+        (of_state("FAIL"), "Lower the upper end of factors_lr and linear_lr: 5 of 5 trials diverged."),
+        (of_state("PRUNED"), "Prune later"),
+        (of_state("RUNNING", finished=None), "Continue it; 0 of 5 trials have ended:"),
+        (study(20, holdout=None), "Add a sealed holdout channel"),
+        (study(20), "Search on cpu-dense"),
+    ],
+)
+def test_advice_fits_the_situation(result: StudyResult, words: str) -> None:
+    """Each situation has its next step, and there are never more than five."""
+    steps = advice(result)
+    assert any(words in step.text for step in steps) and len(steps) <= 5
+
+
+def test_advice_sees_a_winner_at_the_edge_and_still_improving() -> None:
+    """A winner at the end of its range, best at its last epoch, asks for a wider range and more epochs."""
+    trial = TrialResult(0, "COMPLETE", {"num_factors": 32}, 0.1, (0.3, 0.2, 0.1), 3)
+    result = study(1, cells=(CellResult("cpu", "sparse", (trial,)),), importance={})
+    texts = [step.text for step in advice(result)]
+    assert "Widen num_factors: the winner's 32 sits at the upper edge of 2 to 32." in texts
+    assert "Raise epochs: the winner was still improving at its last one, 3." in texts
+
+
+def test_the_lead_counts_all_trials_of_the_first_cell() -> None:
+    """The first sentence names the winner, the metric, the score and how many were tried."""
+    assert lead(study(64)).startswith("Trial 33 wins: test cross-entropy 0.05770, the best of 64 trials.")
