@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fmtune.tune.dimension import Dimension, combinations, parse
+from fmtune.tune.dimension import Dimension, parse
 
 GOOD: list[tuple[str, Any, Dimension]] = [
     ("linear_lr", "1e-4..1 log", Dimension("float", 1e-4, 1.0, log=True)),
@@ -91,15 +91,15 @@ def test_hints_say_what_to_write() -> None:
     assert parse("optimizer", "adam")[1][0].hint == "write [adam, adagrad]"
 
 
-def test_values_are_listed_where_they_can_be() -> None:
-    """Steps in decimal, not in binary; a float without step and a log float cannot be listed."""
-    assert Dimension("float", 0.1, 0.5, 0.1).values() == (0.1, 0.2, 0.3, 0.4, 0.5)
-    assert Dimension("int", 2, 8, 3).values() == (2, 5, 8)
+def test_values_are_counted_where_they_can_be() -> None:
+    """Steps in decimal, not in binary; a float without step and a log float cannot be counted."""
+    steps = Dimension("float", 0.1, 0.5, 0.1)
+    assert [steps.nth(i) for i in range(steps.size or 0)] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    whole = Dimension("int", 2, 8, 3)
+    assert [whole.nth(i) for i in range(whole.size or 0)] == [2, 5, 8]
     assert Dimension("int", 1, 3, log=True).size == 3
     assert Dimension("float", 0.1, 0.5).size is None
-    assert Dimension("float", 0.1, 0.5).values() == ()
-    space = {"b": Dimension("int", 1, 2), "a": Dimension("categorical", choices=("x", "y"))}
-    assert list(combinations(space)) == [("x", 1), ("x", 2), ("y", 1), ("y", 2)]
+    assert Dimension("categorical", choices=("x", None)).nth(1) is None
 
 
 def test_a_value_is_inside_or_not() -> None:

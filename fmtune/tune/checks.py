@@ -92,6 +92,8 @@ def enqueue(raw: list[Any], space: Mapping[str, Dimension], searched: Collection
             if name not in searched:
                 wrong.append(_not_searched(name, searched, fixed).under(i))
                 continue
+            if name not in SEARCHABLE:
+                continue  # search_space has been told
             value, fault = _value(name, raw_value)
             if fault:
                 wrong.append(fault.under(i))

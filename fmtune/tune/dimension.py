@@ -6,7 +6,6 @@ become the same thing; what is left out follows from the parameter's own row in 
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -74,15 +73,12 @@ class Dimension:
             return None
         return int((_exact(self.high) - _exact(self.low)) / _exact(self.step or 1)) + 1
 
-    def values(self) -> tuple[Value, ...]:
-        """Return all values, for a grid; empty where they cannot be listed."""
+    def nth(self, index: int) -> Value:
+        """Return the value at an index from 0 to size - 1; only where there is a size."""
         if self.choices is not None:
-            return self.choices
-        if self.size is None or self.low is None:
-            return ()
+            return self.choices[index]
         kind = int if self.type == "int" else float
-        step = _exact(self.step or 1)
-        return tuple(kind(_exact(self.low) + i * step) for i in range(self.size))
+        return kind(_exact(self.low or 0) + index * _exact(self.step or 1))
 
     def holds(self, value: Value) -> bool:
         """Return whether a checked value lies inside: in the range and on the step, or among the choices."""
@@ -228,8 +224,3 @@ def _choice_faults(name: str, row: Parameter, choices: list[Any], at: tuple[str,
 def _exact(value: int | float) -> Decimal:
     """Return the number as written, so that 0.1 steps meet 0.3 (as Optuna does)."""
     return Decimal(str(value))
-
-
-def combinations(space: dict[str, Dimension]) -> Iterator[tuple[Value, ...]]:
-    """Yield every combination of a space whose dimensions can all be listed, names sorted."""
-    return itertools.product(*(space[name].values() for name in sorted(space)))

@@ -16,7 +16,6 @@ from fmtune.errors import StudyFileError
 
 MAX_SHOWN = 50  # faults in one message; all are in StudyFileError.faults
 
-BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML's line breaks, and the parser's
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)(?:\S*(?=@)|\S*$)")
 
 
@@ -85,8 +84,8 @@ def suggestion(word: str, words: Collection[str]) -> str:
 
 def place_of(text: str, offset: int) -> Place:
     """Return the place of a character by its offset."""
-    breaks = list(BREAK.finditer(text, 0, offset))
-    return Place(len(breaks) + 1, offset - (breaks[-1].end() if breaks else 0) + 1)
+    lines = (text[:offset] + "x").splitlines()
+    return Place(len(lines), len(lines[-1]))
 
 
 def fault(path: str, text: str, place: Place, what: str, hint: str | None = None) -> StudyFileError:
@@ -103,7 +102,7 @@ def _order(fault: StudyFileError) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1)  # thousands of faults may be shown from one text
 def _lines(text: str) -> list[str]:
-    return BREAK.split(text)
+    return text.splitlines()  # YAML's line breaks, and some that the reader refuses
 
 
 def _snippet(text: str, place: Place) -> str | None:

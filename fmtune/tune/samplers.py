@@ -8,6 +8,7 @@ quasi-random) therefore take their place in it from the trial's number, and thei
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from fmtune.errors import ResourceError
 from fmtune.fm.hyperparameters import Value
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
 from fmtune.tune.checks import EXHAUSTIVE
-from fmtune.tune.dimension import Dimension, combinations
+from fmtune.tune.dimension import Dimension
 from fmtune.tune.space import distributions
 from fmtune.tune.spec import Spec
 
@@ -67,13 +68,14 @@ class Walk(BaseSampler):
     """
 
     def __init__(self, space: Mapping[str, Dimension], seed: int) -> None:
-        self._names = sorted(space)
-        self._points = list(combinations(dict(space)))
-        self._order = np.random.default_rng(seed).permutation(len(self._points))
+        self._space = dict(sorted(space.items()))
+        self._sizes = [dimension.size or 1 for dimension in self._space.values()]
+        self._order = np.random.default_rng(seed).permutation(math.prod(self._sizes))
 
     def point(self, number: int) -> dict[str, Value]:
         """Return the combination of a trial's number."""
-        return dict(zip(self._names, self._points[self._order[number % len(self._points)]], strict=True))
+        place = np.unravel_index(self._order[number % len(self._order)], self._sizes)
+        return {name: d.nth(int(i)) for (name, d), i in zip(self._space.items(), place, strict=True)}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled relative to other trials."""

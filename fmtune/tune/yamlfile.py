@@ -288,6 +288,8 @@ def _check_brackets(text: str, path: str) -> None:
 
     Quotes and comments are not told apart here, so the bound is wider than the one on the depth itself.
     """
+    if text.count("[") + text.count("{") <= 3 * MAX_DEPTH:
+        return
     depth = 0
     for match in re.finditer(r"[\[\]{}\n]", text):
         sign = match[0]
