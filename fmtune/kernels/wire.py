@@ -14,13 +14,13 @@ levels), because its rules are followed:
 * an unknown field, or a known one with another wire type, is stepped over.
 
 No length from the file is used before it was compared with the bytes that are left.  A fault comes back as
-the record's number with ``spare.fault = (code, byte, detail)``; words are made of it in ``data/recordio.py``.
+the record's number with ``work[:3] = (code, byte, detail)``; words are made of it in ``data/recordio.py``.
 (Protocol Buffers' encoding guide; upb's decoder for the limits.)
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
+Words = NDArray[np.uint32]
+Keys = NDArray[np.uint64]
 
 MAGIC = 0xCED7230A
 LONGEST = 16 << 20
@@ -37,64 +39,66 @@ LEVELS = 100
 HEADER, NOT_MAGIC, TOO_LONG, BODY, PADDING, DIRTY, PARTS = 1, 2, 3, 4, 5, 6, 7
 GARBAGE = 10
 NO_FEATURES, RAW_FEATURES, UNEQUAL, SHAPE, WIDE_SHAPE, WIDTH, RAW_LABEL, KEY, KEY_SHAPE, NO_VALUES = (
-    20, 21, 22, 23, 24, 25, 26, 27, 28, 29)  # fmt: skip
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    28,
+    29,
+)
 
 # The state of a tensor: its kind (the field's number in Value), how much it holds, the product of its shape,
-# and the most it ever held while the record was read.
-CASE, VALUES, KEYS, DIMS, SIZE, MOST = 0, 1, 2, 3, 4, 5
+# the most it ever held while the record was read, and where its values and keys go.
+CASE, VALUES, KEYS, DIMS, SIZE, MOST, FROM = 0, 1, 2, 3, 4, 5, 6
+# Three states lie in the working memory: of the features, of the label, and one that nobody looks at.
+FEATURES, LABEL, OTHER = 8, 16, 24
+_STACK = 32
 FLOAT32, FLOAT64, INT32, RAW = 2, 3, 7, 9
 
 # What measuring and filling sum up over all records.
-DENSE, SPARSE, EMPTY, LABELLED, ENTRIES, LARGEST, COLUMNS, UNLABELLED_AT, LABELLED_AT, DISORDER, NOT_FINITE = range(11)
-TOTALS = 11
+DENSE, SPARSE, EMPTY, LABELLED, ENTRIES, LARGEST, COLUMNS, UNLABELLED_AT, LABELLED_AT, DISORDER = range(10)
+TOTALS = 10
 
+# How deep each message lies; of a type of its own, or numba would compile a version for every level.
+_RECORD, _ENTRY, _VALUE, _TENSOR = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
 _LARGEST_DIM = (1 << 31) - 1
 _HUGE = 1 << 62
+_NAME = np.frombuffer(b"values", np.uint8)
 _SEVEN = np.uint64(7)
 _LOW = np.uint64(127)
-_EXPONENT = np.uint32(0x7F800000)
 _SIGNLESS = np.uint32(0x7FFFFFFF)
 
 
-class Scratch(NamedTuple):
-    """One tensor while it is read: its state, values (float32 and the same memory as words), keys."""
+def work() -> Int64:
+    """Return working memory for the passes over one file.
 
-    state: Int64
-    floats: NDArray[np.float32]
-    bits: NDArray[np.uint32]
-    keys: NDArray[np.uint64]
-
-
-class Spare(NamedTuple):
-    """Working memory: a state nobody looks at, open groups, a double and its bits, the fault found."""
-
-    state: Int64
-    stack: Int64
-    word: NDArray[np.uint64]
-    double: NDArray[np.float64]
-    fault: Int64
+    The fault found (code, byte, detail), the states of the three tensors, then the groups that are open.
+    """
+    return np.zeros(_STACK + LEVELS + 1, np.int64)
 
 
-def scratch(size: int) -> Scratch:
-    """Return room for a tensor of ``size`` values and keys."""
-    floats = np.zeros(size, np.float32)
-    return Scratch(np.zeros(6, np.int64), floats, floats.view(np.uint32), np.zeros(size, np.uint64))
+# No kernel here makes an array, so numba need not count references: with counting, a record cost three times as
+# much, all of it in calls between the small functions below.
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+compiled = njit(**_OPTIONS)
 
 
-def spare() -> Spare:
-    """Return working memory for the passes over one file."""
-    word = np.zeros(1, np.uint64)
-    return Spare(np.zeros(6, np.int64), np.zeros(LEVELS + 1, np.int64), word, word.view(np.float64), np.zeros(3, np.int64))
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def _word(buf: Bytes, at: int) -> Any:
     """Return the four bytes at ``at``, little endian."""
-    return (np.uint32(buf[at]) | (np.uint32(buf[at + 1]) << np.uint32(8)) | (np.uint32(buf[at + 2]) << np.uint32(16))
-            | (np.uint32(buf[at + 3]) << np.uint32(24)))  # fmt: skip
+    return (
+        np.uint32(buf[at])
+        | (np.uint32(buf[at + 1]) << np.uint32(8))
+        | (np.uint32(buf[at + 2]) << np.uint32(16))
+        | (np.uint32(buf[at + 3]) << np.uint32(24))
+    )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _varint(buf: Bytes, at: int, end: int) -> Any:
     """Return (value, next byte); the next byte is -1 where the varint runs past ``end`` or ten bytes."""
     if at >= end:
@@ -116,7 +120,7 @@ def _varint(buf: Bytes, at: int, end: int) -> Any:
     return value, -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _short(buf: Bytes, at: int, end: int) -> Any:
     """Return (value as int64, next byte) of a tag or a size: at most five bytes and 32 bits."""
     value, after = _varint(buf, at, end)
@@ -125,7 +129,7 @@ def _short(buf: Bytes, at: int, end: int) -> Any:
     return np.int64(value), after
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _plain(buf: Bytes, at: int, end: int, wire: int) -> Any:
     """Return (first byte, byte after) of a field's content, groups apart; the byte after is -1 for a fault."""
     stop = -1
@@ -134,7 +138,7 @@ def _plain(buf: Bytes, at: int, end: int, wire: int) -> Any:
         if at >= 0:
             stop = at + size
     elif wire == 0:
-        value, stop = _varint(buf, at, end)
+        stop = _varint(buf, at, end)[1]
     elif wire == 5:
         stop = at + 4
     elif wire == 1:
@@ -142,55 +146,60 @@ def _plain(buf: Bytes, at: int, end: int, wire: int) -> Any:
     return at, (stop if stop <= end else -1)
 
 
-@njit(cache=True, nogil=True)
-def _group(buf: Bytes, at: int, end: int, tag: int, level: int, stack: Int64) -> int:
+@compiled
+def _group(buf: Bytes, at: int, end: int, tag: int, level: int, work: Int64) -> int:
     """Return the byte after the unknown group that ``tag`` opens, or -1."""
     deep = 0
-    stack[0] = tag >> 3
+    work[_STACK] = tag >> 3
     while level + deep < LEVELS:
         tag, at = _short(buf, at, end)
         if at < 0 or tag >> 3 == 0:
             return -1
         if tag & 7 == 4:
-            if stack[deep] != tag >> 3:
+            if work[_STACK + deep] != tag >> 3:
                 return -1
             deep -= 1
             if deep < 0:
                 return at
         elif tag & 7 == 3:
             deep += 1
-            stack[deep] = tag >> 3
+            work[_STACK + deep] = tag >> 3
         else:
-            begin, at = _plain(buf, at, end, tag & 7)
+            at = _plain(buf, at, end, tag & 7)[1]
             if at < 0:
                 return -1
     return -1
 
 
-@njit(cache=True, nogil=True)
-def _field(buf: Bytes, at: int, end: int, level: int, spare: Spare) -> Any:
+@compiled
+def _field(buf: Bytes, at: int, end: int, level: int, work: Int64) -> Any:
     """Return (tag, first byte of the content, byte after it); the last is -1, and the fault set, for garbage."""
-    stop = -1
+    if end - at >= 2:  # most fields: a tag and a size of one byte each
+        tag, begin = np.int64(buf[at]), at + 2
+        stop = begin + np.int64(buf[at + 1])
+        if tag & 0x87 == 2 and tag > 7 and buf[at + 1] < 128 and stop <= end:
+            return tag, begin, stop
+    stop = np.int64(-1)
     tag, begin = _short(buf, at, end)
     if begin >= 0 and tag >> 3 != 0:
         if tag & 7 == 3:
-            stop = _group(buf, begin, end, tag, level, spare.stack)
+            stop = _group(buf, begin, end, tag, level, work)
         else:
             begin, stop = _plain(buf, begin, end, tag & 7)
     if stop < 0:
-        _fail(spare, GARBAGE, at, 0)
+        _fail(work, GARBAGE, at, 0)
     return tag, begin, stop
 
 
-@njit(cache=True, nogil=True)
-def _fail(spare: Spare, code: int, byte: int, detail: int) -> bool:
-    spare.fault[0] = code
-    spare.fault[1] = byte
-    spare.fault[2] = detail
+@compiled
+def _fail(work: Int64, code: int, byte: int, detail: int) -> bool:
+    work[0] = code
+    work[1] = byte
+    work[2] = detail
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(buf: Bytes, at: int, end: int) -> int:
     """Return how many varints fill the bytes exactly, or -1."""
     n = 0
@@ -206,18 +215,24 @@ def _count(buf: Bytes, at: int, end: int) -> int:
     return n if run == 0 else -1
 
 
-@njit(cache=True, nogil=True)
-def _values(buf: Bytes, at: int, stop: int, fill: bool, room: Scratch, spare: Spare) -> bool:
-    """Read a chunk of values, of the kind that the state names."""
-    case = room.state[CASE]
-    held = room.state[VALUES]
+@compiled
+def _clear(work: Int64, s: int) -> None:
+    """Forget a tensor, but not the most it held nor where it lies."""
+    work[s + CASE] = work[s + VALUES] = work[s + KEYS] = work[s + DIMS] = work[s + SIZE] = 0
+
+
+@compiled
+def _values(buf: Bytes, at: int, stop: int, fill: Any, s: int, bits: Words, work: Int64) -> bool:
+    """Read a chunk of values, of the kind that the state names, as the bits of float32."""
+    case = work[s + CASE]
+    into = work[s + FROM] + work[s + VALUES]
     if case == FLOAT32:
         n = (stop - at) >> 2
         if at + 4 * n != stop:
             return False
         if fill:
             for k in range(n):
-                room.bits[held + k] = _word(buf, at + 4 * k)
+                bits[into + k] = _word(buf, at + 4 * k)
     elif case == FLOAT64:
         n = (stop - at) >> 3
         if at + 8 * n != stop:
@@ -225,8 +240,8 @@ def _values(buf: Bytes, at: int, stop: int, fill: bool, room: Scratch, spare: Sp
         if fill:
             for k in range(n):
                 low, high = np.uint64(_word(buf, at + 8 * k)), np.uint64(_word(buf, at + 8 * k + 4))
-                spare.word[0] = low | (high << np.uint64(32))
-                room.floats[held + k] = np.float32(spare.double[0])
+                double = np.uint64(low | (high << np.uint64(32))).view(np.float64)
+                bits[into + k] = np.float32(double).view(np.uint32)
     else:
         n = _count(buf, at, stop)
         if n < 0:
@@ -234,150 +249,153 @@ def _values(buf: Bytes, at: int, stop: int, fill: bool, room: Scratch, spare: Sp
         if fill:
             for k in range(n):
                 value, at = _varint(buf, at, stop)
-                room.floats[held + k] = np.float32(np.int32(value & np.uint64(0xFFFFFFFF)))
-    room.state[VALUES] = held + n
-    room.state[MOST] = max(room.state[MOST], held + n)
+                bits[into + k] = np.float32(np.int32(value & np.uint64(0xFFFFFFFF))).view(np.uint32)
+    work[s + VALUES] += n
+    work[s + MOST] = max(work[s + MOST], work[s + VALUES])
     return True
 
 
-@njit(cache=True, nogil=True)
-def _keys(buf: Bytes, at: int, stop: int, fill: bool, room: Scratch) -> bool:
-    held = room.state[KEYS]
+@compiled
+def _keys(buf: Bytes, at: int, stop: int, fill: Any, s: int, keys: Keys, work: Int64) -> bool:
+    n = 0
     if not fill:
         n = _count(buf, at, stop)
         if n < 0:
             return False
     else:  # the first pass has seen that all is well
-        n = 0
+        into = work[s + FROM] + work[s + KEYS]
         while at < stop:
             value, at = _varint(buf, at, stop)
-            room.keys[held + n] = value
+            keys[into + n] = value
             n += 1
-    room.state[KEYS] = held + n
-    room.state[MOST] = max(room.state[MOST], held + n)
+    work[s + KEYS] += n
+    work[s + MOST] = max(work[s + MOST], work[s + KEYS])
     return True
 
 
-@njit(cache=True, nogil=True)
-def _shape(buf: Bytes, at: int, stop: int, room: Scratch) -> bool:
+@compiled
+def _shape(buf: Bytes, at: int, stop: int, s: int, work: Int64) -> bool:
     while at < stop:
         value, at = _varint(buf, at, stop)
         if at < 0:
             return False
-        size = room.state[SIZE] if room.state[DIMS] > 0 else 1
-        if value > np.uint64(_HUGE) or float(size) * float(value) > float(_HUGE):
-            room.state[SIZE] = _HUGE
+        size = work[s + SIZE] if work[s + DIMS] > 0 else 1
+        if float(size) * float(value) > float(_HUGE):
+            work[s + SIZE] = _HUGE
         else:
-            room.state[SIZE] = size * np.int64(value)
-        room.state[DIMS] += 1
+            work[s + SIZE] = size * np.int64(value)
+        work[s + DIMS] += 1
     return True
 
 
-@njit(cache=True, nogil=True)
-def _tensor(buf: Bytes, at: int, end: int, fill: bool, room: Scratch, spare: Spare) -> bool:
-    """Read a Float32Tensor, Float64Tensor or Int32Tensor, or a further piece of it."""
-    case = room.state[CASE]
+@compiled
+def _tensor(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: Keys, work: Int64) -> bool:
+    """Read a Float32Tensor, Float64Tensor or Int32Tensor, or a further piece of it; Bytes are stepped over."""
+    case = work[s + CASE]
     scalar = 5 if case == FLOAT32 else (1 if case == FLOAT64 else 0)
     while at < end:
         start = at
-        tag, at, stop = _field(buf, at, end, 3, spare)
+        tag, at, stop = _field(buf, at, end, _TENSOR, work)
         if stop < 0:
             return False
         field, wire = tag >> 3, tag & 7
-        good = True
+        good: bool = True
         if case == RAW:
             pass
         elif field == 1 and (wire == 2 or wire == scalar):
-            good = _values(buf, at, stop, fill, room, spare)
+            good = _values(buf, at, stop, fill, s, bits, work)
         elif field == 2 and (wire == 2 or wire == 0):
-            good = _keys(buf, at, stop, fill, room)
+            good = _keys(buf, at, stop, fill, s, keys, work)
         elif field == 3 and (wire == 2 or wire == 0):
-            good = _shape(buf, at, stop, room)
+            good = _shape(buf, at, stop, s, work)
         if not good:
-            return _fail(spare, GARBAGE, start, 0)
+            _fail(work, GARBAGE, start, 0)
+            return False
         at = stop
     return True
 
 
-@njit(cache=True, nogil=True)
-def _value(buf: Bytes, at: int, end: int, fill: bool, room: Scratch, spare: Spare) -> bool:
+@compiled
+def _value(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: Keys, work: Int64) -> bool:
     while at < end:
-        tag, at, stop = _field(buf, at, end, 2, spare)
+        tag, at, stop = _field(buf, at, end, _VALUE, work)
         if stop < 0:
             return False
         case = tag >> 3
-        if tag & 7 == 2 and (case == FLOAT32 or case == FLOAT64 or case == INT32 or case == RAW):
-            if room.state[CASE] != case:
-                room.state[:MOST] = 0
-                room.state[CASE] = case
-            if not _tensor(buf, at, stop, fill, room, spare):
+        if tag & 7 == 2 and case in (FLOAT32, FLOAT64, INT32, RAW):
+            if work[s + CASE] != case:
+                _clear(work, s)
+                work[s + CASE] = case
+            if not _tensor(buf, at, stop, fill, s, bits, keys, work):
                 return False
         at = stop
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_values(buf: Bytes, at: int, end: int) -> bool:
     """Say whether the bytes are the map key ``values``, the one that SageMaker writes and reads."""
-    return (end - at == 6 and buf[at] == 118 and buf[at + 1] == 97 and buf[at + 2] == 108 and buf[at + 3] == 117
-            and buf[at + 4] == 101 and buf[at + 5] == 115)  # fmt: skip
+    if end - at != 6:
+        return False
+    for k in range(6):  # noqa: SIM110 (numba compiles no generators)
+        if buf[at + k] != _NAME[k]:
+            return False
+    return True
 
 
-@njit(cache=True, nogil=True)
-def _entry(buf: Bytes, at: int, end: int, fill: bool, room: Scratch, spare: Spare) -> bool:
+@compiled
+def _entry(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: Keys, work: Int64) -> bool:
     """Read one map entry; entries with other keys are validated and left out."""
     named = False
     seek = at
     while seek < end:  # the key may stand behind the value, and the last one counts
-        tag, begin, stop = _field(buf, seek, end, 1, spare)
+        tag, begin, stop = _field(buf, seek, end, _ENTRY, work)
         if stop < 0:
             return False
         if tag == 10:
             named = _is_values(buf, begin, stop)
         seek = stop
-    if named:
-        room.state[:MOST] = 0
-    else:
-        room = Scratch(spare.state, room.floats, room.bits, room.keys)
-        room.state[:] = 0
+    if not named:
+        s, fill = OTHER, np.bool_(False)
+    _clear(work, s)
     while at < end:
-        tag, at, stop = _field(buf, at, end, 1, spare)
-        if tag == 18 and not _value(buf, at, stop, fill and named, room, spare):
+        tag, at, stop = _field(buf, at, end, _ENTRY, work)
+        if tag == 18 and not _value(buf, at, stop, fill, s, bits, keys, work):
             return False
         at = stop
     return True
 
 
-@njit(cache=True, nogil=True)
-def _record(buf: Bytes, at: int, end: int, fill: bool, features: Scratch, label: Scratch, spare: Spare) -> bool:
+@compiled
+def _record(buf: Bytes, at: int, end: int, fill: Any, bits: Words, keys: Keys, work: Int64) -> bool:
     """Read one record into the states (and, filling, the values and keys) of features and label."""
-    features.state[:] = 0
-    label.state[:] = 0
+    for s in (FEATURES, LABEL):
+        _clear(work, s)
+        work[s + MOST] = 0
     while at < end:
-        tag, at, stop = _field(buf, at, end, 0, spare)
+        tag, at, stop = _field(buf, at, end, _RECORD, work)
         if stop < 0:
             return False
-        if tag == 10:
-            if not _entry(buf, at, stop, fill, features, spare):
+        if tag == 10 or tag == 18:
+            s = FEATURES if tag == 10 else LABEL
+            if not _entry(buf, at, stop, fill, s, bits, keys, work):
                 return False
-        elif tag == 18 and not _entry(buf, at, stop, fill, label, spare):
-            return False
         at = stop
     return True
 
 
-@njit(cache=True, nogil=True)
-def count_frames(buf: Bytes, spare: Spare) -> Any:
+@compiled
+def count_frames(buf: Bytes, work: Int64) -> Any:
     """Return (records, bytes of all payloads joined, or 0 if no record has parts); records < 0 is a fault.
 
     A fault in record ``r`` (from 0) gives ``-1 - r``.
     """
-    at, end = 0, len(buf)
-    records, joined, size = 0, 0, 0
+    at, end = np.int64(0), len(buf)
+    records, joined, size = 0, np.int64(0), np.int64(0)
     parts, within = False, False
     while at < end:
         bad = 0
-        length, flag = 0, 0
+        length, flag = np.int64(0), np.int64(0)
         if end - at < 8:
             # A torn header may still show that this is no frame at all.
             bad = HEADER
@@ -398,11 +416,11 @@ def count_frames(buf: Bytes, spare: Spare) -> Any:
             elif -length % 4 > end - at - 8 - length:
                 bad = PADDING
         if bad:
-            _fail(spare, bad, at, length)
+            _fail(work, bad, at, length)
             return -1 - records, 0
         for i in range(at + 8 + length, at + 8 + length + -length % 4):
             if buf[i] != 0:
-                _fail(spare, DIRTY, i, 0)
+                _fail(work, DIRTY, i, 0)
                 return -1 - records, 0
         parts |= flag != 0
         within = flag == 1 or flag == 2
@@ -411,15 +429,15 @@ def count_frames(buf: Bytes, spare: Spare) -> Any:
             joined += size
         at += 8 + length + -length % 4
     if within:
-        _fail(spare, PARTS, end, 0)
+        _fail(work, PARTS, end, 0)
         return -1 - records, 0
     return records, (joined if parts else 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def list_frames(buf: Bytes, joined: Bytes, frames: Int64, starts: Int64, stops: Int64) -> None:
     """Fill each record's first byte in the file, and its payload's range in ``joined`` (or, that empty, ``buf``)."""
-    at, record, into = 0, 0, 0
+    at, record, into = np.int64(0), 0, np.int64(0)
     within = False
     copy = len(joined) > 0
     while at < len(buf):
@@ -433,7 +451,8 @@ def list_frames(buf: Bytes, joined: Bytes, frames: Int64, starts: Int64, stops: 
                 joined[into + i] = (MAGIC >> (8 * i)) & 255
             into += 4
         if copy:
-            joined[into : into + length] = buf[at + 8 : at + 8 + length]
+            for i in range(length):
+                joined[into + i] = buf[at + 8 + i]
             into += length
         within = flag == 1 or flag == 2
         if not within:
@@ -442,121 +461,135 @@ def list_frames(buf: Bytes, joined: Bytes, frames: Int64, starts: Int64, stops: 
         at += 8 + length + -length % 4
 
 
-@njit(cache=True, nogil=True)
-def _kind(state: Int64, at: int, spare: Spare) -> int:
+@compiled
+def _kind(work: Int64, at: int) -> int:
     """Return DENSE, SPARSE or EMPTY (nothing said at all) for a record's features, or -1."""
+    case, values, keys = work[FEATURES], work[FEATURES + VALUES], work[FEATURES + KEYS]
+    dims, size = work[FEATURES + DIMS], work[FEATURES + SIZE]
     code = 0
-    if state[CASE] == 0:
+    if case == 0:
         code = NO_FEATURES
-    elif state[CASE] == RAW:
+    elif case == RAW:
         code = RAW_FEATURES
-    elif state[KEYS] > 0 and state[KEYS] != state[VALUES]:
+    elif keys > 0 and keys != values:
         code = UNEQUAL
-    elif state[KEYS] == 0 and state[VALUES] > 0 and state[DIMS] > 0 and state[SIZE] != state[VALUES]:
+    elif keys == 0 and values > 0 and dims > 0 and size != values:
         code = SHAPE
-    elif state[DIMS] > 0 and state[SIZE] > _LARGEST_DIM:
+    elif dims > 0 and size > _LARGEST_DIM:
         code = WIDE_SHAPE
+    elif work[LABEL + CASE] == RAW:
+        code = RAW_LABEL
     if code:
-        _fail(spare, code, at, state[SIZE])
+        _fail(work, code, at, size)
         return -1
-    if state[KEYS] > 0:
+    if keys > 0:
         return SPARSE
-    if state[VALUES] > 0:
+    if values > 0:
         return DENSE
-    return SPARSE if state[DIMS] > 0 else EMPTY
+    return SPARSE if dims > 0 else EMPTY
 
 
-@njit(cache=True, nogil=True)
-def measure(buf: Bytes, starts: Int64, stops: Int64, features: Scratch, label: Scratch, spare: Spare,
-            kinds: NDArray[np.int8], totals: Int64) -> Any:  # fmt: skip
-    """Validate every record and count what it holds.
+@compiled
+def measure(
+    buf: Bytes,
+    starts: Int64,
+    stops: Int64,
+    bits: Words,
+    keys: Keys,
+    work: Int64,
+    kinds: NDArray[np.int8],
+    totals: Int64,
+) -> Any:
+    """Validate every record and count what it holds; ``bits`` and ``keys`` are not touched.
 
     Returns (record at fault or -1, most entries in a record's features, most in a label).
     """
     most, most_label = 0, 0
     totals[UNLABELLED_AT] = totals[LABELLED_AT] = -1
     for r in range(len(starts)):
-        if not _record(buf, starts[r], stops[r], False, features, label, spare):
+        if not _record(buf, starts[r], stops[r], np.bool_(False), bits, keys, work):
             return r, 0, 0
-        state = features.state
-        kind = _kind(state, starts[r], spare)
+        kind = _kind(work, starts[r])
         if kind < 0:
             return r, 0, 0
-        if label.state[CASE] == RAW:
-            _fail(spare, RAW_LABEL, starts[r], 0)
-            return r, 0, 0
         if kind == DENSE:
-            if totals[DENSE] > 0 and totals[COLUMNS] != state[VALUES]:
-                _fail(spare, WIDTH, starts[r], state[VALUES])
+            if totals[DENSE] > 0 and totals[COLUMNS] != work[FEATURES + VALUES]:
+                _fail(work, WIDTH, starts[r], work[FEATURES + VALUES])
                 return r, 0, 0
-            totals[COLUMNS] = state[VALUES]
-        elif kind == SPARSE and state[DIMS] > 0:
-            totals[LARGEST] = max(totals[LARGEST], state[SIZE])
+            totals[COLUMNS] = work[FEATURES + VALUES]
+        elif kind == SPARSE and work[FEATURES + DIMS] > 0:
+            totals[LARGEST] = max(totals[LARGEST], work[FEATURES + SIZE])
         kinds[r] = kind
         totals[kind] += 1
-        totals[ENTRIES] += state[VALUES]
-        if label.state[VALUES] > 0:
+        totals[ENTRIES] += work[FEATURES + VALUES]
+        if work[LABEL + VALUES] > 0:
             totals[LABELLED] += 1
             if totals[LABELLED_AT] < 0:
                 totals[LABELLED_AT] = r
         elif totals[UNLABELLED_AT] < 0:
             totals[UNLABELLED_AT] = r
-        most = max(most, state[MOST])
-        most_label = max(most_label, label.state[MOST])
+        most = max(most, work[FEATURES + MOST])
+        most_label = max(most_label, work[LABEL + MOST])
     return -1, most, most_label
 
 
-@njit(cache=True, nogil=True)
-def fill_sparse(buf: Bytes, starts: Int64, stops: Int64, limit: int, features: Scratch, label: Scratch, spare: Spare,
-                indptr: Int64, indices: NDArray[np.int32], bits: NDArray[np.uint32], labels: NDArray[np.float32],
-                totals: Int64) -> int:  # fmt: skip
+@compiled
+def fill_sparse(
+    buf: Bytes,
+    starts: Int64,
+    stops: Int64,
+    limit: int,
+    bits: Words,
+    keys: Keys,
+    work: Int64,
+    indptr: Int64,
+    indices: NDArray[np.int32],
+    values: Words,
+    labels: Words,
+    totals: Int64,
+) -> int:
     """Write CSR arrays; a dense record gives its entries that are not zero.  Returns the record at fault or -1.
 
-    ``bits`` is the memory of the float32 values.  A key must be below ``limit`` and below its record's own shape.
+    ``bits`` and ``keys`` have room for the largest record (its label behind its features, from
+    ``work[LABEL + FROM]``).  ``values`` and ``labels`` are the memory of float32 numbers; ``labels`` may be empty.
+    A key must be below ``limit`` and below its record's own shape.
     """
     held = 0
     for r in range(len(starts)):
-        _record(buf, starts[r], stops[r], True, features, label, spare)
-        state = features.state
-        sparse = state[KEYS] > 0
-        own = state[SIZE] if state[DIMS] > 0 else _LARGEST_DIM
-        before = -1
-        disorder = False
-        for k in range(state[VALUES]):
-            word = features.bits[k]
-            key = features.keys[k] if sparse else np.uint64(k)
+        _record(buf, starts[r], stops[r], np.bool_(True), bits, keys, work)
+        sparse = work[FEATURES + KEYS] > 0
+        own = work[FEATURES + SIZE] if work[FEATURES + DIMS] > 0 else _LARGEST_DIM
+        below = np.uint64(min(limit, own))
+        before = np.int64(-1)
+        disorder: Any = np.bool_(False)
+        for k in range(work[FEATURES + VALUES]):
+            word = bits[k]
             if not sparse and word & _SIGNLESS == 0:
                 continue
-            if key >= np.uint64(limit):
-                _fail(spare, KEY, starts[r], np.int64(key))
+            key = keys[k] if sparse else np.uint64(k)
+            if key >= below:
+                _fail(work, KEY if key >= np.uint64(limit) else KEY_SHAPE, starts[r], np.int64(key))
                 return r
-            if key >= np.uint64(own):
-                _fail(spare, KEY_SHAPE, starts[r], np.int64(key))
-                return r
-            at = np.int64(key)
-            disorder |= at <= before
-            before = at
-            totals[NOT_FINITE] += word & _EXPONENT == _EXPONENT
-            indices[held] = at
-            bits[held] = word
+            disorder |= np.int64(key) <= before
+            before = np.int64(key)
+            indices[held] = before
+            values[held] = word
             held += 1
         totals[DISORDER] += disorder
         indptr[r + 1] = held
         if len(labels) > 0:
-            labels[r] = label.floats[0]
+            labels[r] = bits[work[LABEL + FROM]]
     return -1
 
 
-@njit(cache=True, nogil=True)
-def fill_dense(buf: Bytes, starts: Int64, stops: Int64, features: Scratch, label: Scratch, spare: Spare,
-               bits: NDArray[np.uint32], labels: NDArray[np.float32], totals: Int64) -> None:  # fmt: skip
-    """Write the matrix; ``bits`` (uint32, (n, columns)) is the memory of its float32 values."""
-    columns = bits.shape[1]
+@compiled
+def fill_dense(
+    buf: Bytes, starts: Int64, stops: Int64, bits: Words, keys: Keys, work: Int64, matrix: Words, labels: Words
+) -> None:
+    """Write a matrix; ``matrix`` (uint32, (n, columns)) and ``labels`` are the memory of float32 numbers."""
     for r in range(len(starts)):
-        _record(buf, starts[r], stops[r], True, features, label, spare)
-        for k in range(columns):
-            word = features.bits[k]
-            totals[NOT_FINITE] += word & _EXPONENT == _EXPONENT
-            bits[r, k] = word
+        _record(buf, starts[r], stops[r], np.bool_(True), bits, keys, work)
+        for k in range(matrix.shape[1]):
+            matrix[r, k] = bits[k]
         if len(labels) > 0:
-            labels[r] = label.floats[0]
+            labels[r] = bits[work[LABEL + FROM]]

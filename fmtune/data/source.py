@@ -1,0 +1,287 @@
+"""Source: a channel, read from a file, a folder, a glob or a list of shards, whatever their format.
+
+The format is known by content, never by suffix; a suffix only says what to write.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from fmtune.data import libsvm, npz, recordio
+from fmtune.data.canonical import DataWarning, warn
+from fmtune.data.foreign import describe_bytes, unzipped
+from fmtune.errors import DataError, ResourceError, UsageError
+from fmtune.files import atomic_write
+from fmtune.rows import DenseRows, Float32, Rows, concatenate
+
+__all__ = [
+    "FORMATS",
+    "DataWarning",
+    "Format",
+    "Paths",
+    "check_labels",
+    "describe_bytes",
+    "files_of",
+    "format_of",
+    "read_channel",
+    "read_channels",
+    "write",
+]
+
+Paths = str | Path | Sequence[str | Path]
+"""A file, a folder, a glob, or several of these."""
+
+HEAD = 1 << 16
+"""Bytes of a file that are looked at to tell its format."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: how it is known, read and written, and the suffixes that choose it for writing."""
+
+    suffixes: tuple[str, ...]
+    sniff: Callable[[bytes], bool]
+    read: Callable[[Path, int | None], Rows]
+    write: Callable[[BinaryIO, Rows], None]
+
+
+FORMATS: dict[str, Format] = {
+    "recordio": Format((".recordio", ".pbr", ".protobuf", ".rec"), recordio.sniff, recordio.read, recordio.write),
+    "libsvm": Format((".libsvm", ".svm", ".svmlight", ".txt"), libsvm.sniff, libsvm.read, libsvm.write),
+    "npz": Format((".npz",), npz.sniff, npz.read, npz.write),
+}
+
+
+def read_channel(
+    paths: Paths,
+    *,
+    feature_dim: int | None = None,
+    labelled: bool = True,
+    name: str = "train",
+    map_labels: bool = True,
+    base: int | None = None,
+) -> Rows:
+    """Read one channel.
+
+    Parameters
+    ----------
+    paths
+        A file, a folder (all its files, by name; hidden ones and those that begin with ``_`` are left out), a glob,
+        or a list of these.
+    feature_dim
+        Number of features; None infers it.  A key beyond it is an error that names the record.
+    labelled
+        Whether every row must have a label.
+    name
+        The channel, for messages.
+    map_labels
+        Read labels that are all -1 or +1 as 0 and 1, and say so; False leaves them, for a regression on such labels.
+    base
+        First index of libsvm files; None finds out.
+
+    Returns
+    -------
+    Rows
+        Sparse or dense as the files are; where the shards differ, sparse.
+
+    Raises
+    ------
+    DataError
+        No such file, a foreign or damaged one, or values that cannot be used: with place and next step.
+    ResourceError
+        A file that may not be read.
+    """
+    files = files_of(paths, name)
+    formats = [format_of(file) for file in files]
+    base = _base(zip(files, formats, strict=True)) if base is None else base
+    blocks = [_read(file, kind, feature_dim, base) for file, kind in zip(files, formats, strict=True)]
+    rows = _join(blocks, files, name)
+    if rows.labels is None:
+        if labelled:
+            raise DataError(
+                "the labels are missing",
+                where=f"{name} ({files[0]})",
+                hint="a channel to learn or test on needs one label a row",
+            )
+        return rows
+    return _mapped(rows, name) if map_labels else rows
+
+
+def read_channels(
+    channels: Mapping[str, Paths], *, feature_dim: int | None = None, map_labels: bool = True
+) -> dict[str, Rows]:
+    """Read the channels of one study, which share the numbering of features.
+
+    ``feature_dim``, unless given, is that of the first channel (``train``); a key beyond it in another channel is
+    an error.  libsvm indices count from 0 in all channels if index 0 occurs in any.  Labels are mapped as in
+    ``read_channel``.
+    """
+    files = {name: files_of(paths, name) for name, paths in channels.items()}
+    base = _base((file, format_of(file)) for several in files.values() for file in several)
+    rows: dict[str, Rows] = {}
+    for name, several in files.items():
+        rows[name] = read_channel(several, feature_dim=feature_dim, name=name, map_labels=map_labels, base=base)
+        feature_dim = rows[name].feature_dim if feature_dim is None else feature_dim
+    return rows
+
+
+def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
+    """Raise DataError unless there are labels and, for a binary task, each is 0 or 1."""
+    if labels is None:
+        raise DataError(
+            "the labels are missing", where=where, hint="a channel to learn or test on needs one label a row"
+        )
+    bad = np.flatnonzero((labels != 0) & (labels != 1))
+    if binary and len(bad):
+        raise DataError(
+            f"label {labels[bad[0]]:g} of record {bad[0] + 1}: binary_classifier wants 0 or 1",
+            where=where,
+            hint="map the labels to 0 and 1, or set predictor_type: regressor",
+        )
+
+
+def files_of(paths: Paths, name: str = "data") -> list[Path]:
+    """Return the files that the paths stand for, in a fixed order; ``name`` is for messages."""
+    several = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = [file for path in several for file in _expanded(Path(path))]
+    if not files:
+        raise DataError("no files are named", where=name, hint="name a file, a folder, a glob or a list of shards")
+    return files
+
+
+def format_of(path: Path) -> str:
+    """Return the name of a file's format, by its content.
+
+    Raises
+    ------
+    DataError
+        An empty file, or one of no format that can be read; the text says what it looks like.
+    """
+    with _opened(path) as stream:
+        head = stream.read(HEAD)
+    text = unzipped(head)
+    for name, kind in FORMATS.items():
+        if kind.sniff(text if name == "libsvm" else head):
+            return name
+    if not head:
+        raise DataError("the file is empty", where=str(path), hint="a channel needs at least one record")
+    raise DataError(
+        f"not a data file that can be read: it looks like {describe_bytes(head)}",
+        where=str(path),
+        hint=f"the formats are {', '.join(FORMATS)}; convert it, or name another file",
+    )
+
+
+def write(rows: Rows, path: str | Path, format: str | None = None) -> None:
+    """Write rows to a file, whole or not at all; the format is that of the suffix unless named."""
+    path = Path(path)
+    if format is None:
+        format = next((name for name, kind in FORMATS.items() if path.suffix.lower() in kind.suffixes), None)
+    if format not in FORMATS:
+        known = ", ".join(f"{name} ({', '.join(kind.suffixes)})" for name, kind in FORMATS.items())
+        raise UsageError(
+            f"no format to write: {path.suffix or path.name!r}", where=str(path), hint=f"the formats are {known}"
+        )
+    stream = io.BytesIO()
+    FORMATS[format].write(stream, rows)
+    atomic_write(path, stream.getvalue())
+
+
+def _expanded(path: Path) -> Iterable[Path]:
+    """Return the file itself, a folder's files, or what a glob matches."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] not in "._"]
+        if not files:
+            raise DataError("the folder holds no files", where=str(path), hint="name the folder that holds the shards")
+        return files
+    if path.exists():
+        if not path.is_file():
+            raise DataError("not a regular file", where=str(path), hint="name a file, a folder or a glob")
+        return [path]
+    if glob.has_magic(str(path)):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]  # noqa: PTH207
+        if not matches:
+            raise DataError(
+                "no file matches", where=str(path), hint="check the pattern; paths in a study are relative to its file"
+            )
+        return matches
+    near = difflib.get_close_matches(
+        path.name, [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else [], 1
+    )
+    raise DataError(
+        "no such file or folder" + (f" (did you mean {near[0]!r}?)" if near else ""),
+        where=str(path),
+        hint="check the path; paths in a study are relative to its file",
+    )
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except PermissionError as error:
+        raise ResourceError(
+            "the file may not be read: permission denied", where=str(path), hint="check its permissions"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"the file cannot be opened: {error.strerror}", where=str(path), hint="check the path"
+        ) from error
+
+
+def _base(files: Iterable[tuple[Path, str]]) -> int:
+    """Return the first index of the libsvm files among these, seen together."""
+    return 0 if any(libsvm.counts_from_zero(file) for file, kind in files if kind == "libsvm") else 1
+
+
+def _read(file: Path, kind: str, feature_dim: int | None, base: int) -> Rows:
+    try:
+        return libsvm.read(file, feature_dim, base=base) if kind == "libsvm" else FORMATS[kind].read(file, feature_dim)
+    except OSError as error:
+        raise DataError(
+            f"the file cannot be read: {error.strerror}", where=str(file), hint="check the disk, or copy the file again"
+        ) from error
+
+
+def _join(blocks: Sequence[Rows], files: Sequence[Path], name: str) -> Rows:
+    """Join shards; sparse beside dense ones are read as sparse, dense ones must be equally wide."""
+    bare = [file for block, file in zip(blocks, files, strict=True) if block.labels is None]
+    if bare and len(bare) < len(blocks):
+        raise DataError(
+            "the shard has no labels, but others have",
+            where=f"{name} ({bare[0]})",
+            hint="give every shard labels, or none",
+        )
+    dense = [(block, file) for block, file in zip(blocks, files, strict=True) if isinstance(block, DenseRows)]
+    for block, file in dense:
+        if block.feature_dim != dense[0][0].feature_dim:
+            raise DataError(
+                f"a dense shard has {block.feature_dim} values a row, {dense[0][1].name} has {dense[0][0].feature_dim}",
+                where=f"{name} ({file})",
+                hint="dense shards of a channel need the same columns",
+            )
+    if dense and len(dense) < len(blocks):
+        sparse = len(blocks) - len(dense)
+        warn(f"{name}: {len(dense)} dense and {sparse} sparse shards are mixed; all were read as sparse")
+        blocks = [block.to_sparse() for block in blocks]
+    return blocks[0] if len(blocks) == 1 else concatenate(blocks)
+
+
+def _mapped(rows: Rows, name: str) -> Rows:
+    """Return the rows with labels -1 and +1 as 0 and 1, if there are no others and -1 occurs."""
+    labels = rows.labels
+    assert labels is not None
+    if not (np.abs(labels) == 1).all() or (labels == 1).all():
+        return rows
+    warn(f"{name}: all labels are -1 or +1; read as 0 and 1")
+    mapped = (labels > 0).astype(np.float32)
+    if isinstance(rows, DenseRows):
+        return DenseRows(rows.matrix, mapped, rows.feature_dim)
+    return type(rows)(rows.indptr, rows.indices, rows.values, mapped, rows.feature_dim)
