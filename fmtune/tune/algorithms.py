@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fmtune.data.catalog import Key
+
 
 class Option(NamedTuple):
     """One option: its type, lowest and highest value, other words it takes, and what it does."""
@@ -129,6 +131,11 @@ ELSEWHERE: dict[str, str] = {
     "BasePruner": "an abstract class",
     "PartialFixedSampler": "fixed values stand under hyperparameters",
 }
+
+
+def card_option(key: Key) -> Option:
+    """Return a dataset card's key as an option, so that one check and one schema serve both."""
+    return Option(int if key.type == "int" else float, key.low, key.high, (), key.help)
 
 
 def short_name(table: dict[str, Algorithm], name: str) -> str | None:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from fmtune.data.catalog import Card
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value, check
 from fmtune.fm.metrics import METRICS
-from fmtune.tune.algorithms import ELSEWHERE, PRUNERS, Algorithm, Option, names, short_name
+from fmtune.tune.algorithms import ELSEWHERE, PRUNERS, Algorithm, Option, card_option, names, short_name
 from fmtune.tune.dimension import FIXED, SEARCHABLE, Dimension, parse
 from fmtune.tune.places import Wrong, shown, suggestion
 from fmtune.tune.yamlfile import unquoted
@@ -163,7 +164,7 @@ def channels(raw: Mapping[str, Any]) -> list[Wrong]:
     return wrong
 
 
-def card(raw: Mapping[str, Any], cards: Mapping[str, Any]) -> list[Wrong]:
+def card(raw: Mapping[str, Any], cards: Mapping[str, Card]) -> list[Wrong]:
     """Return what is wrong with data given by a dataset card and its keys."""
     name = raw["card"]
     if not isinstance(name, str) or name not in cards:
@@ -179,7 +180,7 @@ def card(raw: Mapping[str, Any], cards: Mapping[str, Any]) -> list[Wrong]:
             what = f"the card {name} has no key {shown(key)}{suggestion(key, keys)}"
             wrong.append(Wrong((key,), what, f"it has {', '.join(keys)}" if keys else None, key=True))
             continue
-        fault = _option_fault(key, Option(keys[key].type, keys[key].low, keys[key].high), value)
+        fault = _option_fault(key, card_option(keys[key]), value)
         if fault:
             wrong.append(Wrong((key,), fault, unquoted(value)))
     return wrong

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fmtune.data.catalog import Card
 from fmtune.fm.hyperparameters import PARAMETERS, Parameter
 from fmtune.fm.metrics import METRICS
-from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm, Option
+from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm, Option, card_option
 from fmtune.tune.dimension import RANGE_PATTERN, SEARCHABLE
 
 Json = dict[str, Any]
@@ -112,12 +113,13 @@ def axis(allowed: tuple[str, ...]) -> Json:
     return {"anyOf": [word, {"type": "array", "items": word, "minItems": 1, "uniqueItems": True}]}
 
 
-def data(cards: Mapping[str, Any]) -> Json:
+def data(cards: Mapping[str, Card]) -> Json:
     """Return the schema of the data section: a card's name, a card with its keys, or paths by channel."""
     forms: list[Json] = [{"title": "card", "enum": list(cards)}]
     for name, card in cards.items():
-        keys = {key: _option(Option(row.type, row.low, row.high, (), row.help)) for key, row in card.keys.items()}
-        forms.append({"title": f"card {name}", **_object({"card": {"const": name}, **keys}, ("card",))})
+        keys = {key: {**_option(card_option(row)), "default": row.default} for key, row in card.keys.items()}
+        entry = _object({"card": {"const": name}, **keys}, ("card",))
+        forms.append({"title": f"card {name}", "description": card.title, **entry})
     channels = {
         "train": {**_PATHS, "description": "file, folder, pattern, or a list of them; relative to this file"},
         "test": {**_PATHS, "description": "what the objective is measured on after each epoch"},
