@@ -151,6 +151,7 @@ ONE: dict[str, tuple[str, str, str]] = {
                          "2:22: the card digits has no key 'splt' (did you mean 'split'?)"),
     "card key of wrong type": ("{train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}", "{card: digits, split: '3'}",
                                "2:29: split must be a whole number, not '3'"),
+    "long path": ("/data/t.libsvm", "x" * 5000, "2:45: a path of 5000 characters; 4096 is the most"),
     "no data": ("{train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}", "7",
                 "2:7: data must be a card or channels, not 7"),
 }  # fmt: skip
@@ -317,3 +318,9 @@ def _first(text: str) -> str:
     with pytest.raises(StudyFileError) as caught:
         parse(text)
     return str(caught.value)
+
+
+def test_a_name_that_is_wrong_in_the_space_is_not_reported_again_where_it_is_enqueued() -> None:
+    """One slip, one fault."""
+    text = GOOD.replace("num_factors", "num_factros") + "enqueue: [{num_factros: 4}]\n"
+    assert faults_of(text) == ["7:3: unknown parameter 'num_factros' (did you mean 'num_factors'?)"]
