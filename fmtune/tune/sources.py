@@ -16,8 +16,9 @@ from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.storage import Store, owner
 
-# A trial that was running in a process that died is started again, so often at most.
-ATTEMPTS = 3
+# A trial whose process died is started again under its number.  It is given up when that happened so often in
+# a row without any trial being finished in between: then it may be the trial that kills the process.
+ATTEMPTS = 5
 
 # Seconds between two writes of the scores of running trials.
 PROGRESS = 2.0
@@ -108,6 +109,7 @@ class SearchSource(_Cell):
         self._distributions, self._enqueue = distributions, enqueue
         self._next = len(stored)
         self._again: deque[FrozenTrial] = deque()
+        self._productive = [t.user_attrs.get("owner") for t in stored if t.state.is_finished()]
         for trial in stored:
             history.restore(trial)
             if not trial.state.is_finished():
@@ -118,12 +120,12 @@ class SearchSource(_Cell):
         """Return the next trial in number order, once everything that it may know of has ended."""
         while self._again:
             trial = self._again.popleft()
-            attempts = int(trial.user_attrs.get("attempts", 1)) + (trial.state == TrialState.RUNNING)
+            attempts = self._attempts(trial)
             job = self._job(trial.number, trial.params)
             if attempts <= ATTEMPTS:
                 self._begin(job, attempts)
                 return job
-            reason = f"its process died {ATTEMPTS} times"
+            reason = f"its process died {ATTEMPTS} times in a row"
             self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, reason))
         n = self._next
         if n >= self._n_trials or any(m < n - self._lag for m in self.unfinished):
@@ -133,6 +135,13 @@ class SearchSource(_Cell):
         job = self._job(n, asked.params)
         self._begin(job, 1, asked.system_attrs)
         return job
+
+    def _attempts(self, trial: FrozenTrial) -> int:
+        """Return which attempt at an unfinished trial this is, counting deaths since any trial was finished."""
+        before = int(trial.user_attrs.get("attempts", 1))
+        if trial.state != TrialState.RUNNING:
+            return before
+        return 1 if trial.user_attrs.get("owner") in self._productive else before + 1
 
     def _begin(self, job: Job, attempts: int, system: Mapping[str, Any] | None = None) -> None:
         attrs = {"attempts": attempts, "owner": self._owner}
