@@ -44,21 +44,17 @@ def bring(spec: Spec) -> StudyData:
     DataError
         A channel cannot be read, or its labels do not fit the predictor type.
     """
+    binary = spec.predictor_type == "binary_classifier"
+    rows: dict[str, Rows | None]
     if spec.data.card is not None:
-        loaded = catalog.load(spec.data.card, **spec.data.keys)
+        loaded = catalog.load(spec.data.card, spec.data.keys)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts = loaded.description, dict(loaded.facts)
     else:
-        paths = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
-        dim = spec.data.feature_dim
-        train = source.read_channel(paths["train"], feature_dim=dim, name="train")
-        rows = {"train": train, "test": None, "holdout": None}
-        for name in ("test", "holdout"):
-            if paths[name]:
-                rows[name] = source.read_channel(paths[name], feature_dim=train.feature_dim, name=name)
-        description = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items() if p)
-        facts = {}
-    binary = spec.predictor_type == "binary_classifier"
+        given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
+        paths = {name: list(found) for name, found in given.items() if found}
+        rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary))
+        description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:

@@ -12,7 +12,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,6 +91,19 @@ def _careful(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's own messages out of ours."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 class Store:
     """One Optuna study in a database, as fmtune writes it.
 
@@ -105,7 +120,10 @@ class Store:
     def __init__(self, storage: RDBStorage, study_name: str, direction: Direction) -> None:
         self.storage = storage
         self.study_name = study_name
-        created = optuna.create_study(storage=storage, study_name=study_name, direction=direction, load_if_exists=True)
+        with quiet():
+            created = optuna.create_study(
+                storage=storage, study_name=study_name, direction=direction, load_if_exists=True
+            )  # fmt: skip
         self.study_id = created._study_id
         self._ids: dict[int, int] = {}
 

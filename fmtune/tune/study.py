@@ -39,7 +39,7 @@ from fmtune.tune.samplers import make_pruner, make_sampler
 from fmtune.tune.sources import ReplaySource, SearchSource
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
-from fmtune.tune.storage import Store, open_storage, redacted, sqlite_url
+from fmtune.tune.storage import Store, open_storage, quiet, redacted, sqlite_url
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -79,7 +79,7 @@ def run(
     spec = study if isinstance(study, Spec) else read(Path(study))
     folder = folder_of(spec.study_name, root)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), _quiet():
+    with _alone(folder), quiet():
         if fresh:
             _set_aside(folder)
         return _Run(spec, folder, listener or (lambda event: None)).go()
@@ -353,19 +353,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's own messages out of ours."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _set_aside(folder: Path) -> None:
