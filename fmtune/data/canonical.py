@@ -160,8 +160,9 @@ def _ordered(
     first = np.ones(len(keys), bool)
     first[1:] = (np.diff(keys) != 0) | (np.diff(rows) != 0)
     repeats = len(keys) - int(first.sum())
-    done = f"{repeats} repeated entries were summed" if repeats else "they were sorted"
-    warn(f"{name}: {count} rows have keys out of order{' or repeated' if repeats else ''}; {done}")
+    what = f"{count} row{' has' if count == 1 else 's have'} keys out of order{' or repeated' if repeats else ''}"
+    summed = f"{repeats} repeated entr{'y was' if repeats == 1 else 'ies were'} summed"
+    warn(f"{name}: {what}; {summed if repeats else 'they were sorted'}")
     if repeats:
         with np.errstate(over="ignore"):
             values = np.add.reduceat(values.astype(np.float64), np.flatnonzero(first)).astype(np.float32)

@@ -74,11 +74,12 @@ def read(path: Path, feature_dim: int | None = None, *, base: int | None = None)
                 keys.append(int(key))
                 values.append(float(value))
         except (ValueError, OverflowError):
-            raise _fault(tokens, f"{path}: line {number}") from None
+            raise _fault(line.partition(b"#")[0].split(), f"{path}: line {number}") from None
         numbers.append(number)
         indptr.append(len(keys))
         if labels and len(labels) != len(numbers):
-            what = "has no label, though lines before it have one" if len(labels) == len(numbers) - 1 else "has a label"
+            bare = "has no label, though lines before it have one"
+            what = bare if len(labels) == len(numbers) - 1 else "has a label, though lines before it have none"
             raise DataError(f"the line {what}", where=f"{path}: line {number}", hint="give every line a label, or none")
     if not numbers:
         raise DataError("the file holds no rows", where=str(path), hint=_HINT)

@@ -148,12 +148,12 @@ def _plain(buf: Bytes, at: int, end: int, wire: int) -> Any:
 
 @compiled
 def _group(buf: Bytes, at: int, end: int, tag: int, level: int, work: Int64) -> int:
-    """Return the byte after the unknown group that ``tag`` opens, or -1."""
+    """Return the byte after the unknown group that ``tag`` opens, or -1; inside, as in upb, any field number goes."""
     deep = 0
     work[_STACK] = tag >> 3
     while level + deep < LEVELS:
         tag, at = _short(buf, at, end)
-        if at < 0 or tag >> 3 == 0:
+        if at < 0:
             return -1
         if tag & 7 == 4:
             if work[_STACK + deep] != tag >> 3:
@@ -345,8 +345,8 @@ def _is_values(buf: Bytes, at: int, end: int) -> bool:
 
 @compiled
 def _entry(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: Keys, work: Int64) -> bool:
-    """Read one map entry; entries with other keys are validated and left out."""
-    named = False
+    """Read one map entry; one with another key, or (as in upb) with a field of its own, is validated and left out."""
+    named, strange = False, False
     seek = at
     while seek < end:  # the key may stand behind the value, and the last one counts
         tag, begin, stop = _field(buf, seek, end, _ENTRY, work)
@@ -354,8 +354,9 @@ def _entry(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: 
             return False
         if tag == 10:
             named = _is_values(buf, begin, stop)
+        strange |= tag != 10 and tag != 18
         seek = stop
-    if not named:
+    if not named or strange:
         s, fill = OTHER, np.bool_(False)
     _clear(work, s)
     while at < end:
