@@ -205,7 +205,8 @@ BAD_DENSE: dict[str, tuple[bytes, str, str, str]] = {
                "a dense record of 1 values follows dense records of another length", ALL),
     "nothing said": (DENSE + records(), f"record 2, byte {D}",
                      "the record has neither values nor a shape, among dense records", REWRITE),
-    "inf feature": (DENSE + records([1.0, float("inf")]), f"record 2, byte {D}", "the value of feature 1 is inf", FINITE),
+    "inf feature": (DENSE + records([1.0, float("inf")]), f"record 2, byte {D}",
+                    "the value of feature 1 is inf", FINITE),
 }  # fmt: skip
 
 

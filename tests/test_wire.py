@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from fmtune.data.recordio import frame
 from fmtune.data.schema import Record
-from fmtune.kernels import wire
+from fmtune.kernels import frames, records, wire
 
 DIM = 2**31 - 1
 
@@ -25,22 +25,22 @@ def load(payload: bytes) -> tuple[int, Any]:
     """Return (0, (kind, keys, bits, label bits or None)) or (fault's code, None) for a file of one record."""
     buf = np.frombuffer(bytearray(frame(payload)), np.uint8)
     work, none = wire.work(), (np.zeros(0, np.uint32), np.zeros(0, np.uint64))
-    assert wire.count_frames(buf, work) == (1, 0)
+    assert frames.count_frames(buf, work) == (1, 0)
     at = [np.zeros(1, np.int64) for _ in range(3)]
-    wire.list_frames(buf, np.zeros(0, np.uint8), *at)
-    kinds, totals = np.zeros(1, np.int8), np.zeros(wire.TOTALS, np.int64)
-    record, most, most_label = wire.measure(buf, at[1], at[2], *none, work, kinds, totals)
+    frames.list_frames(buf, np.zeros(0, np.uint8), *at)
+    kinds, totals = np.zeros(1, np.int8), np.zeros(records.TOTALS, np.int64)
+    record, most, most_label = records.measure(buf, at[1], at[2], *none, work, kinds, totals)
     if record >= 0:
         return int(work[0]), None
     work[wire.LABEL + wire.FROM] = most
     room = np.zeros(most + most_label, np.uint32), np.zeros(most + most_label, np.uint64)
-    labels = np.zeros(min(totals[wire.LABELLED], 1), np.uint32)
-    size = int(totals[wire.ENTRIES])
+    labels = np.zeros(min(totals[records.LABELLED], 1), np.uint32)
+    size = int(totals[records.ENTRIES])
     indptr, keys, bits = np.zeros(2, np.int64), np.zeros(size, np.int32), np.zeros(size, np.uint32)
-    if kinds[0] == wire.DENSE:
-        wire.fill_dense(buf, at[1], at[2], *room, work, bits.reshape(1, -1), labels)
+    if kinds[0] == records.DENSE:
+        records.fill_dense(buf, at[1], at[2], *room, work, bits.reshape(1, -1), labels)
         return 0, ("dense", [], quiet(bits), quiet(labels))
-    if wire.fill_sparse(buf, at[1], at[2], DIM, *room, work, indptr, keys, bits, labels, totals) >= 0:
+    if records.fill_sparse(buf, at[1], at[2], DIM, *room, work, indptr, keys, bits, labels, totals) >= 0:
         return int(work[0]), None
     return 0, ("sparse", keys.tolist(), quiet(bits), quiet(labels))
 
@@ -69,27 +69,27 @@ def reference(payload: bytes) -> tuple[int, Any]:
         return wire.GARBAGE, None
     features, label = (group.get("values") for group in (record.features, record.label))
     if features is None or features.WhichOneof("value") is None:
-        return wire.NO_FEATURES, None
+        return records.NO_FEATURES, None
     if features.WhichOneof("value") == "bytes":
-        return wire.RAW_FEATURES, None
+        return records.RAW_FEATURES, None
     tensor, bits = numbers(features)
     keys, shape = list(tensor.keys), list(tensor.shape)
     size = 1
     for side in shape:
         size *= side
     if keys and len(keys) != len(bits):
-        return wire.UNEQUAL, None
+        return records.UNEQUAL, None
     if not keys and bits and shape and size != len(bits):
-        return wire.SHAPE, None
+        return records.SHAPE, None
     if shape and size > DIM:
-        return wire.WIDE_SHAPE, None
+        return records.WIDE_SHAPE, None
     if label is not None and label.WhichOneof("value") == "bytes":
-        return wire.RAW_LABEL, None
+        return records.RAW_LABEL, None
     for key in keys:
         if key >= DIM:
-            return wire.KEY, None
+            return records.KEY, None
         if shape and key >= size:
-            return wire.KEY_SHAPE, None
+            return records.KEY_SHAPE, None
     labels = numbers(label)[1][:1] if label is not None else []
     return 0, ("dense" if bits and not keys else "sparse", keys, bits, labels)
 
@@ -221,27 +221,27 @@ def test_mutated_records_are_accepted_or_rejected_alike() -> None:
         ours = load(payload)
         assert ours == reference(payload), payload.hex()
         codes[ours[0]] = codes.get(ours[0], 0) + 1
-    assert min(codes.get(code, 0) for code in (0, wire.GARBAGE, wire.UNEQUAL, wire.NO_FEATURES)) > 10
+    assert min(codes.get(code, 0) for code in (0, wire.GARBAGE, records.UNEQUAL, records.NO_FEATURES)) > 10
 
 
 LONG = b"\x80" * 9
 LIMITS = {
-    "a varint of ten bytes": (b"\x50" + LONG + b"\x7f", wire.NO_FEATURES),
+    "a varint of ten bytes": (b"\x50" + LONG + b"\x7f", records.NO_FEATURES),
     "a varint of eleven bytes": (b"\x50" + LONG + b"\x80\x00", wire.GARBAGE),
-    "a size in five bytes": (b"\x1a" + b"\x80" * 4 + b"\x00", wire.NO_FEATURES),
+    "a size in five bytes": (b"\x1a" + b"\x80" * 4 + b"\x00", records.NO_FEATURES),
     "a size in six bytes": (b"\x1a" + b"\x80" * 5 + b"\x00", wire.GARBAGE),
     "a size of 2^31": (b"\x1a\x80\x80\x80\x80\x08", wire.GARBAGE),
-    "the largest field number": (b"\xfd\xff\xff\xff\x0f" + bytes(4), wire.NO_FEATURES),
+    "the largest field number": (b"\xfd\xff\xff\xff\x0f" + bytes(4), records.NO_FEATURES),
     "a tag beyond 32 bits": (b"\xfd\xff\xff\xff\x1f" + bytes(4), wire.GARBAGE),
     "field number 0": (b"\x02\x00", wire.GARBAGE),
     "wire type 6": (b"\x56", wire.GARBAGE),
     "a group that ends before it begins": (b"\x54", wire.GARBAGE),
     "a group that ends as another": (b"\x53\x5c", wire.GARBAGE),
     "a group without end": (b"\x53", wire.GARBAGE),
-    "100 groups in one another": (b"\x53" * 100 + b"\x54" * 100, wire.NO_FEATURES),
-    "field number 0 inside a group": (b"\x53\x00\x00\x54", wire.NO_FEATURES),
+    "100 groups in one another": (b"\x53" * 100 + b"\x54" * 100, records.NO_FEATURES),
+    "field number 0 inside a group": (b"\x53\x00\x00\x54", records.NO_FEATURES),
     "101 groups in one another": (b"\x53" * 101 + b"\x54" * 101, wire.GARBAGE),
-    "nothing at all": (b"", wire.NO_FEATURES),
+    "nothing at all": (b"", records.NO_FEATURES),
 }
 
 
@@ -269,8 +269,8 @@ def test_frames_of_hostile_bytes_never_reach_beyond_the_file() -> None:
     for _ in range(2000):
         buf = np.frombuffer(bytearray(mutated(draw, whole)), np.uint8)
         work = wire.work()
-        records, joined = wire.count_frames(buf, work)
-        if records >= 0:
-            assert 8 * records <= len(buf) and joined <= 2 * len(buf)
+        count, joined = frames.count_frames(buf, work)
+        if count >= 0:
+            assert 8 * count <= len(buf) and joined <= 2 * len(buf)
         else:
             assert 0 < work[0] < wire.GARBAGE and 0 <= work[1] <= len(buf)

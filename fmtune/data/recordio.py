@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fmtune.data.canonical import LARGEST_DIM, beyond, check_matrix, checked_labels, sparse_rows, warn
 from fmtune.data.schema import Record
 from fmtune.errors import DataError
-from fmtune.kernels import wire
+from fmtune.kernels import frames, records, wire
 from fmtune.rows import DenseRows, Float32, Int64, Rows
 
 _TORN = "the file is cut short: copy or download it again"
@@ -25,35 +25,35 @@ _REWRITE = "write the record again with the schema aialgs.data.Record"
 
 # code -> what is wrong ({detail} is the number at fault), and the next step
 FAULTS = {
-    wire.HEADER: ("the file ends in a record's header", _TORN),
-    wire.NOT_MAGIC: ("no record starts here (the bytes 0a 23 d7 ce are missing)", _DAMAGED),
-    wire.TOO_LONG: ("the record claims {detail} bytes, more than the 16 MiB that one may have", _DAMAGED),
-    wire.BODY: ("the record claims {detail} bytes, more than are left in the file", _TORN),
-    wire.PADDING: ("the file ends in a record's padding", _TORN),
-    wire.DIRTY: ("the padding after the record is not zero", _DAMAGED),
-    wire.PARTS: ("the parts of a record do not follow each other as first, middle, last", _DAMAGED),
+    frames.HEADER: ("the file ends in a record's header", _TORN),
+    frames.NOT_MAGIC: ("no record starts here (the bytes 0a 23 d7 ce are missing)", _DAMAGED),
+    frames.TOO_LONG: ("the record claims {detail} bytes, more than the 16 MiB that one may have", _DAMAGED),
+    frames.BODY: ("the record claims {detail} bytes, more than are left in the file", _TORN),
+    frames.PADDING: ("the file ends in a record's padding", _TORN),
+    frames.DIRTY: ("the padding after the record is not zero", _DAMAGED),
+    frames.PARTS: ("the parts of a record do not follow each other as first, middle, last", _DAMAGED),
     wire.GARBAGE: ("the bytes are not a protobuf record", _DAMAGED),
-    wire.NO_FEATURES: ("the record has no features under the key 'values'", _REWRITE),
-    wire.RAW_FEATURES: ("the features are raw bytes, not numbers", "write them as a Float32Tensor"),
-    wire.UNEQUAL: ("the features have keys and values of different length", _REWRITE),
-    wire.SHAPE: (
+    records.NO_FEATURES: ("the record has no features under the key 'values'", _REWRITE),
+    records.RAW_FEATURES: ("the features are raw bytes, not numbers", "write them as a Float32Tensor"),
+    records.UNEQUAL: ("the features have keys and values of different length", _REWRITE),
+    records.SHAPE: (
         "the features are {detail} by their shape, but another number of values stands there without keys",
         _REWRITE,
     ),
-    wire.WIDE_SHAPE: (f"the shape is {{detail}}, beyond the {LARGEST_DIM} features that can be numbered", _REWRITE),
-    wire.WIDTH: (
+    records.WIDE_SHAPE: (f"the shape is {{detail}}, beyond the {LARGEST_DIM} features that can be numbered", _REWRITE),
+    records.WIDTH: (
         "a dense record of {detail} values follows dense records of another length",
         "give every dense record all features",
     ),
-    wire.RAW_LABEL: ("the label is raw bytes, not a number", "write it as a Float32Tensor"),
-    wire.KEY_SHAPE: ("key {detail} is not below the record's own shape", _REWRITE),
-    wire.NO_VALUES: ("the record has neither values nor a shape, among dense records", _REWRITE),
+    records.RAW_LABEL: ("the label is raw bytes, not a number", "write it as a Float32Tensor"),
+    records.KEY_SHAPE: ("key {detail} is not below the record's own shape", _REWRITE),
+    records.NO_VALUES: ("the record has neither values nor a shape, among dense records", _REWRITE),
 }
 
 
 def sniff(head: bytes) -> bool:
     """Say whether the bytes begin a RecordIO file."""
-    return head[:4] == wire.MAGIC.to_bytes(4, "little")
+    return head[:4] == frames.MAGIC.to_bytes(4, "little")
 
 
 def read(path: Path, feature_dim: int | None = None) -> Rows:
@@ -85,17 +85,17 @@ class _Reader:
 
     def __init__(self, buf: NDArray[np.uint8], feature_dim: int | None, name: str) -> None:
         self.name, self.feature_dim, self.work = name, feature_dim, wire.work()
-        records, joined = wire.count_frames(buf, self.work)
-        if records < 0:
-            raise self.fault(-1 - records)
-        if records == 0:
+        count, joined = frames.count_frames(buf, self.work)
+        if count < 0:
+            raise self.fault(-1 - count)
+        if count == 0:
             raise DataError("the file is empty", where=name, hint="a channel needs at least one record")
-        self.frames, self.starts, self.stops = (np.zeros(records, np.int64) for _ in range(3))
+        self.frames, self.starts, self.stops = (np.zeros(count, np.int64) for _ in range(3))
         self.parts = joined > 0
         whole = np.zeros(joined, np.uint8)
-        wire.list_frames(buf, whole, self.frames, self.starts, self.stops)
+        frames.list_frames(buf, whole, self.frames, self.starts, self.stops)
         self.buf = whole if self.parts else buf
-        self.totals = np.zeros(wire.TOTALS, np.int64)
+        self.totals = np.zeros(records.TOTALS, np.int64)
 
     def place(self, record: int, byte: int | None = None) -> str:
         """Say where a record stands; within joined parts a byte has no place of its own in the file."""
@@ -109,7 +109,7 @@ class _Reader:
             where = f"{self.name}: record {record + 1}, byte {byte}"
         else:
             where = self.place(record, byte if code == wire.GARBAGE else None)
-        if code == wire.KEY:
+        if code == records.KEY:
             return beyond(detail % 2**64, self.feature_dim, where)
         what, hint = FAULTS[code]
         return DataError(what.format(detail=detail % 2**64), where=where, hint=hint)
@@ -117,7 +117,7 @@ class _Reader:
     def rows(self) -> Rows:
         kinds = np.zeros(len(self.starts), np.int8)
         bits, keys = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
-        record, most, most_label = wire.measure(
+        record, most, most_label = records.measure(
             self.buf, self.starts, self.stops, bits, keys, self.work, kinds, self.totals
         )
         if record >= 0:
@@ -125,13 +125,13 @@ class _Reader:
         labels = self.label_room()
         self.bits, self.keys = np.zeros(most + most_label, np.uint32), np.zeros(most + most_label, np.uint64)
         self.work[wire.LABEL + wire.FROM] = most
-        dense = int(self.totals[wire.DENSE])
-        if dense and self.feature_dim not in (None, self.totals[wire.COLUMNS]):
+        dense = int(self.totals[records.DENSE])
+        if dense and self.feature_dim not in (None, self.totals[records.COLUMNS]):
             raise self.wrong_width(kinds)
-        if dense and not self.totals[wire.SPARSE]:
-            if self.totals[wire.EMPTY]:
-                self.work[0] = wire.NO_VALUES
-                raise self.fault(int(np.argmax(kinds == wire.EMPTY)))
+        if dense and not self.totals[records.SPARSE]:
+            if self.totals[records.EMPTY]:
+                self.work[0] = records.NO_VALUES
+                raise self.fault(int(np.argmax(kinds == records.EMPTY)))
             return self.dense(labels)
         if dense:
             warn(
@@ -141,9 +141,9 @@ class _Reader:
 
     def label_room(self) -> Float32:
         """Return room for the labels, none if no record has one."""
-        count = int(self.totals[wire.LABELLED])
+        count = int(self.totals[records.LABELLED])
         if count not in (0, len(self.starts)):
-            bare, full = self.totals[wire.UNLABELLED_AT].item(), self.totals[wire.LABELLED_AT].item()
+            bare, full = self.totals[records.UNLABELLED_AT].item(), self.totals[records.LABELLED_AT].item()
             what = (
                 "has no label, though records before it have one"
                 if bare > full
@@ -155,16 +155,16 @@ class _Reader:
         return np.zeros(count, np.float32)
 
     def wrong_width(self, kinds: NDArray[np.int8]) -> DataError:
-        where = self.place(int(np.argmax(kinds == wire.DENSE)))
+        where = self.place(int(np.argmax(kinds == records.DENSE)))
         return DataError(
-            f"a dense record has {self.totals[wire.COLUMNS]} values, but feature_dim is {self.feature_dim}",
+            f"a dense record has {self.totals[records.COLUMNS]} values, but feature_dim is {self.feature_dim}",
             where=where,
             hint="dense channels of a study need the same columns",
         )
 
     def dense(self, labels: Float32) -> DenseRows:
-        matrix = np.zeros((len(self.starts), int(self.totals[wire.COLUMNS])), np.float32)
-        wire.fill_dense(
+        matrix = np.zeros((len(self.starts), int(self.totals[records.COLUMNS])), np.float32)
+        records.fill_dense(
             self.buf,
             self.starts,
             self.stops,
@@ -180,10 +180,10 @@ class _Reader:
 
     def sparse(self, labels: Float32) -> Rows:
         indptr: Int64 = np.zeros(len(self.starts) + 1, np.int64)
-        room = int(self.totals[wire.ENTRIES])
+        room = int(self.totals[records.ENTRIES])
         indices, values = np.zeros(room, np.int32), np.zeros(room, np.float32)
         limit = LARGEST_DIM if self.feature_dim is None else self.feature_dim
-        record = wire.fill_sparse(
+        record = records.fill_sparse(
             self.buf,
             self.starts,
             self.stops,
@@ -200,7 +200,7 @@ class _Reader:
         if record >= 0:
             raise self.fault(record)
         held = int(indptr[-1])
-        at_least = max(int(self.totals[wire.LARGEST]), int(self.totals[wire.COLUMNS]))
+        at_least = max(int(self.totals[records.LARGEST]), int(self.totals[records.COLUMNS]))
         return sparse_rows(
             indptr,
             indices[:held],
@@ -232,5 +232,5 @@ def write(stream: BinaryIO, rows: Rows) -> None:
 
 def frame(payload: bytes) -> bytes:
     """Return one whole record: magic, length, payload, zeros up to a multiple of four."""
-    head = wire.MAGIC.to_bytes(4, "little") + len(payload).to_bytes(4, "little")
+    head = frames.MAGIC.to_bytes(4, "little") + len(payload).to_bytes(4, "little")
     return head + payload + bytes(-len(payload) % 4)

@@ -1,20 +1,15 @@
-"""Wire: RecordIO frames and protobuf records, from bytes straight into arrays.
+"""Wire: one protobuf record, from bytes into working memory.
 
-A file is frames: ``magic, length, payload, zeros up to a multiple of four``; the top three bits of the length
-say whether the payload is whole (0) or the first, a middle or the last part of a record (1, 2, 3), in which
-case the magic stood between the parts and was dropped (dmlc).  A payload is a ``Record`` (``data/schema.py``).
-
-Everything is read twice.  The first pass validates and counts; arrays are then made from the counts, which
-are bounded by bytes that are really there; the second pass fills them.  What protobuf accepts is accepted
-and what it rejects is rejected, down to overlong varints and the nesting of unknown groups (at most 100
-levels), because its rules are followed:
+The first of three files: ``wire`` reads a record, ``frames`` finds the records in a file, ``records`` makes arrays
+of them.  What protobuf accepts is accepted and what it rejects is rejected, down to overlong varints and the
+nesting of unknown groups (at most 100 levels), because its rules are followed:
 
 * a field may come in any order, packed or not, and again: repeated fields grow, a map entry with the same key
   replaces the older one, a ``Value`` of another kind clears the one before;
 * an unknown field, or a known one with another wire type, is stepped over.
 
-No length from the file is used before it was compared with the bytes that are left.  A fault comes back as
-the record's number with ``work[:3] = (code, byte, detail)``; words are made of it in ``data/recordio.py``.
+No length from the file is used before it was compared with the bytes that are left.  A fault leaves
+``work[:3] = (code, byte, detail)``; words are made of it in ``data/recordio.py``.
 (Protocol Buffers' encoding guide; upb's decoder for the limits.)
 """
 
@@ -31,25 +26,9 @@ Int64 = NDArray[np.int64]
 Words = NDArray[np.uint32]
 Keys = NDArray[np.uint64]
 
-MAGIC = 0xCED7230A
-LONGEST = 16 << 20
 LEVELS = 100
-
-# Faults of framing, of the wire format, and of what a record says.
-HEADER, NOT_MAGIC, TOO_LONG, BODY, PADDING, DIRTY, PARTS = 1, 2, 3, 4, 5, 6, 7
 GARBAGE = 10
-NO_FEATURES, RAW_FEATURES, UNEQUAL, SHAPE, WIDE_SHAPE, WIDTH, RAW_LABEL, KEY, KEY_SHAPE, NO_VALUES = (
-    20,
-    21,
-    22,
-    23,
-    24,
-    25,
-    26,
-    27,
-    28,
-    29,
-)
+"""The fault of bytes that are no protobuf record; codes below are faults of framing, above of what a record says."""
 
 # The state of a tensor: its kind (the field's number in Value), how much it holds, the product of its shape,
 # the most it ever held while the record was read, and where its values and keys go.
@@ -59,18 +38,13 @@ FEATURES, LABEL, OTHER = 8, 16, 24
 _STACK = 32
 FLOAT32, FLOAT64, INT32, RAW = 2, 3, 7, 9
 
-# What measuring and filling sum up over all records.
-DENSE, SPARSE, EMPTY, LABELLED, ENTRIES, LARGEST, COLUMNS, UNLABELLED_AT, LABELLED_AT, DISORDER = range(10)
-TOTALS = 10
-
 # How deep each message lies; of a type of its own, or numba would compile a version for every level.
 _RECORD, _ENTRY, _VALUE, _TENSOR = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
-_LARGEST_DIM = (1 << 31) - 1
-_HUGE = 1 << 62
+HUGE = 1 << 62
+"""Stands for every larger product of a shape."""
 _NAME = np.frombuffer(b"values", np.uint8)
 _SEVEN = np.uint64(7)
 _LOW = np.uint64(127)
-_SIGNLESS = np.uint32(0x7FFFFFFF)
 
 
 def work() -> Int64:
@@ -88,7 +62,7 @@ compiled = njit(**_OPTIONS)
 
 
 @compiled
-def _word(buf: Bytes, at: int) -> Any:
+def word(buf: Bytes, at: int) -> Any:
     """Return the four bytes at ``at``, little endian."""
     return (
         np.uint32(buf[at])
@@ -187,12 +161,12 @@ def _field(buf: Bytes, at: int, end: int, level: int, work: Int64) -> Any:
         else:
             begin, stop = _plain(buf, begin, end, tag & 7)
     if stop < 0:
-        _fail(work, GARBAGE, at, 0)
+        fail(work, GARBAGE, at, 0)
     return tag, begin, stop
 
 
 @compiled
-def _fail(work: Int64, code: int, byte: int, detail: int) -> bool:
+def fail(work: Int64, code: int, byte: int, detail: int) -> bool:
     work[0] = code
     work[1] = byte
     work[2] = detail
@@ -232,14 +206,14 @@ def _values(buf: Bytes, at: int, stop: int, fill: Any, s: int, bits: Words, work
             return False
         if fill:
             for k in range(n):
-                bits[into + k] = _word(buf, at + 4 * k)
+                bits[into + k] = word(buf, at + 4 * k)
     elif case == FLOAT64:
         n = (stop - at) >> 3
         if at + 8 * n != stop:
             return False
         if fill:
             for k in range(n):
-                low, high = np.uint64(_word(buf, at + 8 * k)), np.uint64(_word(buf, at + 8 * k + 4))
+                low, high = np.uint64(word(buf, at + 8 * k)), np.uint64(word(buf, at + 8 * k + 4))
                 double = np.uint64(low | (high << np.uint64(32))).view(np.float64)
                 bits[into + k] = np.float32(double).view(np.uint32)
     else:
@@ -280,8 +254,8 @@ def _shape(buf: Bytes, at: int, stop: int, s: int, work: Int64) -> bool:
         if at < 0:
             return False
         size = work[s + SIZE] if work[s + DIMS] > 0 else 1
-        if float(size) * float(value) > float(_HUGE):
-            work[s + SIZE] = _HUGE
+        if float(size) * float(value) > float(HUGE):
+            work[s + SIZE] = HUGE
         else:
             work[s + SIZE] = size * np.int64(value)
         work[s + DIMS] += 1
@@ -309,7 +283,7 @@ def _tensor(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys:
         elif field == 3 and (wire == 2 or wire == 0):
             good = _shape(buf, at, stop, s, work)
         if not good:
-            _fail(work, GARBAGE, start, 0)
+            fail(work, GARBAGE, start, 0)
             return False
         at = stop
     return True
@@ -368,7 +342,7 @@ def _entry(buf: Bytes, at: int, end: int, fill: Any, s: int, bits: Words, keys: 
 
 
 @compiled
-def _record(buf: Bytes, at: int, end: int, fill: Any, bits: Words, keys: Keys, work: Int64) -> bool:
+def record(buf: Bytes, at: int, end: int, fill: Any, bits: Words, keys: Keys, work: Int64) -> bool:
     """Read one record into the states (and, filling, the values and keys) of features and label."""
     for s in (FEATURES, LABEL):
         _clear(work, s)
@@ -383,214 +357,3 @@ def _record(buf: Bytes, at: int, end: int, fill: Any, bits: Words, keys: Keys, w
                 return False
         at = stop
     return True
-
-
-@compiled
-def count_frames(buf: Bytes, work: Int64) -> Any:
-    """Return (records, bytes of all payloads joined, or 0 if no record has parts); records < 0 is a fault.
-
-    A fault in record ``r`` (from 0) gives ``-1 - r``.
-    """
-    at, end = np.int64(0), len(buf)
-    records, joined, size = 0, np.int64(0), np.int64(0)
-    parts, within = False, False
-    while at < end:
-        bad = 0
-        length, flag = np.int64(0), np.int64(0)
-        if end - at < 8:
-            # A torn header may still show that this is no frame at all.
-            bad = HEADER
-            if end - at >= 4 and _word(buf, at) != np.uint32(MAGIC):
-                bad = NOT_MAGIC
-        elif _word(buf, at) != np.uint32(MAGIC):
-            bad = NOT_MAGIC
-        else:
-            word = np.int64(_word(buf, at + 4))
-            length, flag = word & ((1 << 29) - 1), word >> 29
-            size = (size + 4 if within else 0) + length
-            if flag > 3 or size > LONGEST:
-                length, bad = word if flag > 3 else size, TOO_LONG
-            elif length > end - at - 8:
-                bad = BODY
-            elif within != (flag > 1):
-                bad = PARTS
-            elif -length % 4 > end - at - 8 - length:
-                bad = PADDING
-        if bad:
-            _fail(work, bad, at, length)
-            return -1 - records, 0
-        for i in range(at + 8 + length, at + 8 + length + -length % 4):
-            if buf[i] != 0:
-                _fail(work, DIRTY, i, 0)
-                return -1 - records, 0
-        parts |= flag != 0
-        within = flag == 1 or flag == 2
-        if not within:
-            records += 1
-            joined += size
-        at += 8 + length + -length % 4
-    if within:
-        _fail(work, PARTS, end, 0)
-        return -1 - records, 0
-    return records, (joined if parts else 0)
-
-
-@compiled
-def list_frames(buf: Bytes, joined: Bytes, frames: Int64, starts: Int64, stops: Int64) -> None:
-    """Fill each record's first byte in the file, and its payload's range in ``joined`` (or, that empty, ``buf``)."""
-    at, record, into = np.int64(0), 0, np.int64(0)
-    within = False
-    copy = len(joined) > 0
-    while at < len(buf):
-        word = np.int64(_word(buf, at + 4))
-        length, flag = word & ((1 << 29) - 1), word >> 29
-        if not within:
-            frames[record] = at
-            starts[record] = into if copy else at + 8
-        elif copy:
-            for i in range(4):
-                joined[into + i] = (MAGIC >> (8 * i)) & 255
-            into += 4
-        if copy:
-            for i in range(length):
-                joined[into + i] = buf[at + 8 + i]
-            into += length
-        within = flag == 1 or flag == 2
-        if not within:
-            stops[record] = into if copy else at + 8 + length
-            record += 1
-        at += 8 + length + -length % 4
-
-
-@compiled
-def _kind(work: Int64, at: int) -> int:
-    """Return DENSE, SPARSE or EMPTY (nothing said at all) for a record's features, or -1."""
-    case, values, keys = work[FEATURES], work[FEATURES + VALUES], work[FEATURES + KEYS]
-    dims, size = work[FEATURES + DIMS], work[FEATURES + SIZE]
-    code = 0
-    if case == 0:
-        code = NO_FEATURES
-    elif case == RAW:
-        code = RAW_FEATURES
-    elif keys > 0 and keys != values:
-        code = UNEQUAL
-    elif keys == 0 and values > 0 and dims > 0 and size != values:
-        code = SHAPE
-    elif dims > 0 and size > _LARGEST_DIM:
-        code = WIDE_SHAPE
-    elif work[LABEL + CASE] == RAW:
-        code = RAW_LABEL
-    if code:
-        _fail(work, code, at, size)
-        return -1
-    if keys > 0:
-        return SPARSE
-    if values > 0:
-        return DENSE
-    return SPARSE if dims > 0 else EMPTY
-
-
-@compiled
-def measure(
-    buf: Bytes,
-    starts: Int64,
-    stops: Int64,
-    bits: Words,
-    keys: Keys,
-    work: Int64,
-    kinds: NDArray[np.int8],
-    totals: Int64,
-) -> Any:
-    """Validate every record and count what it holds; ``bits`` and ``keys`` are not touched.
-
-    Returns (record at fault or -1, most entries in a record's features, most in a label).
-    """
-    most, most_label = 0, 0
-    totals[UNLABELLED_AT] = totals[LABELLED_AT] = -1
-    for r in range(len(starts)):
-        if not _record(buf, starts[r], stops[r], np.bool_(False), bits, keys, work):
-            return r, 0, 0
-        kind = _kind(work, starts[r])
-        if kind < 0:
-            return r, 0, 0
-        if kind == DENSE:
-            if totals[DENSE] > 0 and totals[COLUMNS] != work[FEATURES + VALUES]:
-                _fail(work, WIDTH, starts[r], work[FEATURES + VALUES])
-                return r, 0, 0
-            totals[COLUMNS] = work[FEATURES + VALUES]
-        elif kind == SPARSE and work[FEATURES + DIMS] > 0:
-            totals[LARGEST] = max(totals[LARGEST], work[FEATURES + SIZE])
-        kinds[r] = kind
-        totals[kind] += 1
-        totals[ENTRIES] += work[FEATURES + VALUES]
-        if work[LABEL + VALUES] > 0:
-            totals[LABELLED] += 1
-            if totals[LABELLED_AT] < 0:
-                totals[LABELLED_AT] = r
-        elif totals[UNLABELLED_AT] < 0:
-            totals[UNLABELLED_AT] = r
-        most = max(most, work[FEATURES + MOST])
-        most_label = max(most_label, work[LABEL + MOST])
-    return -1, most, most_label
-
-
-@compiled
-def fill_sparse(
-    buf: Bytes,
-    starts: Int64,
-    stops: Int64,
-    limit: int,
-    bits: Words,
-    keys: Keys,
-    work: Int64,
-    indptr: Int64,
-    indices: NDArray[np.int32],
-    values: Words,
-    labels: Words,
-    totals: Int64,
-) -> int:
-    """Write CSR arrays; a dense record gives its entries that are not zero.  Returns the record at fault or -1.
-
-    ``bits`` and ``keys`` have room for the largest record (its label behind its features, from
-    ``work[LABEL + FROM]``).  ``values`` and ``labels`` are the memory of float32 numbers; ``labels`` may be empty.
-    A key must be below ``limit`` and below its record's own shape.
-    """
-    held = 0
-    for r in range(len(starts)):
-        _record(buf, starts[r], stops[r], np.bool_(True), bits, keys, work)
-        sparse = work[FEATURES + KEYS] > 0
-        own = work[FEATURES + SIZE] if work[FEATURES + DIMS] > 0 else _LARGEST_DIM
-        below = np.uint64(min(limit, own))
-        before = np.int64(-1)
-        disorder: Any = np.bool_(False)
-        for k in range(work[FEATURES + VALUES]):
-            word = bits[k]
-            if not sparse and word & _SIGNLESS == 0:
-                continue
-            key = keys[k] if sparse else np.uint64(k)
-            if key >= below:
-                _fail(work, KEY if key >= np.uint64(limit) else KEY_SHAPE, starts[r], np.int64(key))
-                return r
-            disorder |= np.int64(key) <= before
-            before = np.int64(key)
-            indices[held] = before
-            values[held] = word
-            held += 1
-        totals[DISORDER] += disorder
-        indptr[r + 1] = held
-        if len(labels) > 0:
-            labels[r] = bits[work[LABEL + FROM]]
-    return -1
-
-
-@compiled
-def fill_dense(
-    buf: Bytes, starts: Int64, stops: Int64, bits: Words, keys: Keys, work: Int64, matrix: Words, labels: Words
-) -> None:
-    """Write a matrix; ``matrix`` (uint32, (n, columns)) and ``labels`` are the memory of float32 numbers."""
-    for r in range(len(starts)):
-        _record(buf, starts[r], stops[r], np.bool_(True), bits, keys, work)
-        for k in range(matrix.shape[1]):
-            matrix[r, k] = bits[k]
-        if len(labels) > 0:
-            labels[r] = bits[work[LABEL + FROM]]
