@@ -29,7 +29,9 @@ def raw_score(bias: float, linear: np.ndarray, factors: np.ndarray, x: np.ndarra
     return z
 
 
-def train(start: Model, data: SparseRows, h: Hyperparameters, order: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def train(
+    start: Model, data: SparseRows, h: Hyperparameters, order: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
     """``h.epochs`` passes by the specification's rule in float64; returns bias, linear, factors."""
     x_all, y_all = data.to_dense().matrix.astype(np.float64), np.asarray(data.labels, np.float64)
     theta = [np.array([start.bias]), start.linear.astype(np.float64), start.factors.astype(np.float64)]

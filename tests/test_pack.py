@@ -10,13 +10,12 @@ import pytest
 from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS
 from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.fit import Channels
+from fmtune.fm.fit import Channels, Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
 from fmtune.tune.driver import Driver, Job, Outcome
-from fmtune.fm.fit import Progress
 from tests import fm_reference as reference
 
 LAYOUTS = tuple(ARENAS)
@@ -29,7 +28,9 @@ MIXED = [BASE.replace(num_factors=k, seed=s, factors_lr=r) for s, (k, r) in enum
 
 
 def _digest(model: Model) -> str:
-    return hashlib.sha256(np.float32(model.bias).tobytes() + model.linear.tobytes() + model.factors.tobytes()).hexdigest()
+    return hashlib.sha256(
+        np.float32(model.bias).tobytes() + model.linear.tobytes() + model.factors.tobytes()
+    ).hexdigest()
 
 
 def _alone(feed: Feed, h: Hyperparameters, layout: str) -> str:

@@ -157,7 +157,9 @@ def test_a_gpu_cell_without_a_gpu_is_reported(tmp_path: Path) -> None:
 
 def test_seeds_are_lanes_of_one_trial(tmp_path: Path) -> None:
     """With ``seeds: 3`` a trial's curve is the mean over three models that differ in their first values only."""
-    base = STUDY.replace("n_trials: 24", "n_trials: 3").replace("pruner: {name: median, n_startup_trials: 3}", "pruner: none")
+    base = STUDY.replace("n_trials: 24", "n_trials: 3").replace(
+        "pruner: {name: median, n_startup_trials: 3}", "pruner: none"
+    )
     three = _run(write_study(tmp_path, base + "seeds: 3\n"), tmp_path)
     singles = []
     for seed in range(3):
@@ -194,7 +196,9 @@ def test_a_deadly_trial_is_given_up(study: Path, tmp_path: Path) -> None:
         (trial,) = db.execute("SELECT trial_id FROM trials WHERE study_id = 1 AND number = 5").fetchone()
         db.execute("UPDATE trials SET state = 'RUNNING' WHERE trial_id = ?", (trial,))
         db.execute("DELETE FROM trial_values WHERE trial_id = ?", (trial,))
-        db.execute("UPDATE trial_user_attributes SET value_json = '5' WHERE trial_id = ? AND key = 'attempts'", (trial,))
+        db.execute(
+            "UPDATE trial_user_attributes SET value_json = '5' WHERE trial_id = ? AND key = 'attempts'", (trial,)
+        )
         db.execute("UPDATE trial_user_attributes SET value_json = '{}' WHERE trial_id = ? AND key = 'owner'", (trial,))
     fmtune.run(spec, root=tmp_path)
     last = collect(spec, tmp_path).cells[0].trials[5]

@@ -45,6 +45,7 @@ class Job:
     token: Any = None
     replay: bool = False
     lanes: list[Lane] = field(default_factory=list)
+    scores: NDArray[np.float32] | None = None
     seconds: float = 0.0
 
     @property
@@ -55,7 +56,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job; ``state`` is COMPLETE, PRUNED or FAIL, ``reason`` says why not COMPLETE."""
+    """What became of a job; ``state`` is COMPLETE, PRUNED or FAIL, ``reason`` says why not COMPLETE.
+
+    ``scores`` are the test rows' raw scores at ``best_epoch``, float32 (seeds, rows).
+    """
 
     state: str
     value: float | None
@@ -66,6 +70,7 @@ class Outcome:
     rows_per_s: float
     model_bytes: int
     reason: str | None = None
+    scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 class Source(Protocol):
@@ -252,9 +257,10 @@ class Driver:
             job.seconds += seat.pack.seconds * job.columns / total
             own = [place[id(lane)] for lane in job.lanes]
             ended = self._judge(job, float(np.mean([values[i] for i in own])))
+            if job.progress.best_epoch == job.lanes[0].epochs:
+                job.scores = scores[own]
             if ended is not None:
-                state, reason = ended
-                self._source.finish(job, self._outcome(job, state, reason, scores[own]))
+                self._source.finish(job, self._outcome(job, *ended))
                 seat.jobs.remove(job)
                 seat.leaving += job.lanes
 
@@ -269,19 +275,19 @@ class Driver:
             return "COMPLETE", None
         return ("PRUNED", f"pruned at epoch {epoch}") if prune else None
 
-    def _outcome(self, job: Job, state: str, reason: str | None, scores: NDArray[np.float32]) -> Outcome:
+    def _outcome(self, job: Job, state: str, reason: str | None) -> Outcome:
         h, done = job.configurations[0], job.lanes[0].epochs
         labels = self._channels.test_labels
         metrics: dict[str, float] = {}
-        if state != "FAIL":
-            each = [evaluate(row, labels, h.predictor_type) for row in scores]
+        if state != "FAIL" and job.scores is not None:
+            each = [evaluate(row, labels, h.predictor_type) for row in job.scores]
             metrics = {name: float(np.mean([m[name] for m in each])) for name in each[0]}
         lanes = len(job.configurations)
         return Outcome(
             state, job.progress.value if state != "FAIL" else None, tuple(job.progress.curve),
             job.progress.best_epoch if state != "FAIL" else None, metrics, job.seconds,
             self._rows * done * lanes / max(job.seconds, 1e-9),
-            4 * ((h.num_factors + 1) * self._channels.feed.feature_dim + 1), reason,
+            4 * ((h.num_factors + 1) * self._channels.feed.feature_dim + 1), reason, job.scores,
         )  # fmt: skip
 
 

@@ -104,6 +104,11 @@ class StudyResult:
     holdout : dict or None
         ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed
         holdout.
+    selection : dict or None
+        What the choice among the finalists is worth: ``naive``, ``corrected``, ``low``, ``high``, ``wins``, ``curve``,
+        ``draws``, ``rows``, as ``fmtune.tune.selection.honest`` gives it.
+    confirmation : dict or None
+        What ``fmtune confirm`` found, as ``fmtune.tune.confirm.confirm`` gives it.
     importance : dict
         Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
     environment : dict
@@ -127,6 +132,8 @@ class StudyResult:
     channels: dict[str, dict[str, Any]]
     data: str
     holdout: dict[str, Any] | None = None
+    selection: dict[str, Any] | None = None
+    confirmation: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     spec_path: str = ""

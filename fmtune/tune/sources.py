@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -14,6 +14,7 @@ from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
+from fmtune.tune.selection import Finalists
 from fmtune.tune.storage import Store, owner
 
 # A trial whose process died is started again under its number.  It is given up when that happened so often in
@@ -26,14 +27,22 @@ PROGRESS = 2.0
 Emit = Callable[..., None]
 
 
+class Terms(NamedTuple):
+    """What holds for all trials of a cell: its name, fixed hyperparameters, seeds a trial, direction, listener."""
+
+    cell: str
+    fixed: Mapping[str, Any]
+    seeds: int
+    direction: str
+    emit: Emit
+
+
 class _Cell:
     """What both sources share: rows in the study's database, and events."""
 
-    def __init__(
-        self, store: Store, cell: str, fixed: Mapping[str, Any], seeds: int, direction: str, emit: Emit
-    ) -> None:  # fmt: skip
-        self.store, self.cell, self._fixed, self._seeds = store, cell, dict(fixed), seeds
-        self._direction, self._emit = direction, emit
+    def __init__(self, store: Store, terms: Terms) -> None:
+        self.store = store
+        self.cell, self._fixed, self._seeds, self._direction, self._emit = terms
         self.unfinished: set[int] = set()
         self._scores: dict[int, dict[int, float]] = {}
         self._written = time.monotonic()
@@ -95,18 +104,22 @@ class SearchSource(_Cell):
         Its trials so far, in number order.
     n_trials
         Numbers below this are run.
+    lag, distributions
+        As the history has them.
     enqueue
         Values for the first trials.
+    finalists
+        Keeps the best trials' scores.
     """
 
     def __init__(
-        self, store: Store, history: History, cell: str, stored: Sequence[FrozenTrial], n_trials: int, lag: int,
-        distributions: Mapping[str, BaseDistribution], enqueue: Sequence[Mapping[str, Any]],
-        fixed: Mapping[str, Any], seeds: int, direction: str, emit: Emit,
+        self, store: Store, terms: Terms, history: History, stored: Sequence[FrozenTrial], *, n_trials: int, lag: int,
+        distributions: Mapping[str, BaseDistribution], enqueue: Sequence[Mapping[str, Any]], finalists: Finalists,
     ) -> None:  # fmt: skip
-        super().__init__(store, cell, fixed, seeds, direction, emit)
+        super().__init__(store, terms)
         self._history, self._n_trials, self._lag = history, n_trials, lag
-        self._distributions, self._enqueue = distributions, enqueue
+        self._distributions, self._enqueue, self._finalists = distributions, enqueue, finalists
+        finalists.know({t.number: t.value for t in stored if t.state == TrialState.COMPLETE and t.value is not None})
         self._next = len(stored)
         self._again: deque[FrozenTrial] = deque()
         self._productive = [t.user_attrs.get("owner") for t in stored if t.state.is_finished()]
@@ -158,6 +171,8 @@ class SearchSource(_Cell):
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Write the end of a trial and let sampler and pruner know, when their turn comes."""
         ended = self._history.tell(job.number, outcome.state, outcome.value)
+        if outcome.state == "COMPLETE" and outcome.value is not None and outcome.scores is not None:
+            self._finalists.offer(job.number, outcome.value, outcome.scores)
         self._end(job, outcome.state, outcome, ended.system_attrs)
 
 
@@ -173,10 +188,9 @@ class ReplaySource(_Cell):
     """
 
     def __init__(
-        self, store: Store, cell: str, searched: Sequence[FrozenTrial], stored: Sequence[FrozenTrial],
-        fixed: Mapping[str, Any], seeds: int, direction: str, emit: Emit,
+        self, store: Store, terms: Terms, searched: Sequence[FrozenTrial], stored: Sequence[FrozenTrial]
     ) -> None:  # fmt: skip
-        super().__init__(store, cell, fixed, seeds, direction, emit)
+        super().__init__(store, terms)
         done = {t.number for t in stored if t.state.is_finished()}
         self._todo = deque(t for t in searched if t.state.is_finished() and t.number not in done)
         self._states = {t.number: t.state.name for t in searched}

@@ -36,7 +36,8 @@ from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import Driver
 from fmtune.tune.history import History
 from fmtune.tune.samplers import make_pruner, make_sampler
-from fmtune.tune.sources import ReplaySource, SearchSource
+from fmtune.tune.selection import Finalists, honest
+from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
 from fmtune.tune.storage import Store, open_storage, quiet, redacted, sqlite_url
@@ -95,6 +96,7 @@ class _Run:
         self.direction = METRICS[self.metric].direction
         self.threads = spec.threads or len(os.sched_getaffinity(0))
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
+        self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
         self.deadline = math.inf if spec.timeout is None else time.monotonic() + spec.timeout
 
@@ -124,6 +126,7 @@ class _Run:
                 signal=self.stopped_by, hint="run the same command again: it goes on where it stopped",
             )  # fmt: skip
         self._winner(store, data)
+        self._selection(store, data)
         store.set_attrs({"fmtune:finished": _utc()})
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
 
@@ -157,7 +160,8 @@ class _Run:
             "fmtune:space": describe(self.spec.search_space), "fmtune:fixed": self.fixed,
             "fmtune:sampler": self.spec.sampler.name, "fmtune:pruner": self.spec.pruner.name,
             "fmtune:spec_path": str(self.spec.path), "fmtune:spec_text": redacted(self.spec.text),
-            "fmtune:environment": environment.describe(), "fmtune:started": attrs.get("fmtune:started", _utc()),
+            "fmtune:environment": environment.describe(), "fmtune:finished": None,
+            "fmtune:started": attrs.get("fmtune:started", _utc()),
             "fmtune:cells": attrs.get("fmtune:cells") or [
                 {"device": c.device, "layout": c.layout, "note": None} for c in self.spec.matrix.cells
             ],
@@ -179,8 +183,7 @@ class _Run:
                 source = self._search(store, cell, lag)
             else:
                 own = Store(storage, f"{self.spec.study_name}/{_name(cell)}", self.direction)
-                source = ReplaySource(own, _name(cell), store.trials(), own.trials(), self.fixed, self.spec.seeds,
-                                      self.direction, self.emit)  # fmt: skip
+                source = ReplaySource(own, self._terms(cell), store.trials(), own.trials())
             began = time.monotonic()
             driver = Driver(source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads,
                             stop=self.stop)  # fmt: skip
@@ -199,8 +202,13 @@ class _Run:
             make_pruner(self.spec), lag, self.spec.seed,
         )  # fmt: skip
         history.restore_study(store.storage.get_study_system_attrs(store.study_id))
-        return SearchSource(store, history, _name(cell), stored, self.spec.n_trials, lag, space, self.spec.enqueue,
-                            self.fixed, self.spec.seeds, self.direction, self.emit)  # fmt: skip
+        return SearchSource(
+            store, self._terms(cell), history, stored, n_trials=self.spec.n_trials, lag=lag, distributions=space,
+            enqueue=self.spec.enqueue, finalists=self.finalists,
+        )  # fmt: skip
+
+    def _terms(self, cell: Cell) -> Terms:
+        return Terms(_name(cell), self.fixed, self.spec.seeds, self.direction, self.emit)
 
     def _record(self, store: Store, cell: Cell, **values: Any) -> None:
         """Add what a cell took to what it took before."""
@@ -246,6 +254,11 @@ class _Run:
         store.set_attrs({"fmtune:model": found})
         holdout = self._open_holdout(store, data.holdout, fit.model, best.number)
         self.emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
+
+    def _selection(self, store: Store, data: StudyData) -> None:
+        """Store what the choice among the best trials is worth (``fmtune.tune.selection``)."""
+        found = honest(self.metric, self.finalists.scores(), data.channels.test_labels, self.spec.seed)
+        store.set_attrs({"fmtune:selection": found})
 
     def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
         """Score the sealed channel for a new winner, and count that it was opened."""

@@ -1,0 +1,235 @@
+"""Confirm: the finalists trained again under more seeds, compared in pairs, and the holdout opened once.
+
+Two configurations are compared on the same rows and the same seeds.  The interval of their difference comes
+from a bootstrap that draws rows and seeds together, so it says what would change with other data and with
+other first values.  The comparison ends in a sentence: better, practically equal, or not decided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+
+from fmtune.errors import NoTrialError, StorageError, UsageError
+from fmtune.fm.feed import Recipe
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import METRICS, Array
+from fmtune.fm.pack import Pack
+from fmtune.rows import Rows
+from fmtune.tune.channels import StudyData, bring, folder_of
+from fmtune.tune.driver import seeds_of
+from fmtune.tune.selection import contributions, joined
+from fmtune.tune.spec import Spec
+from fmtune.tune.storage import Store, open_storage, sqlite_url
+from fmtune.tune.study import DEVICES
+
+Float64 = NDArray[np.float64]
+
+# A difference smaller than this share of the score is of no practical use.
+EQUAL = 0.005
+
+_DRAWS = 2000
+
+
+def confirm(
+    spec: Spec, root: Path | None = None, *, finalists: int = 3, seeds: int = 10, again: bool = False
+) -> dict[str, Any]:
+    """Train the best trials again under more seeds, say which is best, and score it on the holdout.
+
+    Parameters
+    ----------
+    spec
+        The study; it must have complete trials.
+    root
+        The folder in which ``runs/`` lies.
+    finalists, seeds
+        How many trials, and under how many seeds each (consecutive ones, beginning above the study's own).
+    again
+        Open the holdout although it was opened for this very question before.
+
+    Returns
+    -------
+    dict
+        ``seeds``; ``rows``; ``scores`` (trial to its mean test score and its standard deviation over seeds);
+        ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (score,
+        low, high, opened) or None.  It is stored with the study, so that a report can show it.
+
+    Raises
+    ------
+    NoTrialError
+        No trial is complete.
+    """
+    if finalists < 2 or seeds < 2:
+        raise UsageError("two finalists and two seeds at least", hint="--finalists 3 --seeds 10")
+    store = _open(spec, root)
+    best = _ranked(store.trials(), spec.direction)[:finalists]
+    if not best:
+        raise NoTrialError("no trial is complete yet", where=spec.study_name, hint=f"fmtune run {spec.path}")
+    numbers = [t.number for t in best]
+    question = {"trials": numbers, "seeds": seeds, "values": [t.value for t in best]}
+    stored = store.attrs().get("fmtune:confirmation")
+    if stored and stored.get("question") == question and not again:
+        return dict(stored)
+    data = bring(spec)
+    digests = {name: s["digest"] for name, s in data.stats.items()}
+    if store.attrs().get("fmtune:digests", digests) != digests:
+        raise StorageError("the data changed since the study's first trial", where=spec.study_name)
+    with ThreadPoolExecutor(spec.threads or 2) as pool:
+        trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
+    scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
+    found = compare(spec.metric, scores, data.channels.test_labels)
+    held = _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
+    result = {"question": question, **found, "holdout": held}
+    store.set_attrs({"fmtune:confirmation": result})
+    return result
+
+
+def _open(spec: Spec, root: Path | None) -> Store:
+    folder = folder_of(spec.study_name, root)
+    if spec.storage is None and not (folder / "study.db").exists():
+        raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")
+    return Store(open_storage(spec.storage or sqlite_url(folder)), spec.study_name, METRICS[spec.metric].direction)
+
+
+def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
+    sign = 1.0 if direction == "minimize" else -1.0
+    done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
+    return sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number))
+
+
+def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Pack:
+    """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
+    epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
+    values = {**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds}
+    layout = next(c.layout for c in spec.matrix.cells if c.device in DEVICES)
+    h = Hyperparameters.of(values)
+    pack = Pack(data.channels.feed, Recipe.of(h, layout))
+    pack.change(enter=seeds_of(h, seeds))
+    for _ in range(epochs):
+        pack.epoch()
+    return pack
+
+
+def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int = 0) -> dict[str, Any]:
+    """Compare configurations on the same rows and seeds.
+
+    Parameters
+    ----------
+    metric
+        A name of ``METRICS``.
+    scores
+        Trial to raw scores, float32 (seeds, rows).
+    labels
+        float32 (rows,).
+
+    Returns
+    -------
+    dict
+        ``rows``, ``seeds``, ``best``, ``scores``, ``pairs`` and ``sentences``; see :func:`confirm`.
+    """
+    each = {n: np.array([METRICS[metric].compute(row, labels) for row in s]) for n, s in scores.items()}
+    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    order = sorted(each, key=lambda n: (sign * each[n].mean(), n))
+    best, rows = order[0], len(labels)
+    means = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
+    pairs = [_pair(metric, scores, each, best, other, labels, seed) for other in order[1:]]
+    return {
+        "rows": rows, "seeds": len(each[best]), "best": best, "scores": means, "pairs": pairs,
+        "sentences": [p["sentence"] for p in pairs],
+    }  # fmt: skip
+
+
+def _pair(
+    metric: str,
+    scores: Mapping[int, Array],
+    each: Mapping[int, Float64],
+    best: int,
+    other: int,
+    labels: Array,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare two: how much worse ``other`` is than ``best``, positive when it is."""
+    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    differences = sign * (each[other] - each[best])
+    gap = float(differences.mean())
+    draws = sign * _paired_draws(metric, scores[best], scores[other], each[best], each[other], labels, seed)
+    low, high = (float(x) for x in np.quantile(draws, [0.025, 0.975]))
+    margin = EQUAL * abs(float(each[best].mean()))
+    basis = f"paired, {len(labels):,} rows x {len(differences)} seeds"
+    by = _interval(gap, low, high)
+    if -margin < low and high < margin:
+        verdict, words = "equal", f"trials {best} and {other} are practically equal (within {margin:.2g}, {basis})"
+    elif low > 0:
+        sure = min(0.999, float(np.mean(draws > 0)))
+        verdict, words = "better", f"trial {best} beats trial {other} by {by} ({sure:.1%}, {basis})"
+    else:
+        more = _more(gap, draws, differences)
+        verdict, words = "undecided", f"trials {best} and {other}: not decided, {by} ({basis}); {more}"
+    return {"trial": other, "difference": gap, "low": low, "high": high, "verdict": verdict, "sentence": words}
+
+
+def _paired_draws(
+    metric: str, a: Array, b: Array, values_a: Float64, values_b: Float64, labels: Array, seed: int
+) -> Float64:  # fmt: skip
+    """Return differences b - a over draws of rows and seeds; of seeds alone for a metric that is no sum over rows."""
+    rng, (seeds, n) = np.random.default_rng(seed), a.shape
+    first = contributions(metric, a[0], labels)
+    picks = rng.integers(0, seeds, (_DRAWS, seeds))
+    if first is None:
+        return np.asarray((values_b - values_a)[picks].mean(axis=1))
+    tables = [np.stack([_parts(metric, row, labels) for row in x]) for x in (a, b)]
+    out = np.empty(_DRAWS)
+    for i in range(_DRAWS):
+        counts = np.bincount(rng.integers(0, n, n), minlength=n) / n
+        drawn = [joined(metric, t[picks[i]] @ counts).mean() for t in tables]
+        out[i] = drawn[1] - drawn[0]
+    return out
+
+
+def _parts(metric: str, row: Array, labels: Array) -> Float64:
+    found = contributions(metric, row, labels)
+    assert found is not None
+    return found
+
+
+def _interval(gap: float, low: float, high: float) -> str:
+    half = (high - low) / 2
+    digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
+    return f"{gap:.{digits}f} +- {half:.{digits}f}"
+
+
+def _more(gap: float, draws: Float64, differences: Float64) -> str:
+    """Say how many seeds would decide: they shrink their own share of the variance, not that of the rows."""
+    seeds = len(differences)
+    own = float(np.var(differences, ddof=1)) / seeds
+    rows = max(0.0, float(np.var(draws)) - own)
+    room = (gap / 1.96) ** 2 - rows
+    if room <= 0 or own * seeds / room > 50 * seeds:
+        return "more seeds would hardly decide it, more test rows would"
+    return f"about {max(1, math.ceil(own * seeds / room) - seeds)} more seeds would decide"
+
+
+def _scored(pack: Pack, rows: Rows | None) -> Array:
+    assert rows is not None
+    return pack.score(rows)
+
+
+def _opened(store: Store, pack: Pack, number: int, rows: Rows | None, spec: Spec) -> dict[str, Any] | None:
+    """Score the confirmed winner on the holdout, and count that it was opened."""
+    if rows is None or rows.labels is None:
+        return None
+    labels = rows.labels
+    shown = rows.widen(len(pack.model(pack.lanes[0]).linear))
+    scores = pack.score(shown.to_dense() if pack.recipe.layout == "dense" else shown.to_sparse())
+    values = [METRICS[spec.metric].compute(row, labels) for row in scores]
+    before = store.attrs().get("fmtune:holdout") or {}
+    opened = int(before.get("opened", 0)) + 1
+    store.set_attrs({"fmtune:holdout": {**before, "opened": opened}})
+    return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "opened": opened}

@@ -1,0 +1,176 @@
+"""Selection: how much of the best score is the luck of having looked at so many.
+
+The best of N noisy scores is too good.  Bootstrap bias correction (Tsamardinos, Greasidou and Borboudakis,
+2018): draw test rows with replacement, select among the finalists on the drawn rows, and score the chosen one
+on the rows that were not drawn; the mean over many draws is what the selected configuration is worth.
+
+Metrics are computed from sums over rows, so a draw is one product of row counts and row contributions.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.files import atomic_write
+from fmtune.fm.metrics import METRICS, Array, row_losses
+
+Float64 = NDArray[np.float64]
+
+DRAWS = 1000
+
+# Scores of all finalists together take this many bytes at most; a larger test channel keeps fewer.
+BUDGET = 2**26
+
+
+def contributions(metric: str, scores: Array, labels: Array) -> Float64 | None:
+    """Return what each row adds to a metric, float64 (parts, n); None for a metric that is no sum (auc)."""
+    if metric == "auc":
+        return None
+    if metric in ("rmse", "mse"):
+        return np.asarray(row_losses(scores, labels, "regressor")[None])
+    if metric == "absolute_loss":
+        return np.asarray(np.abs(scores.astype(np.float64) - labels)[None])
+    if metric == "binary_classification_cross_entropy":
+        return row_losses(scores, labels, "binary_classifier")[None]
+    said, true = scores >= 0, labels >= 0.5
+    if metric == "binary_classification_accuracy":
+        return (said == true).astype(np.float64)[None]
+    return np.stack([2.0 * (said & true), said.astype(np.float64) + true])
+
+
+def joined(metric: str, sums: Float64) -> Float64:
+    """Return the metric from means of contributions, float64 (..., parts) to (...)."""
+    if metric == "rmse":
+        return np.asarray(np.sqrt(sums[..., 0]))
+    if metric == "binary_f_beta":
+        return np.asarray(sums[..., 0] / np.maximum(sums[..., 1], 1e-300))
+    return np.asarray(sums[..., 0])
+
+
+class Finalists:
+    """The scores of the best trials on the test rows, kept in files beside the study.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie, ``<number>.npy``: float32 (seeds, test rows).
+    direction
+        ``minimize`` or ``maximize``.
+    keep
+        How many are kept.
+    """
+
+    def __init__(self, folder: Path, direction: str, keep: int = 20) -> None:
+        self._folder, self._keep = folder, keep
+        self._sign = 1.0 if direction == "minimize" else -1.0
+        self._values: dict[int, float] = {}
+
+    def know(self, values: Mapping[int, float]) -> None:
+        """Take the values of trials that are complete already."""
+        stored = {int(f.stem) for f in self._folder.glob("*.npy")} if self._folder.exists() else set()
+        self._values = {n: v for n, v in values.items() if n in stored}
+
+    def offer(self, number: int, value: float, scores: Array) -> None:
+        """Keep a trial's scores if it is among the best, or better than all numbered before it; others then go."""
+        values = {**self._values, number: value}
+        ranked = sorted(values, key=lambda n: (self._sign * values[n], n))
+        kept = {*ranked[: min(self._keep, BUDGET // max(1, scores.nbytes))], *_leaders(values, self._sign)}
+        if number in kept:
+            atomic_write(self._folder / f"{number}.npy", _npy(scores))
+        for n in self._values.keys() - kept:
+            (self._folder / f"{n}.npy").unlink(missing_ok=True)
+        self._values = {n: values[n] for n in kept}
+
+    def scores(self) -> dict[int, Array]:
+        """Return the kept scores by trial, best first."""
+        ranked = sorted(self._values, key=lambda n: (self._sign * self._values[n], n))
+        return {n: np.load(self._folder / f"{n}.npy", allow_pickle=False) for n in ranked}
+
+
+def _leaders(values: Mapping[int, float], sign: float) -> list[int]:
+    """Return the trials that were the best of all up to their number, in number order."""
+    found: list[int] = []
+    for n in sorted(values):
+        if not found or sign * values[n] < sign * values[found[-1]]:
+            found.append(n)
+    return found
+
+
+def _npy(array: Array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int = 0) -> dict[str, Any] | None:
+    """Return what selecting the best of the finalists is worth.
+
+    Parameters
+    ----------
+    metric
+        A name of ``METRICS``.
+    finalists
+        Trial to its raw scores, float32 (seeds, n).
+    labels
+        float32 (n,).
+
+    Returns
+    -------
+    dict or None
+        ``naive`` (the best score as found), ``corrected`` (bootstrap bias corrected), ``low`` and ``high`` (95 %
+        interval of the best one's score over test rows), ``wins`` (trial to the share of draws in which it was
+        the best), ``curve`` (after each trial that took the lead: ``trial``, ``naive``, ``corrected``; where they
+        part, the search has begun to fit the test rows), ``draws`` and ``rows``.  None for fewer than two
+        finalists or a metric that is no sum.
+    """
+    parts = [_mean_over_seeds(metric, scores, labels) for scores in finalists.values()]
+    if len(parts) < 2 or any(p is None for p in parts):
+        return None
+    table = np.stack([p for p in parts if p is not None])
+    inside, outside, found = _draws(metric, table, seed)
+    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    chosen = np.argmin(sign * inside, axis=1)
+    best = int(np.argmin(sign * found))
+    numbers = list(finalists)
+    low, high = np.quantile(inside[:, best], [0.025, 0.975])
+    shares = np.bincount(chosen, minlength=len(numbers)) / len(chosen)
+    values = dict(zip(numbers, found.tolist(), strict=True))
+    curve = []
+    for lead in _leaders(values, sign):
+        known = np.array([i for i, n in enumerate(numbers) if n <= lead])
+        pick = known[np.argmin(sign * inside[:, known], axis=1)]
+        corrected = float(outside[np.arange(len(pick)), pick].mean())
+        curve.append({"trial": lead, "naive": values[lead], "corrected": corrected})
+    return {
+        "curve": curve, "naive": float(found[best]), "corrected": float(outside[np.arange(len(chosen)), chosen].mean()),
+        "low": float(low), "high": float(high), "draws": len(chosen), "rows": len(labels), "trial": numbers[best],
+        "wins": {str(n): round(float(s), 4) for n, s in zip(numbers, shares, strict=True) if s > 0},
+    }  # fmt: skip
+
+
+def _mean_over_seeds(metric: str, scores: Array, labels: Array) -> Float64 | None:
+    each = [contributions(metric, row, labels) for row in scores]
+    return None if each[0] is None else np.mean([e for e in each if e is not None], axis=0)
+
+
+def _draws(metric: str, table: Float64, seed: int, block: int = 50) -> tuple[Float64, Float64, Float64]:
+    """Return scores on drawn rows and on the rest, float64 (draws, finalists), and on all rows (finalists,)."""
+    finalists, parts, n = table.shape
+    flat = table.reshape(finalists * parts, n).T
+    total, rng = flat.sum(axis=0), np.random.default_rng(seed)
+    inside, outside = [], []
+    for start in range(0, DRAWS, block):
+        picks = rng.integers(0, n, (min(block, DRAWS - start), n))
+        counts = np.stack([np.bincount(p, minlength=n) for p in picks]).astype(np.float64)
+        left = (counts == 0).astype(np.float64)
+        inside.append(counts @ flat / n)
+        outside.append(left @ flat / np.maximum(left.sum(axis=1), 1)[:, None])
+    shape = (DRAWS, finalists, parts)
+    drawn, rest = (joined(metric, np.concatenate(x).reshape(shape)) for x in (inside, outside))
+    return drawn, rest, joined(metric, (total / n).reshape(finalists, parts))

@@ -1,0 +1,134 @@
+"""What the choice among the best is worth, and comparisons that end in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmtune.fm.metrics import METRICS
+from fmtune.tune import spec as specs
+from fmtune.tune.confirm import compare, confirm
+from fmtune.tune.selection import Finalists, contributions, honest, joined
+from fmtune.tune.study import run
+from tests.study_fixtures import write_study
+
+SUMS = [name for name in METRICS if name != "auc"]
+
+
+def _labels(metric: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    real = METRICS[metric].predictor_type == "regressor"
+    return (rng.normal(size=n) if real else rng.random(n) < 0.4).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", SUMS)
+def test_contributions_add_up_to_the_metric(metric: str) -> None:
+    """The mean of the rows' contributions gives the metric itself."""
+    rng = np.random.default_rng(0)
+    labels, scores = _labels(metric, 500, rng), rng.normal(size=500).astype(np.float32)
+    parts = contributions(metric, scores, labels)
+    assert parts is not None
+    assert joined(metric, parts.mean(axis=1)) == pytest.approx(METRICS[metric].compute(scores, labels), rel=1e-12)
+
+
+def test_choosing_among_equals_is_corrected() -> None:
+    """Of 20 equally good models the best looks better than it is; the corrected score is near the truth."""
+    naive, corrected = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labels = rng.normal(size=300).astype(np.float32)
+        finalists = {n: (labels + rng.normal(size=300))[None].astype(np.float32) for n in range(20)}
+        found = honest("mse", finalists, labels, seed)
+        assert found is not None
+        naive.append(found["naive"])
+        corrected.append(found["corrected"])
+    assert np.mean(naive) < 0.88  # the expectation of each single model is 1
+    assert abs(np.mean(corrected) - 1.0) < 0.04
+
+
+def test_the_curve_names_every_leader() -> None:
+    """The curve has one point for each trial that took the lead, in number order, and ends at the winner."""
+    rng = np.random.default_rng(1)
+    labels = rng.normal(size=400).astype(np.float32)
+    finalists = {
+        n: (labels + s * rng.normal(size=400))[None].astype(np.float32)
+        for n, s in ((9, 0.5), (2, 2.0), (4, 1.0), (7, 1.5))
+    }
+    found = honest("rmse", finalists, labels)
+    assert found is not None
+    assert [point["trial"] for point in found["curve"]] == [2, 4, 9]
+    assert found["trial"] == 9 and found["wins"] == {"9": 1.0}
+
+
+def test_auc_has_no_correction() -> None:
+    """A metric that is no sum over rows gives None instead of a number that would be wrong."""
+    labels = np.array([0, 1, 0, 1], np.float32)
+    assert honest("auc", {0: labels[None], 1: -labels[None]}, labels) is None
+
+
+def test_finalists_are_the_best_and_the_leaders(tmp_path: Path) -> None:
+    """Kept are the best few and whoever led at its number, in whatever order trials end."""
+    rng = np.random.default_rng(2)
+    values = {n: float(v) for n, v in enumerate(rng.permutation(60))}
+    wanted = set(sorted(values, key=values.__getitem__)[:5])
+    wanted |= {n for n in values if values[n] == min(values[m] for m in range(n + 1))}
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        kept = Finalists(folder, "minimize", keep=5)
+        for n in np.random.default_rng(seed).permutation(60):
+            kept.offer(int(n), values[int(n)], np.full((1, 3), n, np.float32))
+        assert set(kept.scores()) == wanted == {int(f.stem) for f in folder.glob("*.npy")}
+        again = Finalists(folder, "minimize", keep=5)
+        again.know(values)
+        assert list(again.scores()) == sorted(wanted, key=values.__getitem__)
+
+
+def _models(gap: float, noise: float, seeds: int, n: int, seed: int = 0) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=n).astype(np.float32)
+    base = labels + 0.5 * rng.normal(size=n)
+    scores = {
+        t: np.stack([base + e * rng.normal(size=n) for _ in range(seeds)]).astype(np.float32)
+        for t, e in ((1, noise), (2, noise + gap))
+    }
+    return scores, labels
+
+
+def test_a_clear_difference_is_better() -> None:
+    """A model that is clearly better is said to be, with its interval and what it rests on."""
+    found = compare("mse", *_models(0.4, 0.1, seeds=6, n=2000))
+    assert found["best"] == 1 and found["pairs"][0]["verdict"] == "better"
+    assert (
+        found["sentences"][0].startswith("trial 1 beats trial 2 by ")
+        and "2,000 rows x 6 seeds" in found["sentences"][0]
+    )
+
+
+def test_equal_models_are_never_better() -> None:
+    """Of two models that differ by chance alone, neither beats the other in 95 of 100 comparisons or more."""
+    verdicts = [compare("mse", *_models(0.0, 0.3, seeds=5, n=300, seed=s))["pairs"][0]["verdict"] for s in range(40)]
+    assert verdicts.count("better") <= 4
+
+
+def test_a_tiny_difference_is_practically_equal() -> None:
+    """A difference far below half a per cent is called equal, however sure it is."""
+    found = compare("mse", *_models(0.0005, 0.02, seeds=6, n=20000))
+    assert found["pairs"][0]["verdict"] == "equal" and "practically equal" in found["sentences"][0]
+
+
+def test_an_undecided_pair_says_what_would_decide() -> None:
+    """Where neither holds, the sentence says so and what more it would take."""
+    found = compare("mse", *_models(0.03, 0.3, seeds=3, n=100, seed=3))
+    assert found["pairs"][0]["verdict"] == "undecided"
+    assert "not decided" in found["sentences"][0] and "more" in found["sentences"][0]
+
+
+def test_confirm_opens_the_holdout_once(tmp_path: Path) -> None:
+    """Confirming twice asks the same question: the holdout is opened once more than by the run, not twice."""
+    spec = specs.read(write_study(tmp_path)).model_copy(update={"n_trials": 8})
+    run(spec, root=tmp_path)
+    first = confirm(spec, tmp_path, finalists=2, seeds=3)
+    assert first["holdout"]["opened"] == 2 and first["seeds"] == 3
+    assert confirm(spec, tmp_path, finalists=2, seeds=3) == first
+    assert confirm(spec, tmp_path, finalists=2, seeds=4)["holdout"]["opened"] == 3
