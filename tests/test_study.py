@@ -141,7 +141,7 @@ def test_other_settings_are_refused(study: Path, straight: StudyResult, tmp_path
         fmtune.run(other, root=tmp_path)
     assert caught.value.exit_code == 2
     changed = write_study(tmp_path, STUDY, rows=601)
-    with pytest.raises(StorageError, match="the data of .*train changed") as caught:
+    with pytest.raises(StorageError, match=r"the data of .*train changed") as caught:
         fmtune.run(changed, root=tmp_path)
     assert caught.value.exit_code == 3
     assert len(collect(specs.read(study), tmp_path).cells[0].trials) == 4
@@ -162,19 +162,15 @@ def test_seeds_are_lanes_of_one_trial(tmp_path: Path) -> None:
     )
     three = _run(write_study(tmp_path, base + "seeds: 3\n"), tmp_path)
     singles = []
+    first = three.cells[0].trials[0]
+    fixed = specs.read(tmp_path / "study.yaml").hyperparameters
     for seed in range(3):
-        text = base.replace("study_name: small", f"study_name: one{seed}") + f"hyperparameters: {{seed: {seed}}}\n"
-        text = text.replace(f"hyperparameters: {{seed: {seed}}}\n", "")
-        spec = specs.parse(text, tmp_path / "study.yaml")
-        first = three.cells[0].trials[0]
-        rows = {n: tmp_path / f"{n}.npz" for n in ("train", "test")}
         fit = fmtune.fit(
-            rows["train"], rows["test"], layout="sparse", seed=seed,
-            **{**{k: v for k, v in spec.hyperparameters.items()}, **first.params},
-        )  # fmt: skip
+            tmp_path / "train.npz", tmp_path / "test.npz", layout="sparse", **{**fixed, **first.params, "seed": seed}
+        )
         singles.append(fit.curve)
     mean = [sum(c) / 3 for c in zip(*singles, strict=True)]
-    assert three.cells[0].trials[0].curve == pytest.approx(mean, rel=1e-12)
+    assert first.curve == pytest.approx(mean, rel=1e-12)
 
 
 def test_all_diverged_says_which_rates(tmp_path: Path) -> None:

@@ -32,19 +32,30 @@ from fmtune.tune.space import distributions
 Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
 
 
-def as_rows(data: Data, feature_dim: int | None = None, name: str = "train") -> Rows:
-    """Return rows from rows, from ``(X, y)`` with a SciPy matrix or an array, or from files.
+def as_channels(train_data: Data, test: Data | None, binary: bool) -> Channels:
+    """Return channels from rows, from ``(X, y)`` with a SciPy matrix or an array, or from files.
 
     Raises
     ------
     DataError
-        Shapes do not fit, values are not finite, or a file cannot be read.
+        Shapes do not fit, values are not finite, labels do not fit the task, or a file cannot be read.
     """
-    if isinstance(data, SparseRows | DenseRows):
-        return data
-    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
-        return _from_arrays(data[0], data[1], name)
-    return source.read_channel(data, feature_dim=feature_dim, name=name)
+    given = {"train": train_data} if test is None else {"train": train_data, "test": test}
+    rows: dict[str, Rows] = {}
+    files: dict[str, Any] = {}
+    for name, data in given.items():
+        if isinstance(data, SparseRows | DenseRows):
+            rows[name] = data
+        elif isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
+            rows[name] = _from_arrays(data[0], data[1], name)
+        else:
+            files[name] = data
+    # Files are read together: they share the numbering of features.
+    dim = rows["train"].feature_dim if "train" in rows else None
+    rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary) if files else {})
+    for name, found in rows.items():
+        source.check_labels(found.labels, binary, name)
+    return Channels(rows["train"], rows.get("test"))
 
 
 def _from_arrays(x: Any, y: Any, name: str) -> Rows:
@@ -115,13 +126,8 @@ class Objective:
         self.metric = (objective or default_objective(self._fixed.predictor_type)).removeprefix("test:")
         self.direction = METRICS[self.metric].direction
         self._distributions = distributions(_space(search_space, fixed))
-        train_rows = as_rows(train)
-        test_rows = as_rows(test, train_rows.feature_dim, "test")
-        for name, rows in (("train", train_rows), ("test", test_rows)):
-            if rows.labels is not None:
-                source.check_labels(rows.labels, self._fixed.predictor_type == "binary_classifier", name)
-        self.channels = Channels(train_rows, test_rows)
-        self.layout, self.seeds = layout or train_rows.layout, seeds
+        self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier")
+        self.layout, self.seeds = layout or self.channels.train.layout, seeds
 
     def configuration(self, trial: Trial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
@@ -200,13 +206,9 @@ def fit(
         The model, its test metrics and its curve.
     """
     h = Hyperparameters.of(hyperparameters)
-    rows = as_rows(train_data)
-    others = None if test is None else as_rows(test, rows.feature_dim, "test")
-    for name, r in (("train", rows), ("test", others)):
-        if r is not None and r.labels is not None:
-            source.check_labels(r.labels, h.predictor_type == "binary_classifier", name)
+    channels = as_channels(train_data, test, h.predictor_type == "binary_classifier")
     metric = None if objective is None else objective.removeprefix("test:")
-    return train(Channels(rows, others), h, layout=layout or rows.layout, objective=metric)
+    return train(channels, h, layout=layout or channels.train.layout, objective=metric)
 
 
 def _note(trial: Trial, ended: Outcome) -> None:

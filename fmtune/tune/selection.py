@@ -37,10 +37,10 @@ def contributions(metric: str, scores: Array, labels: Array) -> Float64 | None:
     if metric == "absolute_loss":
         return np.asarray(np.abs(scores.astype(np.float64) - labels)[None])
     if metric == "binary_classification_cross_entropy":
-        return row_losses(scores, labels, "binary_classifier")[None]
+        return np.asarray(row_losses(scores, labels, "binary_classifier")[None])
     said, true = scores >= 0, labels >= 0.5
     if metric == "binary_classification_accuracy":
-        return (said == true).astype(np.float64)[None]
+        return np.asarray((said == true).astype(np.float64)[None])
     return np.stack([2.0 * (said & true), said.astype(np.float64) + true])
 
 
