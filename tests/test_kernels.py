@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -200,3 +204,44 @@ def test_initial_values_have_the_stated_distribution() -> None:
     assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
     random.fill(a, random.UNIFORM, 0.1, 0.0, 1, random.FACTORS)
     assert a.min() >= -0.1 and a.max() <= 0.1 and abs(a.std() - 0.1 / np.sqrt(3)) < 1e-3
+
+
+_SIMULATED = """
+import sys
+import numpy as np
+from numba import cuda
+from fmtune.kernels import losses, rules
+
+@cuda.jit
+def kernel(step, theta, a, b, g, out):
+    i = cuda.grid(1)
+    if i < len(theta):
+        d = rules.decayed(g[i], theta[i], np.float32(0.5), np.float32(0.01), np.float32(0.8))
+        if step == 0:
+            t, x, y = rules.adam(theta[i], a[i], b[i], d, np.float32(0.1), np.float32(1e-8))
+        else:
+            t, x, y = rules.adagrad(theta[i], a[i], b[i], d, np.float32(0.1), np.float32(1e-8))
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = t, x, y, losses.slope(losses.BINARY, t, np.float32(1.0))
+
+theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
+for step in (0, 1):
+    out = np.zeros((16, 4), np.float32)
+    kernel[1, 32](step, theta, a, b, g, out)
+    sys.stdout.write(" ".join(x.hex() for x in out.astype(float).ravel()) + "\\n")
+"""
+
+
+def test_rules_run_in_the_cuda_simulator_as_they_stand() -> None:
+    """Rules and losses, called from a CUDA kernel in numba's simulator, give what the compiled ones give."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _SIMULATED], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
+    f = np.float32
+    for rule, line in zip((rules.adam, rules.adagrad), done.stdout.splitlines(), strict=True):
+        simulated = np.array([float.fromhex(x) for x in line.split()]).reshape(16, 4)
+        for i in range(16):
+            d = rules.decayed(g[i], theta[i], f(0.5), f(0.01), f(0.8))
+            t, x, y = rule(theta[i], a[i], b[i], d, f(0.1), f(1e-8))
+            np.testing.assert_allclose(simulated[i], [t, x, y, losses.slope(losses.BINARY, t, f(1.0))], rtol=2e-6)
