@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fmtune import __version__
+from fmtune.errors import NoTrialError, UsageError
 
 if TYPE_CHECKING:
-    from fmtune.tune.result import StudyResult
+    from fmtune.tune.result import CellResult, StudyResult
+    from fmtune.tune.spec import Spec
 
 _FILE = click.Path(path_type=Path)
 _STUDY = click.argument("study", type=_FILE)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    """A group that knows what a misspelt verb was meant to be."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return the verb of the words, as click does."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.commands, 1)
+            hint = f"the verbs are {', '.join(sorted(self.commands))}"
+            raise UsageError(
+                f"unknown verb {args[0]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""), hint=hint
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Verbs, invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)  # fmt: skip
 @click.version_option(__version__, message="fmtune %(version)s")
-@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
-def fmtune(debug: bool) -> None:
+@click.option("--debug", is_flag=True, help="Print the traceback of an error; goes with every verb.")
+@click.pass_context
+def fmtune(context: click.Context, debug: bool) -> None:
     """Tune and benchmark factorization machines: one study file in, a tuned model and one report out."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @fmtune.command()
@@ -31,69 +57,73 @@ def fmtune(debug: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
 @click.option("--report/--no-report", default=True, help="Write reports/<study_name>.html at the end.")
 def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
-    """Run a study, or go on with it; write its winner's model and its report."""
-    from fmtune.errors import NoTrialError
-    from fmtune.screen import screen
-    from fmtune.tune import spec as specs
-    from fmtune.tune import study as studies
+    """Run a study, or go on with it.
 
-    spec = specs.read(study)
-    style = "json" if as_json else "live" if sys.stdout.isatty() else "lines"
+    Its winner's model goes to runs/<study_name>/, its report to reports/<study_name>.html.
+    """
+    from fmtune.screen import screen
+
     failure: NoTrialError | None = None
-    with screen(style) as listener:
+    with screen("json" if as_json else "live" if sys.stdout.isatty() else "lines") as listener:
+        from fmtune.tune import spec as specs
+        from fmtune.tune import study as studies
+
+        spec = specs.read(study)
         try:
             studies.run(spec, fresh=fresh, listener=listener)
         except NoTrialError as error:
             failure = error
     result = _result(spec)
-    path = _report(result) if report else None
-    if failure is not None:
-        if path:
-            click.echo(f"report: {path}", err=True)
-        raise failure
+    path = _report(result, keep=not listener.finished) if report else None
     if as_json:
-        _print({"event": "end", "report": str(path) if path else None, "best": result.best and result.best.value})
-        return
-    _verdict(result)
-    if path:
-        click.echo(f"report: {path}")
-    assert result.best is not None
-    click.echo(f"best {result.objective}: {result.best.value:.6g}")
+        _print({"event": "end", "report": path and str(path), "best": result.best and result.best.value})
+    elif failure is None:
+        _verdict(result, bool(listener.finished))
+    if path and not as_json:
+        click.echo(f"report: {path}", err=failure is not None)
+    if failure is not None:
+        raise failure
+    if not as_json:
+        assert result.best is not None
+        click.echo(f"best {result.objective}: {result.best.value:.6g}")
 
 
 @fmtune.command()
 @_STUDY
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_JSON
 def status(study: Path, as_json: bool) -> None:
-    """Say how far a study is."""
+    """Say how far a study is, also while it runs."""
     result = _collected(study)
-    cells = [{"cell": c.name, "note": c.note, **_states(c.trials)} for c in result.cells]
+    cells = [_progress(cell, result.n_trials) for cell in result.cells]
     best = result.best
     if as_json:
-        _print({"study_name": result.study_name, "n_trials": result.n_trials, "cells": cells,
-                "best": best and {"number": best.number, "value": best.value, "params": best.params}})  # fmt: skip
+        _print({"study_name": result.study_name, "objective": result.objective, "n_trials": result.n_trials,
+                "cells": cells, "best": best and {"number": best.number, "value": best.value, "params": best.params},
+                "holdout": result.holdout, "model": result.model_path})  # fmt: skip
         return
     for cell in cells:
-        words = ", ".join(f"{count} {state.lower()}" for state, count in cell.items() if state not in ("cell", "note"))
-        click.echo(f"{cell['cell']}: {cell['note'] or words or 'nothing yet'} of {result.n_trials}")
-    click.echo(
-        f"best {result.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
-    )
+        counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
+        said = cell["note"] or f"{cell['done']} of {result.n_trials} trials done" + (f" ({counts})" if counts else "")
+        click.echo(f"{cell['cell']}: {said}")
+    words = f"best {result.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
+    click.echo(words)
 
 
 @fmtune.command()
 @_STUDY
 def best(study: Path) -> None:
-    """Print the winner's hyperparameters as YAML, ready for a study file."""
-    from fmtune.errors import NoTrialError
+    """Print the winner's hyperparameters as YAML for a study file."""
+    from fmtune.fm.hyperparameters import PARAMETERS
 
     result = _collected(study)
     if result.best is None:
         raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
     click.echo(f"# {result.study_name}, trial {result.best.number}: {result.objective} {result.best.value:.6g}")
     click.echo("hyperparameters:")
-    for name, value in {**result.fixed, **result.best.params}.items():
-        click.echo(f"  {name}: {json.dumps(value)}")
+    values = {**result.fixed, **result.best.params}
+    for name in PARAMETERS:
+        if name in values:
+            click.echo(f"  {name}: {_scalar(values[name])}")
 
 
 @fmtune.command()
@@ -107,7 +137,7 @@ def report(study: Path, out: Path | None) -> None:
 @fmtune.command()
 @_STUDY
 def plan(study: Path) -> None:
-    """Say what a run would do: cells, trials, packs, memory, what is new and what resumes."""
+    """Say what a run would do, and do nothing of it."""
     from fmtune.tune import plan as plans
     from fmtune.tune import spec as specs
 
@@ -136,7 +166,7 @@ def fit(
 
     from fmtune.tune import objective
 
-    values = dict(_assignment(word) for word in params)
+    values: dict[str, Any] = dict(_assignment(word) for word in params)
     done = objective.fit(list(train), list(test) or None, layout=layout, **values)
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__}
     replace(done.model, facts=facts).save(out)
@@ -150,20 +180,26 @@ def fit(
 @click.argument("data", nargs=-1, type=_FILE, required=True)
 @click.option("-o", "--out", type=_FILE, required=True, help="By suffix: .csv, .jsonl, .parquet.")
 def predict(model: Path, data: tuple[Path, ...], out: Path) -> None:
-    """Score DATA with MODEL; columns score and, for binary models, predicted_label."""
+    """Score DATA with MODEL.
+
+    Columns: score and, for a binary model, predicted_label.
+    """
     from fmtune.tune import scoring
 
     count = scoring.predict_file(model, list(data), out)
     click.echo(f"{count} rows: {out}")
 
 
-@fmtune.group()
-def data() -> None:
+@fmtune.group(cls=_Verbs, invoke_without_command=True)
+@click.pass_context
+def data(context: click.Context) -> None:
     """Look at data, convert it, list dataset cards."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @data.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 def data_list(as_json: bool) -> None:
     """List the dataset cards."""
     from fmtune.data import verbs
@@ -173,7 +209,9 @@ def data_list(as_json: bool) -> None:
         _print(cards)
         return
     for card in cards:
-        click.echo(f"{card['name']:16} {card['title']} ({card['licence']})")
+        click.echo(f"{card['name']}: {card['title']} (licence: {card['licence']})")
+        for key in card["keys"]:
+            click.echo(f"    {key['name']}: {key['default']}  # {key['help']}")
 
 
 @data.command("convert")
@@ -190,7 +228,7 @@ def data_convert(sources: tuple[Path, ...], out: Path, feature_dim: int | None, 
 
 @data.command("check")
 @click.argument("sources", nargs=-1, type=_FILE, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 def data_check(sources: tuple[Path, ...], as_json: bool) -> None:
     """Read SOURCES whole and say whether they are sound."""
     from fmtune.data import verbs
@@ -201,7 +239,7 @@ def data_check(sources: tuple[Path, ...], as_json: bool) -> None:
 
 @data.command("stats")
 @click.argument("sources", nargs=-1, type=_FILE, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_JSON
 def data_stats(sources: tuple[Path, ...], as_json: bool) -> None:
     """Say what SOURCES hold: rows, features, density, labels."""
     from fmtune.data import verbs
@@ -211,24 +249,40 @@ def data_stats(sources: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _assignment(word: str) -> tuple[str, Any]:
-    """Return a NAME=VALUE word as its name and its value, read by the parameter's own type."""
-    from fmtune.errors import UsageError
-    from fmtune.fm.hyperparameters import known
+    """Return a NAME=VALUE word as its name and its value, read and checked by the parameter's own row."""
+    from fmtune.errors import FmtuneError
+    from fmtune.fm.hyperparameters import check, known
 
     name, equals, text = word.partition("=")
-    if not equals:
-        raise UsageError(f"{word!r} is not NAME=VALUE", where="-p")
-    kind = known(name).type
     try:
-        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise UsageError(
-            f"{name} must be {'true or false' if kind is bool else f'{kind.__name__}'}, not {text!r}", where="-p"
-        ) from None
-    return name, value
+        row = known(name)
+        if not equals:
+            raise UsageError(f"{name} has no value", hint=f"write -p {name}=VALUE")
+        value: Any = text
+        if text.lower() in ("none", "null") and row.optional:
+            value = None
+        elif row.type is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        elif row.type is not str:
+            value = _number(text)
+        return name, check(name, value)
+    except FmtuneError as error:
+        raise UsageError(error.what, where=f"-p {word[:100]}", hint=error.hint) from error
 
 
-def _result(spec: Any) -> StudyResult:
+def _number(text: str) -> float | str:
+    """Return a word as a number if it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _result(spec: Spec) -> StudyResult:
     from fmtune.tune.collect import collect
 
     return collect(spec)
@@ -240,43 +294,95 @@ def _collected(study: Path) -> StudyResult:
     return _result(specs.read(study))
 
 
-def _report(result: StudyResult, out: Path | None = None) -> Path:
+def _report(result: StudyResult, out: Path | None = None, keep: bool = False) -> Path:
+    """Write a study's page; with ``keep``, one that was written after the study's end stays."""
+    path = out or Path("reports") / f"{result.study_name}.html"
+    if keep and result.finished and path.exists() and path.stat().st_mtime > _seconds(result.finished):
+        return path
     from fmtune.report import page
 
-    path = out or Path("reports") / f"{result.study_name}.html"
     page.write(result, path)
     return path
 
 
-def _verdict(result: StudyResult) -> None:
+def _seconds(utc: str) -> float:
+    return datetime.fromisoformat(utc).timestamp()
+
+
+def _verdict(result: StudyResult, ran: bool) -> None:
+    from fmtune.screen import rate
+
     best = result.best
     assert best is not None
-    click.echo("\nwinner: trial " + str(best.number))
+    cells = [cell for cell in result.cells if cell.note is None]
+    counts = [sum(_ended(cell).values()) for cell in cells]
+    if min(counts) < result.n_trials:
+        click.echo(f"ended by its timeout: {min(counts)} of {result.n_trials} trials are done in every cell")
+    elif not ran:
+        click.echo(f"the study is complete: {result.n_trials} trials in each of {', '.join(c.name for c in cells)}")
+    click.echo(f"winner: trial {best.number}")
     for name, value in best.params.items():
-        click.echo(f"  {name}: {json.dumps(value)}")
+        click.echo(f"  {name}: {_scalar(value)}")
     for cell in result.cells:
         own = cell.best(result.direction)
-        from fmtune.screen import rows
-
         score = f"{own.value:.6g}" if own else "-"
-        click.echo(f"{cell.name}: {cell.note or f'best {score}, {rows(cell.rows_per_s)}, {cell.seconds or 0:.1f} s'}")
+        facts = f"best {score}, {rate(cell.rows_per_s)} rows/s, {cell.seconds or 0:.1f} s"
+        click.echo(f"{cell.name}: {cell.note or facts}")
     if result.holdout:
-        click.echo(f"sealed holdout: {result.holdout['score']:.6g} (opened {result.holdout['opened']} times)")
+        opened = result.holdout["opened"]
+        times = "once" if opened == 1 else f"{opened} times"
+        click.echo(f"sealed holdout: {result.holdout['score']:.6g} (opened {times})")
     click.echo(f"model: {result.model_path}")
 
 
-def _states(trials: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial.state] = counts.get(trial.state, 0) + 1
-    return counts
+def _ended(cell: CellResult) -> dict[str, int]:
+    """Return how many trials are complete, pruned and failed."""
+    states = [trial.state for trial in cell.trials]
+    return {word: states.count(state) for word, state in _ENDS.items() if state in states}
+
+
+_ENDS = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+
+
+def _progress(cell: CellResult, n_trials: int) -> dict[str, Any]:
+    """Return how far a cell is, as ``status`` prints it."""
+    ended = _ended(cell)
+    states = [trial.state for trial in cell.trials]
+    begun = {word: states.count(word.upper()) for word in ("running", "waiting") if word.upper() in states}
+    return {"cell": cell.name, "note": cell.note, "done": sum(ended.values()), "of": n_trials,
+            "states": {**ended, **begun}}  # fmt: skip
+
+
+def _scalar(value: Any) -> str:
+    """Return a hyperparameter as YAML: JSON, whose numbers and words YAML reads alike; plain words without quotes."""
+    from fmtune.screen import as_json
+
+    return value if isinstance(value, str) else as_json(value)
 
 
 def _print(value: Any) -> None:
-    click.echo(json.dumps(value))
+    from fmtune.screen import as_json
+
+    click.echo(as_json(value))
 
 
-def _table(values: dict[str, Any]) -> None:
+def _table(values: Mapping[str, Any]) -> None:
+    """Print names and values in two columns; a list of mappings takes a line each."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        click.echo(f"{name:{width}}  {value}")
+        for i, line in enumerate(_worded(value)):
+            click.echo(f"{'' if i else name.replace('_', ' '):{width}}  {line}")
+
+
+def _worded(value: Any) -> Sequence[str]:
+    if isinstance(value, Mapping):
+        return [", ".join(f"{k} {_short(v)}" for k, v in value.items())]
+    if isinstance(value, list):
+        return ["; ".join(_worded(v)) for v in value] or ["none"]
+    return [_short(value)]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 Event = dict[str, Any]
-Listener = Callable[[Event], None]
+
+
+class Listener:
+    """Takes a run's events; ``finished`` counts the trials that ended."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self.finished += event["event"] == "trial"
+        self.show(event)
+
+    def show(self, event: Event) -> None:
+        """Show what an event changes."""
 
 
 @contextmanager
@@ -31,25 +46,46 @@ def screen(style: str, out: TextIO | None = None) -> Iterator[Listener]:
         Where to; by default standard output.
     """
     stream = out or sys.stdout
-    if style == "json":
-        yield lambda event: print(json.dumps(event), file=stream, flush=True)
-    elif style == "lines":
-        yield Lines(stream)
-    else:
+    if style == "live":
         table = Screen()
         with Live(console=Console(file=stream), get_renderable=table.render, refresh_per_second=4) as live:
-            yield table
-            live.refresh()
+            try:
+                yield table
+            finally:
+                table.ended = True
+                live.refresh()
+    else:
+        yield Json(stream) if style == "json" else Lines(stream)
 
 
-def rows(value: float | None) -> str:
-    """Return a rate in words: ``1.2 M rows/s``."""
+def as_json(value: Any) -> str:
+    """Return JSON on one line; what is not finite has no place in JSON and becomes null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rate(value: float | None) -> str:
+    """Return a number a second in three digits and a unit: ``1.2 M``."""
     if not value:
         return "-"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:.3g} {unit} rows/s"
-    return f"{value:.3g} rows/s"
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def span(seconds: float) -> str:
+    """Return a time in words: ``45 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def params(values: dict[str, Any]) -> str:
@@ -57,32 +93,50 @@ def params(values: dict[str, Any]) -> str:
     return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
 
 
-class Lines:
-    """One line a finished trial, for logs and pipes."""
+class Json(Listener):
+    """One JSON object an event, one event a line."""
 
     def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self._out = out
+
+    def show(self, event: Event) -> None:
+        """Print the event."""
+        print(as_json(event), file=self._out, flush=True)
+
+
+class Lines(Listener):
+    """One line a finished trial, for logs and pipes; a star marks the best so far."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
         self._out, self._best = out, Best()
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
+        """Print the event's line, if it has one."""
         self._best(event)
         line = self._line(event)
         if line:
             print(line, file=self._out, flush=True)
 
     def _line(self, event: Event) -> str | None:
-        kind = event["event"]
-        if kind == "study":
+        if event["event"] == "study":
             return (
                 f"{event['study_name']}: {event['n_trials']} trials in each of {', '.join(event['cells'])}; "
-                f"{event['lanes']} lanes, {event['threads']} threads; {event['storage']}"
+                f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {event['storage']}"
             )
-        if kind == "trial":
-            value = "" if event["value"] is None else f"{event['value']:.6g}"
-            mark = " *" if self._best.just_now else ""
-            reason = f" ({event['reason']})" if event["reason"] else ""
-            words = f"{event['cell']} trial {event['number']} {event['state']} {value}{mark}"
-            return f"{words} {params(event['params'])}{reason}"
-        return None
+        if event["event"] != "trial":
+            return None
+        value = "-" if event["value"] is None else f"{event['value']:.6g}"
+        mark = " *" if self._best.just_now else ""
+        reason = f"  ({event['reason']})" if event["reason"] else ""
+        words = f"{event['cell']} trial {event['number']} {event['state']} {value}{mark}"
+        return f"{words}  {params(event['params'])}{reason}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 lane`` or ``2 lanes``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class Best:
@@ -94,6 +148,7 @@ class Best:
         self._sign = 1.0
 
     def __call__(self, event: Event) -> None:
+        """Take one event; ``just_now`` says whether it brought a new best."""
         self.just_now = False
         if event["event"] == "study":
             self._sign = 1.0 if event["direction"] == "minimize" else -1.0
@@ -104,18 +159,23 @@ class Best:
             self.of[event["cell"]], self.just_now = event, True
 
 
-class Screen:
-    """A table of cells, a bar, and the last trials, redrawn as events come."""
+class Screen(Listener):
+    """A table of cells, a bar each, and the last trials, redrawn as events come."""
+
+    COLUMNS = ("pruned", "failed", "best", "trial", "lanes", "rows/s", "left")
 
     def __init__(self) -> None:
-        self._study: Event = {"study_name": "", "objective": "", "cells": [], "n_trials": 0, "lanes": 0, "threads": 0}
+        super().__init__()
+        self.ended = False
+        self._study: Event | None = None
         self._count: dict[str, dict[str, int]] = {}
         self._pace: dict[str, Event] = {}
         self._began: dict[str, float] = {}
         self._best = Best()
         self._last: list[Event] = []
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
+        """Take an event into the table."""
         self._best(event)
         kind = event["event"]
         if kind == "study":
@@ -125,7 +185,6 @@ class Screen:
             self._began.setdefault(event["cell"], time.monotonic())
         elif kind == "progress":
             self._pace[event["cell"]] = event
-            self._began.setdefault(event["cell"], time.monotonic())
         elif kind == "cell":
             self._pace.pop(event["cell"], None)
         elif kind == "trial":
@@ -134,39 +193,41 @@ class Screen:
             states["now"] = states.get("now", 0) + 1
             self._last = [event, *self._last][:4]
 
-    def render(self) -> Group:
+    def render(self) -> RenderableType:
         """Return the table as it stands."""
         study = self._study
-        head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ", style="default")
-        head.append(f"{study['lanes']} lanes, {study['threads']} threads", style="dim")
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("cell")
-        table.add_column("trials", justify="right")
-        table.add_column("")
-        for name in ("pruned", "failed", "best", "lanes", "speed", "left"):
-            table.add_column(name, justify="right")
+        if study is None:
+            return Text("" if self.ended else "reading the study and its data ...", style="dim")
+        head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ")
+        head.append(f"{counted(study['lanes'], 'lane')}, {counted(study['threads'], 'thread')}", style="dim")
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
+        table.add_column("cell", no_wrap=True)
+        table.add_column("trials", justify="right", no_wrap=True)
+        table.add_column("", min_width=4)
+        for name in self.COLUMNS:
+            table.add_column(name, justify="right", no_wrap=True)
         for cell in study["cells"]:
-            table.add_row(*self._row(cell))
-        last = [Text(f"  {_trial(event)}", style="dim", no_wrap=True, overflow="ellipsis") for event in self._last]
-        return Group(head, table, *last)
+            table.add_row(*self._row(cell, study["n_trials"]))
+        last = [] if self.ended else self._last
+        return Group(head, table, *(Text(_trial(t), style="dim", no_wrap=True, overflow="ellipsis") for t in last))
 
-    def _row(self, cell: str) -> list[Any]:
-        states, total = self._count.get(cell, {}), self._study["n_trials"]
+    def _row(self, cell: str, total: int) -> list[RenderableType]:
+        states = self._count.get(cell, {})
         done = sum(states.get(s, 0) for s in ("COMPLETE", "PRUNED", "FAIL"))
         best, pace = self._best.of.get(cell), self._pace.get(cell)
-        bar = ProgressBar(total=max(1, total), completed=done, width=16)
+        bar = ProgressBar(total=max(1, total), completed=done, width=12)
         return [
             cell, f"{done}/{total}", bar, str(states.get("PRUNED", 0)), str(states.get("FAIL", 0)),
-            f"{best['value']:.5g} (#{best['number']})" if best else "-", str(pace["lanes"]) if pace else "-",
-            rows(pace["rows_per_s"]) if pace else "-", self._left(cell, done, total) if pace else "-",
+            f"{best['value']:.5g}" if best else "-", f"#{best['number']}" if best else "-",
+            str(pace["lanes"]) if pace else "-", rate(pace["rows_per_s"]) if pace else "-",
+            self._left(cell, done, total) if pace else "-",
         ]  # fmt: skip
 
     def _left(self, cell: str, done: int, total: int) -> str:
         now = self._count.get(cell, {}).get("now", 0)
         if not now or cell not in self._began:
             return "-"
-        seconds = (time.monotonic() - self._began[cell]) / now * (total - done)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return span((time.monotonic() - self._began[cell]) / now * (total - done))
 
 
 def _trial(event: Event) -> str:

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array = NDArray[np.float32]
 Direction = Literal["minimize", "maximize"]
@@ -72,7 +71,8 @@ def auc(scores: Array, labels: Array) -> float:
     positives, negatives = int(true.sum()), int((~true).sum())
     if not positives or not negatives or not np.all(np.isfinite(scores)):
         return float("nan")
-    ranks = rankdata(scores)
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return float((ranks[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from fmtune.data import source
 from fmtune.errors import ResourceError, UsageError
@@ -16,14 +18,19 @@ from fmtune.files import atomic_write
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+_PARQUET = importlib.util.find_spec("pyarrow") is not None
+
+Array = NDArray[Any]
+Columns = Mapping[str, Array]
 
 
-def predict_file(model: Path, data: Sequence[Path], out: Path) -> int:
+def predict_file(model: Path, data: Sequence[Path], out: Path, parquet: bool = _PARQUET) -> int:
     """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model; returns how many.
 
     Raises
     ------
+    ResourceError
+        Parquet is asked for and pyarrow is not installed (``parquet``).
     UsageError
         The suffix is none of ``SUFFIXES``.
     ModelError, DataError
@@ -31,23 +38,42 @@ def predict_file(model: Path, data: Sequence[Path], out: Path) -> int:
     """
     if out.suffix not in SUFFIXES:
         raise UsageError(f"no format for the suffix {out.suffix!r}", where=str(out), hint="use " + ", ".join(SUFFIXES))
+    if out.suffix == ".parquet" and not parquet:
+        raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
     loaded = Model.load(model)
     rows = source.read_channel(list(data), feature_dim=loaded.feature_dim, labelled=False, name="data")
     scores = predict(loaded, rows)
-    frame = pd.DataFrame({"score": scores})
+    columns: dict[str, Array] = {"score": scores}
     if loaded.predictor_type == "binary_classifier":
-        frame["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
-    atomic_write(out, _encoded(frame, out.suffix))
+        columns["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
+    atomic_write(out, _ENCODERS[out.suffix](columns))
     return rows.n
 
 
-def _encoded(frame: pd.DataFrame, suffix: str) -> bytes:
-    if suffix == ".csv":
-        return frame.to_csv(index=False).encode()
-    if suffix == ".jsonl":
-        return frame.to_json(orient="records", lines=True, double_precision=9).encode()
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ResourceError("Parquet needs pyarrow", hint="pip install 'fmtune[parquet]'")
+def _csv(columns: Columns) -> bytes:
+    lines = [",".join(columns), *map(",".join, zip(*map(_words, columns.values()), strict=True))]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _jsonl(columns: Columns) -> bytes:
+    words = [[w if math.isfinite(float(w)) else "null" for w in _words(values)] for values in columns.values()]
+    form = "{{" + ", ".join(f'"{name}": {{}}' for name in columns) + "}}\n"
+    return "".join(form.format(*row) for row in zip(*words, strict=True)).encode()
+
+
+def _parquet(columns: Columns) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
     stream = io.BytesIO()
-    frame.to_parquet(stream, index=False)
+    pyarrow.parquet.write_table(pyarrow.table(columns), stream)
     return stream.getvalue()
+
+
+def _words(values: Array) -> list[str]:
+    """Return numbers as text, float32 in as few digits as give the same number again."""
+    return [str(word) for word in values.astype(str)]
+
+
+_ENCODERS: dict[str, Callable[[Columns], bytes]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+SUFFIXES = tuple(_ENCODERS)
