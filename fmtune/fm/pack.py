@@ -21,7 +21,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.kernels import losses
 from fmtune.kernels.rules import RULES
-from fmtune.rows import Rows
+from fmtune.rows import DenseRows, Rows
 
 Float32 = NDArray[np.float32]
 
@@ -129,6 +129,21 @@ class Pack:
         """Return a lane's model as it stands, as a copy."""
         bias, linear, factors = self._arena.parameters(self.lanes.index(lane))
         return Model(self.recipe.predictor_type, bias, linear, factors, dict(facts))
+
+
+def compile_kernels(layout: str) -> float:
+    """Load a layout's kernels, or compile them where that was never done, and return the seconds it took.
+
+    Called before anything is timed, so that a rate never holds a compilation.
+    """
+    began = time.perf_counter()
+    rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
+    h = Hyperparameters(num_factors=1, mini_batch_size=2)
+    pack = Pack(Feed(rows), Recipe.of(h, layout))
+    pack.change(enter=[h])
+    pack.epoch()
+    pack.score(rows if layout == "dense" else rows.to_sparse())
+    return time.perf_counter() - began
 
 
 def bytes_of(h: Hyperparameters, feature_dim: int) -> int:

@@ -29,7 +29,7 @@ from fmtune.errors import Interrupted, NoTrialError, StorageError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
-from fmtune.fm.pack import score
+from fmtune.fm.pack import compile_kernels, score
 from fmtune.rows import Rows
 from fmtune.tune import environment
 from fmtune.tune.channels import StudyData, bring, folder_of
@@ -61,7 +61,7 @@ def run(
     root
         The folder in which ``runs/`` lies; by default the current one.
     listener
-        Called with one dict an event (``start``, ``progress``, ``trial``, ``cell``, ``winner``).
+        Called with one dict an event (``compiled``, ``start``, ``progress``, ``trial``, ``cell``, ``winner``).
 
     Returns
     -------
@@ -184,6 +184,7 @@ class _Run:
             else:
                 own = Store(storage, f"{self.spec.study_name}/{_name(cell)}", self.direction)
                 source = ReplaySource(own, self._terms(cell), store.trials(), own.trials())
+            self.emit("compiled", cell=_name(cell), seconds=compile_kernels(cell.layout))
             began = time.monotonic()
             driver = Driver(source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads,
                             stop=self.stop)  # fmt: skip
