@@ -15,6 +15,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
+from fmtune.rows import SparseRows, concatenate
 from fmtune.tune.driver import Driver, Job, Outcome
 from tests import fm_reference as reference
 
@@ -164,3 +165,15 @@ def test_a_pack_refuses_what_does_not_share_its_pass() -> None:
     pack.epoch()
     with pytest.raises(UsageError, match="starts together"):
         pack.change(enter=[h])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_padding_fills_the_last_batch(layout: str) -> None:
+    """With ``pad_last_batch`` a short last mini-batch trains as if rows of zeros with label 0 stood in the file."""
+    data = reference.rows(150, 20, 4)
+    h = BASE.replace(shuffle="none", pad_last_batch=True)
+    nothing = np.zeros(0, np.int32)
+    zeros = SparseRows(np.zeros(43, np.int64), nothing, nothing.astype(np.float32), np.zeros(42, np.float32), 20)
+    longer = concatenate([data, zeros])
+    assert _alone(Feed(data), h, layout) == _alone(Feed(longer), h.replace(pad_last_batch=False), layout)
+    assert _alone(Feed(data), h, layout) != _alone(Feed(data), h.replace(pad_last_batch=False), layout)

@@ -16,7 +16,7 @@ import numpy as np
 from fmtune.errors import DataError
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.kernels import cpu_dense, cpu_sparse
-from fmtune.rows import Rows, SparseRows
+from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
 Batches = cpu_sparse.Batches | cpu_dense.Batches
 
@@ -31,12 +31,13 @@ class Recipe(NamedTuple):
     lazy: bool
     shuffle: str
     shuffle_seed: int
+    pad: bool
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters, layout: str) -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows."""
         h = hyperparameters
-        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, h.shuffle, h.shuffle_seed)
+        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, h.shuffle, h.shuffle_seed, h.pad_last_batch)
 
 
 class Feed:
@@ -67,19 +68,21 @@ class Feed:
         """Return the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``)."""
         turn = epoch if recipe.shuffle == "epoch" else 0
         seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
-        key = (recipe.layout, recipe.mini_batch_size, seed)
+        key = (recipe.layout, recipe.mini_batch_size, seed, recipe.pad)
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._make(recipe.layout, recipe.mini_batch_size, seed)
+                self._kept[key] = self._make(recipe.layout, recipe.mini_batch_size, seed, recipe.pad)
                 while len(self._kept) > self._keep:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _make(self, layout: str, size: int, seed: tuple[int, int] | None) -> Batches:
+    def _make(self, layout: str, size: int, seed: tuple[int, int] | None, pad: bool) -> Batches:
         rows = as_layout(self._rows, layout, self._layouts)
         if seed is not None:
             rows = rows.take(np.random.default_rng(seed).permutation(rows.n))
+        if pad and rows.n % size:
+            rows = concatenate([rows, _empty_rows(-rows.n % size, rows)])
         starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
         assert rows.labels is not None
         if isinstance(rows, SparseRows):
@@ -88,6 +91,15 @@ class Feed:
             )
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched)
+
+
+def _empty_rows(n: int, like: Rows) -> Rows:
+    """Return ``n`` rows of zeros with label 0, in the layout of ``like``."""
+    labels = np.zeros(n, np.float32)
+    if isinstance(like, SparseRows):
+        none = np.zeros(0, np.int32)
+        return SparseRows(np.zeros(n + 1, np.int64), none, none.astype(np.float32), labels, like.feature_dim)
+    return DenseRows(np.zeros((n, like.feature_dim), np.float32), labels, like.feature_dim)
 
 
 def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:

@@ -91,6 +91,9 @@ PARAMETERS: dict[str, Parameter] = {
     "patience": _int(0, 0, "stop after so many epochs without a better test score and keep the best epoch; 0 is off"),
     "seed": _int(0, 0, "seed of the initial values", 2**63 - 1),
     "shuffle_seed": _int(0, 0, "seed of the shuffle; models that share it see the rows in the same order", 2**63 - 1),
+    "pad_last_batch": _flag(
+        False, "fill the last mini-batch with empty rows of label 0, as SageMaker does; they pull at the bias"
+    ),
 }
 
 
@@ -137,6 +140,7 @@ class Hyperparameters:
     patience: int = 0
     seed: int = 0
     shuffle_seed: int = 0
+    pad_last_batch: bool = False
 
     def __post_init__(self) -> None:
         for name in PARAMETERS:

@@ -108,7 +108,7 @@ class Pack:
             batches = self._feed.batches(self.recipe, self.lanes[0].epochs)
             last = len(batches.rows) - 1
             stride = max(1, int(_CHUNK / max(1.0, self._arena.work(batches))))
-            scores = np.empty((len(self.lanes), self._feed.n if record else 0), np.float32)
+            scores = np.empty((len(self.lanes), int(batches.rows[-1]) if record else 0), np.float32)
             for k in range(0, last, stride):
                 if stop is not None and stop():
                     raise Stopped
