@@ -37,7 +37,8 @@ class Recipe(NamedTuple):
     def of(cls, hyperparameters: Hyperparameters, layout: str) -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows."""
         h = hyperparameters
-        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, h.shuffle, h.shuffle_seed, h.pad_last_batch)
+        order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
+        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order)
 
 
 class Feed:
