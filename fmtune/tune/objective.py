@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, 
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.rows import DenseRows, Rows, SparseRows
-from fmtune.tune import checks
+from fmtune.tune import checks, environment
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.space import distributions
@@ -179,7 +178,7 @@ def optimize(
     """
     wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
     source = _AskTell(study, objective, n_trials)
-    many = threads or len(os.sched_getaffinity(0))
+    many = threads or environment.cores()
     Driver(source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many).run()
 
 

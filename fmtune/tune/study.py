@@ -94,7 +94,7 @@ class _Run:
         self.url = spec.storage or sqlite_url(folder)
         self.metric = spec.objective.removeprefix("test:")
         self.direction = METRICS[self.metric].direction
-        self.threads = spec.threads or len(os.sched_getaffinity(0))
+        self.threads = spec.threads or environment.cores()
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
