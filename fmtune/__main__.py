@@ -20,14 +20,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fmtune.errors import FmtuneError
 
-GRACE = 1.5
+GRACE = 1.7
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP came; click answers a KeyboardInterrupt itself, and not as we do."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (``fmtune/errors.py`` lists them)."""
     words = sys.argv[1:] if args is None else args
-    _heed_signals(words[:1] == ["run"])
+    _heed_signals(_farewell(words))
     sys.exit(_code(words))
 
 
@@ -53,8 +61,10 @@ def _code(words: list[str]) -> int:
         hint = f"\n  hint: see `{context.command_path} --help`" if context else ""
         text = error.format_message()
         return _say([text[:1].lower() + text[1:].rstrip(".") + hint], 2, debug)
-    except (KeyboardInterrupt, click.Abort) as error:
-        return _say(["stopped"], 128 + (error.args or (signal.SIGINT,))[0], debug)
+    except Stopped as stop:
+        return _say([_farewell(words)], 128 + stop.number, debug)
+    except (KeyboardInterrupt, click.Abort):
+        return _say([_farewell(words)], 128 + signal.SIGINT, debug)
     except BrokenPipeError:
         # The reader of our output has gone; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -95,22 +105,26 @@ def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def _heed_signals(resumes: bool) -> None:
-    """Take SIGINT, SIGTERM and SIGHUP, except those that whoever started us had ignored."""
-    text = "error: stopped" + "; finished trials are kept\n  hint: run the same command again: it goes on" * resumes
+def _farewell(words: list[str]) -> str:
+    """Return what is said of a signal."""
+    kept = "; finished trials are kept\n  hint: run the same command again: it goes on where it stopped"
+    return "stopped" + (kept if "run" in words[:2] else "")
 
+
+def _heed_signals(text: str) -> None:
+    """Take SIGINT, SIGTERM and SIGHUP, except those that whoever started us had ignored."""
     seen: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         seen.append(number)
         if len(seen) > 1:
             _leave(number, text)
-        # Half-imported extensions turn a KeyboardInterrupt into something else, and nothing is begun yet.
+        # Half-imported extensions turn an exception into something else, and nothing is begun yet.
         while frame is not None:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 _leave(number, text)
             frame = frame.f_back
-        raise KeyboardInterrupt(number)
+        raise Stopped(number)
 
     mine = {s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
     for number in mine:
@@ -136,7 +150,7 @@ def _leave(number: int, text: str) -> None:
     if sys.stdout.isatty():
         os.write(1, b"\x1b[?25h")
     try:
-        os.write(2, f"{text}\n".encode())
+        os.write(2, f"error: {text}\n".encode())
     finally:
         os._exit(128 + number)
 

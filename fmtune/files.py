@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fmtune.errors import ResourceError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all; folders on the way are made.
@@ -37,6 +39,23 @@ def atomic_write(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises
+    ------
+    ResourceError
+        The place cannot be written, or a file of that name is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"the folder cannot be made: {error.strerror or error}", where=str(error.filename or path),
+            hint=_hint(error),
+        ) from error  # fmt: skip
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -52,12 +71,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _reason(error: OSError, size: int) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"no space left on the disk; {size / 1e6:.1f} MB are needed"
+    if error.errno in _FULL:
+        return f"no space left on the disk ({error.strerror}); {size / 1e6:.3g} MB are needed"
     return f"cannot be written: {error.strerror or error}"
 
 
 def _hint(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in _FULL:
         return "free some space and run the same command again; nothing was lost"
     return "check the folder and its permissions, or name another place"

@@ -7,10 +7,12 @@ sees is an ordinary Optuna study; optuna-dashboard opens it while it runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
-from fmtune.errors import StorageError
+from fmtune.errors import ResourceError, StorageError
 from fmtune.fm.metrics import Direction
 
 _STUDY_ATTRS = models.StudyUserAttributeModel.__table__
@@ -44,9 +46,13 @@ _PATIENCE = 60.0
 T = TypeVar("T")
 
 
+_AUTHORITY = re.compile(r"(://[^:/@\s]*:)\S*@")
+_QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s\"']*", re.IGNORECASE)
+
+
 def redacted(url: str) -> str:
-    """Return a storage URL with its password replaced by ``***``."""
-    return re.sub(r"(://[^:/@\s]*:)[^@\s]*@", r"\1***@", url)
+    """Return a storage URL, or a text that holds one, with passwords replaced by ``***``."""
+    return _QUERY.sub(r"\1***", _AUTHORITY.sub(r"\1***@", url))
 
 
 def owner() -> dict[str, Any]:
@@ -64,21 +70,45 @@ def open_storage(url: str) -> RDBStorage:
     """
     sqlite = url.startswith("sqlite")
     try:
+        if sqlite:
+            _inspect(sa.make_url(url).database)
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE}} if sqlite else None)
         if sqlite:
             storage.engine.dispose()
             sa.event.listen(storage.engine, "connect", _careful)
-            with storage.engine.connect() as connection:
-                if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-                    raise StorageError("the database is damaged", where=redacted(url), hint=_DAMAGED)
-    except StorageError:
-        raise
+            storage.engine.connect().close()
     except Exception as error:  # a driver's errors have no common base
-        raise StorageError(_first_line(error, url), where=redacted(url), hint=_DAMAGED) from error
+        hint = _DAMAGED if sqlite else "check the address, the user and the password, and that the server runs"
+        for cause in (error, error.__cause__):
+            if isinstance(cause, ModuleNotFoundError):
+                hint = f"the database's driver is not installed: pip install {cause.name}"
+        raise StorageError(_first_line(error, url), where=redacted(url), hint=hint) from error
     return storage
 
 
 _DAMAGED = "check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
+
+
+def _inspect(database: str | None) -> None:
+    """Raise ValueError for a sqlite file that is damaged, or lacks what it must have."""
+    if not database or database == ":memory:":
+        raise ValueError("a database in memory keeps nothing; name a file, or leave storage out")
+    path = Path(database)
+    if not path.exists():
+        return
+    if not path.stat().st_size and (path.parent / "model.fm").exists():
+        raise ValueError("it is empty, though the study beside it has a model")
+    with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE)) as connection:
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise ValueError(f"it is damaged: {found}")
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        # Tables without rows may be all that a killed process came to make.
+        used = any(
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in {"studies", "trials"} & present
+        )
+        missing = sorted(set(models.BaseModel.metadata.tables) - present)
+        if used and missing:
+            raise ValueError(f"it is damaged, or of another version of Optuna: it has no table {missing[0]!r}")
 
 
 def _first_line(error: Exception, url: str) -> str:
@@ -135,6 +165,11 @@ class Store:
                 with self.storage.engine.begin() as connection:
                     return work(connection)
             except sa.exc.OperationalError as error:
+                if "disk is full" in str(error):
+                    raise ResourceError(
+                        "no space left on the disk for the study's database", where=self.study_name,
+                        hint="free some space and run the same command again: finished trials are kept",
+                    ) from error  # fmt: skip
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise StorageError(
                         f"the trial could not be written: {str(error.orig)[:200]}", where=self.study_name,

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial
 
 from fmtune import __version__
 from fmtune.errors import Interrupted, NoTrialError, StorageError
+from fmtune.files import make_folder
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
@@ -45,6 +46,8 @@ from fmtune.tune.storage import Store, open_storage, quiet, redacted, sqlite_url
 Listener = Callable[[dict[str, Any]], None]
 
 DEVICES = ("cpu",)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(
@@ -79,7 +82,7 @@ def run(
     """
     spec = study if isinstance(study, Spec) else read(Path(study))
     folder = folder_of(spec.study_name, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _alone(folder), quiet():
         if fresh:
             _set_aside(folder)
@@ -98,9 +101,11 @@ class _Run:
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
+        self.worked = False
         self.deadline = math.inf if spec.timeout is None else time.monotonic() + spec.timeout
 
     def emit(self, event: str, **values: Any) -> None:
+        self.worked |= event == "trial"
         self.listener({"event": event, **values})
 
     def stop(self) -> bool:
@@ -127,7 +132,9 @@ class _Run:
             )  # fmt: skip
         self._winner(store, data)
         self._selection(store, data)
-        store.set_attrs({"fmtune:finished": _utc()})
+        # A run that found nothing to do did not finish the study: a report written since is still its report.
+        before = None if self.worked else attrs.get("fmtune:finished")
+        store.set_attrs({"fmtune:finished": before or _utc()})
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
 
     def _done(self, storage: Any) -> dict[str, dict[str, int]]:
@@ -273,7 +280,7 @@ class _Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM stop at a safe point, and the second at once."""
+        """Let the first SIGINT, SIGTERM or SIGHUP stop at a safe point, and the second at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -283,7 +290,9 @@ class _Run:
                 os._exit(128 + number)
             self.stopped_by = number
 
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        # One that is ignored stays so: nohup asks for that.
+        wanted = (s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
+        before = {s: signal.signal(s, note) for s in wanted}
         try:
             yield
         finally:
