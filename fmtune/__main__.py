@@ -65,10 +65,11 @@ def _code(words: list[str]) -> int:
         return _say([_farewell(words)], 128 + stop.number, debug)
     except (KeyboardInterrupt, click.Abort):
         return _say([_farewell(words)], 128 + signal.SIGINT, debug)
-    except BrokenPipeError:
-        # The reader of our output has gone; what is still buffered must not raise again at exit.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has gone (click turns that into SystemExit, and into nothing else); what is
+        # still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 128 + signal.SIGPIPE
     except MemoryError:
         return _say(["out of memory\n  hint: search a smaller num_factors, or fewer lanes (`pack:`)"], 5, debug)
     except OSError as error:

@@ -255,12 +255,14 @@ class Store:
         self._write(work)
 
     def wait(self, numbers: Iterable[int]) -> None:
-        """Put trials back: WAITING, without scores."""
+        """Put running trials back: WAITING, without scores; one that has ended stays as it ended."""
         ids = [self._ids[n] for n in numbers]
+        running = _TRIALS.c.trial_id.in_(ids) & (_TRIALS.c.state == TrialState.RUNNING)
 
         def work(c: sa.Connection) -> None:
-            c.execute(_SCORES.delete().where(_SCORES.c.trial_id.in_(ids)))
-            c.execute(_TRIALS.update().where(_TRIALS.c.trial_id.in_(ids)).values(state=TrialState.WAITING))
+            rows = list(c.execute(sa.select(_TRIALS.c.trial_id).where(running)).scalars())
+            c.execute(_SCORES.delete().where(_SCORES.c.trial_id.in_(rows)))
+            c.execute(_TRIALS.update().where(_TRIALS.c.trial_id.in_(rows)).values(state=TrialState.WAITING))
 
         if ids:
             self._write(work)
