@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ class Stopped(BaseException):
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (``fmtune/errors.py`` lists them)."""
     words = sys.argv[1:] if args is None else args
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w")
     _heed_signals(_farewell(words))
     sys.exit(_code(words))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,11 @@ class Model:
             Not there, not a model, cut off, or not what was written.
         """
         try:
-            content = Path(path).read_bytes()
+            with Path(path).open("rb") as stream:
+                # A foreign file, however large, is known by its first line.
+                content = stream.read(len(_MAGIC))
+                if content == _MAGIC:
+                    content += stream.read()
         except OSError as error:
             raise ModelError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from error
         return cls.from_bytes(content, str(path))
@@ -103,7 +108,7 @@ class Model:
             raise ModelError("the file is damaged: its digest does not fit its content", where=where, hint=_HINT)
         try:
             return cls._parse(body)
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
             raise ModelError(f"the file is not understood: {error}", where=where, hint=_HINT) from error
 
     @classmethod
@@ -111,12 +116,11 @@ class Model:
         at = len(_MAGIC) + 8
         (length,) = struct.unpack("<Q", body[len(_MAGIC) : at])
         header = json.loads(body[at : at + length])
-        d, k = int(header["feature_dim"]), int(header["num_factors"])
-        if d < 0 or k < 0 or header["predictor_type"] not in ("regressor", "binary_classifier"):
+        d, k, bias = int(header["feature_dim"]), int(header["num_factors"]), float(header["bias"])
+        kinds = ("regressor", "binary_classifier")
+        if min(d, k) < 0 or not math.isfinite(bias) or header["predictor_type"] not in kinds:
             raise ValueError("impossible header")
         if len(body) - at - length != 4 * d * (k + 1):
             raise ValueError("its length does not fit its header")
         arrays = np.frombuffer(body, "<f4", d * (k + 1), at + length).astype(np.float32)
-        return cls(
-            header["predictor_type"], float(header["bias"]), arrays[:d], arrays[d:].reshape(d, k), header["facts"]
-        )
+        return cls(header["predictor_type"], bias, arrays[:d], arrays[d:].reshape(d, k), dict(header["facts"]))

@@ -1,0 +1,74 @@
+"""Metrics against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+from sklearn import metrics as sk
+
+from fmtune.fm.metrics import METRICS, evaluate, row_losses
+
+
+def _sample(n: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores with ties, and labels 0 and 1."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(0, 3, n), 1).astype(np.float32)
+    return scores, (rng.random(n) < 1 / (1 + np.exp(-scores))).astype(np.float32)
+
+
+def test_the_binary_metrics_are_scikit_learns() -> None:
+    """Log loss, accuracy, F1 at 0.5 and AUC, with ties among the scores."""
+    scores, labels = _sample()
+    chances = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    said = scores >= 0
+    assert evaluate(scores, labels, "binary_classifier") == pytest.approx({
+        "binary_classification_cross_entropy": sk.log_loss(labels, chances),
+        "binary_classification_accuracy": sk.accuracy_score(labels, said),
+        "binary_f_beta": sk.f1_score(labels, said),
+        "auc": sk.roc_auc_score(labels, scores),
+    }, rel=1e-12)  # fmt: skip
+
+
+def test_the_regression_metrics_are_scikit_learns() -> None:
+    """RMSE over all rows, MSE, mean absolute error."""
+    scores, _ = _sample()
+    labels = scores[::-1].copy()
+    assert evaluate(scores, labels, "regressor") == pytest.approx({
+        "rmse": math.sqrt(sk.mean_squared_error(labels, scores)),
+        "mse": sk.mean_squared_error(labels, scores),
+        "absolute_loss": sk.mean_absolute_error(labels, scores),
+    }, rel=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_shares_the_ranks_of_ties(seed: int) -> None:
+    """AUC is the rank sum with SciPy's mean ranks, all scores equal included."""
+    scores, labels = _sample(60, seed)
+    for s in (scores, np.sign(scores), np.zeros_like(scores)):
+        positives = int(labels.sum())
+        expected = (rankdata(s)[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * (60 - positives))
+        assert METRICS["auc"].compute(s, labels) == pytest.approx(expected, rel=1e-12)
+
+
+def test_log_loss_neither_clips_nor_overflows() -> None:
+    """A raw score of 1000 on the wrong side costs 1000 nats, on the right side nothing."""
+    scores, labels = np.array([1000, -1000, 1000], np.float32), np.array([0, 1, 1], np.float32)
+    assert row_losses(scores, labels, "binary_classifier").tolist() == [1000, 1000, 0]
+
+
+def test_the_corner_cases() -> None:
+    """AUC of one label is not a number, F1 without a positive is 0, row losses sum to the metric."""
+    ones = np.ones(3, np.float32)
+    assert math.isnan(METRICS["auc"].compute(ones, ones))
+    assert METRICS["binary_f_beta"].compute(-ones, 0 * ones) == 0.0
+    scores, labels = _sample()
+    assert row_losses(scores, labels, "regressor").mean() == pytest.approx(METRICS["mse"].compute(scores, labels))
+
+
+def test_the_direction_of_each_metric() -> None:
+    """Losses are minimised, scores maximised."""
+    up = {name for name, metric in METRICS.items() if metric.direction == "maximize"}
+    assert up == {"binary_classification_accuracy", "binary_f_beta", "auc"}

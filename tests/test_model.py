@@ -1,0 +1,144 @@
+"""A model's file: what was written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fmtune.errors import ModelError
+from fmtune.fm.model import Model
+
+MAGIC = b"fmtune model 1\n"
+
+
+def _model(features: int = 3, factors: int = 2) -> Model:
+    rng = np.random.default_rng(0)
+    linear = rng.normal(size=features).astype(np.float32)
+    matrix = rng.normal(size=(features, factors)).astype(np.float32)
+    return Model("binary_classifier", 0.1, linear, matrix, {"study_name": "é", "epochs": 3})
+
+
+def _sealed(body: bytes) -> bytes:
+    return body + hashlib.sha256(body).digest()
+
+
+def _with_header(header: bytes, rest: bytes = b"", length: int | None = None) -> bytes:
+    """A file whose digest is right and whose header is whatever is given."""
+    return _sealed(MAGIC + struct.pack("<Q", len(header) if length is None else length) + header + rest)
+
+
+def _header(**values: Any) -> bytes:
+    good = {"predictor_type": "regressor", "bias": 0.0, "feature_dim": 1, "num_factors": 0, "facts": {}}
+    return json.dumps({**good, **values}).encode()
+
+
+@pytest.mark.parametrize(("features", "factors"), [(3, 2), (0, 4), (5, 0)])
+def test_what_was_saved_is_loaded(features: int, factors: int, tmp_path: Path) -> None:
+    """Every number and fact comes back as it was, and the same model has the same bytes."""
+    model = _model(features, factors)
+    model.save(tmp_path / "m.fm")
+    loaded = Model.load(tmp_path / "m.fm")
+    assert (loaded.predictor_type, loaded.bias, loaded.facts) == (model.predictor_type, model.bias, model.facts)
+    assert np.array_equal(loaded.linear, model.linear) and np.array_equal(loaded.factors, model.factors)
+    assert (loaded.feature_dim, loaded.num_factors) == (features, factors)
+    assert loaded.nbytes == 4 * (1 + features * (1 + factors))
+    assert loaded.to_bytes() == model.to_bytes()
+
+
+def test_every_truncation_is_refused() -> None:
+    """No proper beginning of a model's file is a model."""
+    content = _model().to_bytes()
+    for length in range(len(content)):
+        with pytest.raises(ModelError):
+            Model.from_bytes(content[:length])
+
+
+def test_every_flipped_bit_is_refused() -> None:
+    """No file that differs in one bit is a model."""
+    content = _model().to_bytes()
+    for place in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            with pytest.raises(ModelError):
+                Model.from_bytes(bytes(flipped))
+
+
+def test_what_follows_a_model_is_refused() -> None:
+    """A model with bytes behind it is not a model."""
+    with pytest.raises(ModelError, match="damaged"):
+        Model.from_bytes(_model().to_bytes() + b"\n")
+
+
+FOREIGN = (b"", b"\x00" * 100, b"label,feature\n1,2\n", pickle.dumps({"bias": 1.0}), b"\x1f\x8b")
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_foreign_files_are_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    """An empty file, zeros, csv, a pickle and gzip are not models; the message names the file."""
+    path = tmp_path / "m.fm"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a fmtune model") as caught:
+        Model.load(path)
+    assert caught.value.where == str(path) and caught.value.exit_code == 3
+
+
+def test_a_pickle_behind_the_first_line_is_never_loaded(tmp_path: Path) -> None:
+    """What a file would execute, were it unpickled, is not executed."""
+
+    class Mine:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    with pytest.raises(ModelError):
+        Model.from_bytes(_sealed(MAGIC + pickle.dumps(Mine())))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [
+    _sealed(MAGIC),
+    _sealed(MAGIC + b"\x01\x02"),
+    _with_header(b""),
+    _with_header(b"\xff\xfe"),
+    _with_header(b"[1, 2]"),
+    _with_header(b"[" * 100_000),
+    _with_header(_header(), b"\0" * 4, length=2**63),
+    _with_header(_header(feature_dim=-1)),
+    _with_header(_header(num_factors=-2)),
+    _with_header(_header(feature_dim=2**62, num_factors=2**62)),
+    _with_header(_header(feature_dim=1e300)),
+    _with_header(_header(feature_dim=float("inf"))),
+    _with_header(_header(feature_dim="many"), b"\0" * 4),
+    _with_header(_header(predictor_type="oracle"), b"\0" * 4),
+    _with_header(_header(bias=float("nan")), b"\0" * 4),
+    _with_header(_header(facts=3), b"\0" * 4),
+    _with_header(_header(feature_dim=2), b"\0" * 4),
+    _with_header(b'{"bias": 0}', b"\0" * 4),
+])  # fmt: skip
+def test_an_impossible_header_is_refused(content: bytes) -> None:
+    """A right digest does not help: lengths are compared with the file before memory is taken."""
+    with pytest.raises(ModelError, match="not understood"):
+        Model.from_bytes(content)
+
+
+def test_a_large_foreign_file_is_not_read(tmp_path: Path) -> None:
+    """A file of 1 TiB is refused by its first line."""
+    path = tmp_path / "large.fm"
+    with path.open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(ModelError, match="not a fmtune model"):
+        Model.load(path)
+
+
+def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
+    """A path that is not there, or a folder, is said in one line."""
+    for path in (tmp_path / "none.fm", tmp_path):
+        with pytest.raises(ModelError, match="cannot be read"):
+            Model.load(path)
