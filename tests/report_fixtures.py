@@ -64,12 +64,56 @@ def study(trials: int = 64, seed: int = 0, epochs: int = 20, **changes: Any) -> 
             "score": (top.value or 0.0) * 1.12, "opened": 1, "trial": top.number,
             "metrics": {"binary_classification_accuracy": 0.9806, "auc": 0.9971},
         },
-        "importance": IMPORTANCE if len(done) > 10 else {}, "environment": ENVIRONMENT,
+        "selection": selection(done), "importance": IMPORTANCE if len(done) > 10 else {}, "environment": ENVIRONMENT,
         "spec_path": "studies/digits.yaml", "spec_text": SPEC, "sampler": "TPESampler", "pruner": "MedianPruner",
         "seeds": 1, "started": "2025-03-01T09:00:00Z", "finished": "2025-03-01T09:00:41Z",
         "model_path": "runs/digits/best.fm" if top else None,
     }  # fmt: skip
     return StudyResult(**(values | changes))
+
+
+def selection(done: list[TrialResult]) -> dict[str, Any] | None:
+    """Return what ``fmtune.tune.selection.honest`` would find: the more leaders, the more was luck."""
+    if len(done) < 2:
+        return None
+    ranked = sorted(done, key=lambda t: t.value or 0.0)
+    leads: list[TrialResult] = []
+    for one in done:
+        if not leads or (one.value or 0.0) < (leads[-1].value or 0.0):
+            leads.append(one)
+    top = ranked[0].value or 0.0
+    curve = [{"trial": t.number, "naive": t.value, "corrected": (t.value or 0.0) * (1 + 0.02 * i)}
+             for i, t in enumerate(leads)]  # fmt: skip
+    shares = [0.5 / 1.6**i for i in range(min(12, len(ranked)))]
+    wins = {str(t.number): round(s / sum(shares), 4) for t, s in zip(ranked, shares, strict=False)}
+    return {"trial": ranked[0].number, "naive": top, "corrected": top * (1 + 0.02 * (len(leads) - 1)), "low": top * 0.7,
+            "high": top * 1.4, "draws": 1000, "rows": 359, "wins": wins, "curve": curve}  # fmt: skip
+
+
+def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResult:
+    """Return the study after ``fmtune confirm``: its best trials in order, or the one ``ahead`` first.
+
+    ``verdicts`` are those of the others: better (the best beats it), equal, undecided.
+    """
+    done = [t for t in result.cells[0].trials if t.state == "COMPLETE" and t.value is not None]
+    best = sorted(done, key=lambda t: t.value or 0.0)[: 1 + len(verdicts)]
+    best.insert(0, best.pop(ahead))
+    base = (best[0].value or 0.0) * 1.1
+    gaps = {"better": 0.004, "equal": 0.0001, "undecided": 0.002}
+    scores = {str(best[0].number): {"mean": base, "sd": 0.0031}}
+    pairs = []
+    for other, verdict in zip(best[1:], verdicts, strict=True):
+        gap, half = gaps[verdict], 0.0002 if verdict == "equal" else 0.003
+        scores[str(other.number)] = {"mean": base + gap, "sd": 0.0029}
+        end = "about 14 more seeds would decide" if verdict == "undecided" else verdict
+        sentence = f"trials {best[0].number} and {other.number}: 0.0020 +- 0.0030; {end}"
+        pairs.append({"trial": other.number, "difference": gap, "low": gap - half, "high": gap + half,
+                      "verdict": verdict, "sentence": sentence})  # fmt: skip
+    holdout = {"trial": best[0].number, "score": base * 1.08, "sd": 0.004, "opened": 2}
+    return replace(result, holdout={**(result.holdout or holdout), "opened": 2}, confirmation={
+        "seeds": 10, "rows": 359, "best": best[0].number, "scores": scores, "pairs": pairs, "holdout": holdout,
+        "sentences": [p["sentence"] for p in pairs],
+    })  # fmt: skip
 
 
 def trial(rng: random.Random, number: int, trials: int, epochs: int) -> TrialResult:

@@ -19,7 +19,7 @@ from report_fixtures import not_run, of_state, study
 from fmtune.errors import DataError
 from fmtune.report.page import build, extract, write
 from fmtune.report.record import from_json, to_json
-from fmtune.report.sections import SECTIONS
+from fmtune.report.sections import SECTIONS, Section
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 HOSTILE = (
@@ -93,6 +93,12 @@ HOSTILE = (
 
 
 @cache
+def plain(sections: tuple[Callable[[StudyResult], Section | None], ...]) -> Outline:
+    """Return the outline of the page that has a plain word in every slot."""
+    return Outline(build(hostile("plain"), sections))
+
+
+@cache
 def page(trials: int = 30) -> str:
     """Return the page of the study of so many trials, built once."""
     return build(study(trials))
@@ -145,50 +151,47 @@ def hostile(text: str) -> StudyResult:
         "c" + text: {"type": "categorical", "choices": [text, "b"]},
     }
     return StudyResult(
-        text,
-        "test:" + text,
-        "minimize",
-        6,
-        cells,
-        space,
-        {"f" + text: text},
+        text, "test:" + text, "minimize", 6, cells, space, {"f" + text: text},
         {
             "train": {"rows": 5, "nnz": 9, "feature_dim": 3, "digest": text},
             "x" + text: {"rows": text, "nnz": text, "feature_dim": text, "digest": text},
         },
         text,
-        {"score": 0.8, "metrics": {"m" + text: 0.7}, "opened": 2, "trial": 2},
-        {"n" + text: 0.6, "c" + text: 0.4},
-        {"e" + text: text, "fmtune": text},
-        text,
-        text,
-        text,
-        text,
-        1,
-        text,
-        text,
-        text,
-    )
+        holdout={"score": 0.8, "metrics": {"m" + text: 0.7}, "opened": 2, "trial": 2},
+        selection={
+            "trial": 2, "naive": 0.76, "corrected": 0.78, "low": 0.7, "high": 0.8, "draws": 1000, "rows": 5,
+            "wins": {"2": 0.4, "0": 0.6, text: 0.1, "x" + text: text},
+            "curve": [{"trial": 0, "naive": 0.8, "corrected": 0.8}, {"trial": 2, "naive": 0.76, "corrected": 0.78},
+                      {"trial": text, "naive": text, "corrected": 0.1}, text],
+        },
+        confirmation={
+            "seeds": 3, "rows": 5, "best": 2,
+            "scores": {"2": {"mean": 0.77, "sd": 0.01}, "1": {"mean": 0.78, "sd": 0.02}, text: {"mean": text}},
+            "pairs": [{"trial": 1, "difference": 0.01, "low": -0.01, "high": 0.02, "verdict": text, "sentence": text}],
+            "sentences": [text], "holdout": {"trial": 2, "score": 0.8, "sd": 0.01, "opened": 2},
+        },
+        importance={"n" + text: 0.6, "c" + text: 0.4}, environment={"e" + text: text, "fmtune": text},
+        spec_path=text, spec_text=text, sampler=text, pruner=text, started=text, finished=text, model_path=text,
+    )  # fmt: skip
 
 
-DRAWN = {"quality", "pace", "history", "importance", "slices"}
+DRAWN = {"quality", "pace", "overtuning", "history", "importance", "slices"}
 WRITTEN = tuple(make for make in SECTIONS if make.__name__ not in DRAWN)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_inert_in_every_slot(text: str) -> None:
     """No hostile string adds an element or an attribute: the outline is that of the same page with a plain word."""
-    plain = Outline(build(hostile("plain"), WRITTEN))
-    assert Outline(build(hostile(text), WRITTEN)).elements == plain.elements
+    assert Outline(build(hostile(text), WRITTEN)).elements == plain(WRITTEN).elements
 
 
 @pytest.mark.parametrize("text", HOSTILE[::6], ids=range(len(HOSTILE[::6])))
 def test_hostile_text_is_inert_in_charts(text: str) -> None:
     """Names and choices that go through matplotlib come out as text, on one line, without mathematics."""
-    plain, got = Outline(build(hostile("plain"))), Outline(build(hostile(text)))
+    usual, got = plain(SECTIONS), Outline(build(hostile(text)))
     # Attributes differ with where a label ends up, so kinds are compared: no new element, no new attribute.
-    assert {(tag, name) for tag, name, _ in got.values} <= {(tag, name) for tag, name, _ in plain.values}
-    assert {tag for tag, _ in got.elements} <= {tag for tag, _ in plain.elements}
+    assert {(tag, name) for tag, name, _ in got.values} <= {(tag, name) for tag, name, _ in usual.values}
+    assert {tag for tag, _ in got.elements} <= {tag for tag, _ in usual.elements}
     assert sum(tag == "script" for tag, _ in got.elements) == 2
 
 

@@ -6,7 +6,8 @@ import shlex
 from typing import NamedTuple
 
 from fmtune.report import words
-from fmtune.report.summary import best, close, complete, edge, in_states, paired, situation, speed
+from fmtune.report.summary import EQUAL, best, close, complete, edge, in_states, paired, situation, speed
+from fmtune.report.worth import more_seeds, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 MATTERS = 0.05  # a parameter with a smaller share of the variance ends up at an edge by chance
@@ -34,7 +35,17 @@ def lead(result: StudyResult) -> str:
     place = "the only complete trial" if only else f"the best of {words.count(len(first.trials), 'trial')}"
     so_far = " so far" if situation(result) == "unfinished" else ""
     name = words.metric(result.objective)
-    return f"Trial {top.number} wins{so_far}: {name} {words.score(top.value)}, {place}."
+    return f"Trial {top.number} {_standing(result)}{so_far}: {name} {words.score(top.value)}, {place}."
+
+
+def _standing(result: StudyResult) -> str:
+    """Return ``wins``, or less where the confirmation could not tell the winner from others."""
+    found = worth(result)
+    if found is None or found.ahead is None:
+        return "wins"
+    if found.ahead.trial != found.trial:
+        return "was selected"
+    return "wins" if all(f.verdict in ("best", "better") for f in found.finalists) else "leads"
 
 
 def _nobody(result: StudyResult) -> str:
@@ -58,8 +69,9 @@ def comparison(result: StudyResult, cell: CellResult) -> str | None:
         return None
     gap = f"{words.signed(pair.mean)} ± {words.signed(pair.half).lstrip('+')}"
     gap = f"{gap} over {words.count(pair.trials, 'paired trial')}"
+    level = f"within {100 * EQUAL:g} % over {words.count(pair.trials, 'paired trial')}"
     quality = {
-        "equal": f"{cell.name} and {base} score practically equal ({gap})",
+        "equal": f"{cell.name} and {base} score practically equal ({level})",
         "better": f"{cell.name} scores better than {base} ({gap})",
         "worse": f"{cell.name} scores worse than {base} ({gap})",
         "undecided": f"whether {cell.name} or {base} scores better is not decided ({gap})",
@@ -81,7 +93,7 @@ def advice(result: StudyResult) -> list[Advice]:
         return [Advice("Start it:", command(result))]
     found = [*_unfinished(result, case), *_failures(result)]
     if top is not None:
-        found += [*_edges(result, top), *_still_improving(top), *_late(result, top)]
+        found += [*_edges(result, top), *_still_improving(top), *_confirm(result, case), *_late(result, top)]
         found += [*_sealed(result), *_close(result, top), *_cell(result), *_use(result)]
     elif case == "pruned":
         found.append(Advice("Prune later: raise the pruner's n_warmup_steps or n_startup_trials."))
@@ -142,9 +154,31 @@ def _sealed(result: StudyResult) -> list[Advice]:
     return [Advice("Add a sealed holdout channel: this score was selected on test, so it is optimistic.")]
 
 
+def _confirm(result: StudyResult, case: str) -> list[Advice]:
+    """Confirm the finalists, or what to do where that could not decide."""
+    found = worth(result)
+    if found is None or found.among < 2 or case == "unfinished":
+        return []
+    if not found.finalists:
+        why = "The winner has changed since the confirmation; confirm it again" if found.outdated else (
+            "Train the finalists under more seeds" + (" and open the holdout" if result.holdout else "")
+        )  # fmt: skip
+        return [Advice(f"{why}:", command(result, "confirm"))]
+    open_ = [f.trial for f in found.finalists if f.verdict == "undecided"]
+    if not open_ or found.ahead is None:
+        return []
+    others = words.listing([str(n) for n in sorted([*open_, found.ahead.trial])])
+    more = more_seeds(found)
+    if more is None:
+        return [Advice(f"Take any of trials {others}, or test on more rows: more seeds would hardly tell them apart.")]
+    total = str(found.seeds + more)
+    return [Advice(f"Decide between trials {others} with about {words.count(more, 'more seed')}:",
+                   command(result, "confirm", "--seeds", total))]  # fmt: skip
+
+
 def _close(result: StudyResult, top: TrialResult) -> list[Advice]:
     near = len(close(result, top))
-    if not near or result.seeds > 1:
+    if not near or result.seeds > 1 or result.confirmation is not None or situation(result) != "unfinished":
         return []
     return [
         Advice(f"Give each trial three seeds (seeds: 3): {words.count(near, 'other')} within 1 % of it may be as good.")

@@ -7,7 +7,8 @@ import re
 from fmtune.report import words
 from fmtune.report.advice import advice, command, comparison, lead
 from fmtune.report.record import masked
-from fmtune.report.summary import best, in_states, ranked, speed, time_to_target
+from fmtune.report.summary import best, in_states, ranked, speed, time_spent, time_to_target
+from fmtune.report.worth import Worth, decided, in_short, worth
 from fmtune.tune.result import CellResult, StudyResult
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|<>~@&$]|^[-+=])")
@@ -27,13 +28,9 @@ def markdown(result: StudyResult) -> str:
     """
     shown = masked(result)
     parts = [f"## {text(words.short(shown.study_name or 'A study without a name'))}", f"**{text(lead(shown))}**"]
-    holdout = shown.holdout
-    if holdout and best(shown):
-        parts.append(
-            f"On the sealed holdout, opened {int(holdout.get('opened', 1))} ×: {words.score(holdout.get('score'))}."
-        )
+    parts += [text(s) for s in (in_short(shown), decided(shown)) if s is not None]
     parts += [text(s) for cell in shown.cells[1:] if (s := comparison(shown, cell))]
-    parts += [_steps(shown), _matrix(shown), _winner(shown), _leaders(shown)]
+    parts += [_steps(shown), _matrix(shown), _winner(shown), _finalists(worth(shown)), _leaders(shown)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -58,17 +55,20 @@ def _matrix(result: StudyResult) -> str:
     if not result.cells:
         return ""
     name = text(words.metric(result.objective))
-    head = f"| cell | {name} | rows/s | ratio | seconds | to target | trials |\n|:--|--:|--:|--:|--:|--:|:--|"
+    head = f"| cell | {name} | rows/s | ratio | seconds | to target | model | trials |\n|:--|{'--:|' * 6}:--|"
     return "\n".join([head, *(_matrix_row(result, cell) for cell in result.cells)])
 
 
 def _matrix_row(result: StudyResult, cell: CellResult) -> str:
     if cell.note and not cell.trials:
-        return f"| {text(cell.name)} | – | – | – | – | – | {text(cell.note)} |"
+        return f"| {text(cell.name)} | – | – | – | – | – | – | {text(cell.note)} |"
     top, reached = best(result, cell), time_to_target(result, cell)
+    late = f"> {words.seconds(time_spent(cell))}" if top and time_spent(cell) else words.NONE
     cells = [
         text(cell.name), words.score(top.value, 5) if top else words.NONE, words.rate(cell.rows_per_s),
-        words.times(speed(result, cell)), words.seconds(cell.seconds), words.seconds(reached), text(in_states(cell)),
+        words.times(speed(result, cell)), words.seconds(cell.seconds),
+        late if reached is None else words.seconds(reached), words.size(top.model_bytes if top else None),
+        text(in_states(cell)),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -80,6 +80,18 @@ def _winner(result: StudyResult) -> str:
     values = "\n".join(f"| {text(k)} | {text(words.setting(v))} |" for k, v in top.params.items())
     table = f"| hyperparameter | value |\n|:--|--:|\n{values}"
     return f"### Winner: trial {top.number}\n\n{table}\n\nAgain: {_code(command(result, 'run', '--fresh'))}"
+
+
+def _finalists(found: Worth | None) -> str:
+    if found is None or not found.finalists:
+        return ""
+    rows = [
+        f"| {f.trial} | {words.spread(f.mean, f.sd)} | {words.NONE if f.gap is None else words.signed(f.gap)} "
+        f"| {text(f.verdict)} |"
+        for f in found.finalists
+    ]
+    head = f"| trial | over {found.seeds} seeds | behind the best | verdict |\n|--:|--:|--:|:--|"
+    return "\n".join([head, *rows])
 
 
 def _leaders(result: StudyResult) -> str:

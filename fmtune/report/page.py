@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from fmtune.errors import DataError
 from fmtune.files import atomic_write
+from fmtune.report.packing import pack, unpack
 from fmtune.report.record import from_json, to_json
 from fmtune.report.render import asset, render
 from fmtune.report.sections import SECTIONS, Section
@@ -47,19 +48,29 @@ def build(result: StudyResult, sections: Sequence[Make] = SECTIONS) -> str:
     record = to_json(result)
     shown = from_json(record)  # the page shows what its record holds: passwords masked, digits as kept
     parts = [s for make in sections if (s := make(shown)) is not None]
+    version = shown.environment.get("fmtune", "")
+    return assembled(parts, pack(record), won=best(shown) is not None, version=version)
+
+
+def assembled(parts: Sequence[Section], record: dict[str, Any], *, won: bool, version: str) -> str:
+    """Return sections as one self-contained page with its record inside.
+
+    Parameters
+    ----------
+    parts
+        The first one's title is the page's.
+    record
+        What ``extract`` gives back, once unpacked.
+    won
+        Whether there is a winner's card to leave room for.
+    version
+        Of fmtune, as the study's environment has it.
+    """
     style, script = asset("style.css").strip(), asset("table.js").strip()
     html = render(
-        "page",
-        title=parts[0].title,
-        sections=parts,
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
-        data=Markup(_embedded(record)),
-        data_id=DATA_ID,
-        won=best(shown) is not None,
-        version=shown.environment.get("fmtune", ""),
-    )
+        "page", title=parts[0].title, sections=parts, style=Markup(style), script=Markup(script),
+        policy=_policy(style, script), data=Markup(_embedded(record)), data_id=DATA_ID, won=won, version=version,
+    )  # fmt: skip
     return _UNSAFE.sub("\ufffd", html)
 
 
@@ -90,7 +101,10 @@ def extract(html: str) -> dict[str, Any]:
         raise DataError("no report data in this page", hint="name a page that `fmtune report` wrote") from error
     if not isinstance(found, dict):
         raise DataError("the report data in this page is not an object")
-    return found
+    try:
+        return unpack(found) if "cells" in found else found
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DataError(f"damaged report data in this page: {error!r}") from error
 
 
 class _DataReader(HTMLParser):

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -21,14 +21,16 @@ from fmtune.report.render import render
 from fmtune.report.summary import (
     best,
     close,
-    complete,
     in_states,
     optimism,
+    paired,
     sign,
     speed,
     states,
+    time_spent,
     time_to_target,
 )
+from fmtune.report.worth import Worth, decided, held_score, in_short, opened, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -46,14 +48,14 @@ class Section(NamedTuple):
 
 def verdict(result: StudyResult) -> Section:
     """Return the verdict sentence, the comparisons of cells, and the study in one line."""
-    top = best(result)
     first = result.cells[0] if result.cells else None
     facts = [words.metric(result.objective) + (", higher is better" if sign(result) < 0 else ", lower is better")]
     if first and first.trials:
         facts.append(f"{first.name}: {in_states(first)}")
     facts += [f for f in (_size(result), result.data, result.sampler) if f]
     compared = [s for cell in result.cells[1:] if (s := comparison(result, cell)) is not None]
-    body = render("verdict", lead=lead(result), holdout=_holdout(result, top), compared=compared[:3], facts=facts)
+    sure = [s for s in (in_short(result), decided(result)) if s is not None]
+    body = render("verdict", lead=lead(result), sure=sure, compared=compared[:3], facts=facts)
     return Section("verdict", result.study_name or "A study without a name", body)
 
 
@@ -85,7 +87,7 @@ def winner(result: StudyResult) -> Section | None:
     alone = shlex.join(["fmtune", "fit", "TRAIN", "--test", "TEST", *pairs, "-o", "winner.fm"])
     body = render(
         "winner", trial=top, yaml=yaml, again=command(result, "run", "--fresh"), alone=alone,
-        epochs=len(top.curve), metrics={words.metric(k): words.score(v) for k, v in top.metrics.items()},
+        epochs=len(top.curve), metrics=_metrics(top.metrics),
     )  # fmt: skip
     return Section("winner", f"The winner: trial {top.number}", body)
 
@@ -101,29 +103,43 @@ def pace(result: StudyResult) -> Section | None:
 
 
 def honesty(result: StudyResult) -> Section | None:
-    """Return the naive best beside the sealed holdout, and how optimistic a selected score is."""
-    top = best(result)
-    if top is None or top.value is None:
+    """Return the winner's score in all its forms, from the most optimistic to the least."""
+    top, found = best(result), worth(result)
+    if top is None or found is None:
         return None
-    done = len(complete(result.cells[0]))
-    sealed = result.holdout
-    gap = None
-    if sealed and isinstance(sealed.get("score"), (int, float)):
-        gap = sign(result) * (float(sealed["score"]) - top.value)
+    held = found.confirmed or found.sealed
+    objective = result.objective.partition(":")[2] or result.objective
+    others = {k: v for k, v in ((result.holdout or {}).get("metrics") or {}).items() if k != objective}
+    gap = None if held is None or held.trial not in (None, found.trial) else sign(result) * (held.score - found.naive)
     body = render(
-        "honesty",
-        top=top,
-        done=done,
-        close=len(close(result, top)),
-        sealed=sealed,
-        gap=gap,
-        name=words.metric(result.objective),
-        apart=words.signed(abs(gap or 0.0)).lstrip("+"),
-        errors=f"{optimism(done):.1f}",
-        rows=_rows_of(result, "test"),
-        sealed_rows=_rows_of(result, "holdout"),
-    )
+        "honesty", found=found, rungs=_rungs(result, found), close=len(close(result, top)), gap=gap,
+        apart=words.signed(abs(gap or 0.0)).lstrip("+"), errors=f"{optimism(found.among):.1f}",
+        name=words.metric(result.objective), times=opened(found.opened), again=command(result, "confirm"),
+        metrics=_metrics(others), won=words.share(found.won) if found.won is not None else None,
+    )  # fmt: skip
     return Section("honesty", "How far to trust the score", body)
+
+
+def confirmed(result: StudyResult) -> Section | None:
+    """Return the finalists under more seeds, compared in pairs."""
+    found = worth(result)
+    if found is None or not found.finalists:
+        return None
+    rows = [
+        {
+            "one": f, "mean": words.spread(f.mean, f.sd), "share": words.share(found.wins.get(f.trial, 0.0)),
+            "gap": words.NONE if f.gap is None else words.signed(f.gap),
+            "ends": "" if f.low is None or f.high is None else f"{words.signed(f.low)} to {words.signed(f.high)}",
+        }
+        for f in found.finalists
+    ]  # fmt: skip
+    body = render("confirmed", rows=rows, found=found, name=words.metric(result.objective))
+    return Section("confirmed", f"The finalists over {words.count(found.seeds, 'seed')}", body)
+
+
+def overtuning(result: StudyResult) -> Section | None:
+    """Return whether the search has begun to fit the test rows."""
+    return _chart("overtuning", charts.overtuning(result) if result.cells else None)
 
 
 def history(result: StudyResult) -> Section | None:
@@ -194,6 +210,8 @@ SECTIONS: tuple[Callable[[StudyResult], Section | None], ...] = (
     quality,
     pace,
     honesty,
+    confirmed,
+    overtuning,
     history,
     importance,
     slices,
@@ -223,22 +241,45 @@ def _rows_of(result: StudyResult, channel: str) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _holdout(result: StudyResult, top: TrialResult | None) -> str | None:
-    if top is None or not result.holdout:
-        return None
-    opened = result.holdout.get("opened", 1)
-    how = {0: "not opened", 1: "opened once"}.get(opened, f"opened {opened} times")
-    return f"On the sealed holdout, {how}: {words.score(result.holdout.get('score'))}."
+def _metrics(values: Mapping[str, Any] | None) -> dict[str, str]:
+    return {words.metric(str(name)): words.score(value) for name, value in (values or {}).items()}
+
+
+def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int | None, bool]]:
+    """Return the rungs from the score as found to the holdout: what, score, interval, rows, whether to quote it."""
+    test, sealed = _rows_of(result, "test"), _rows_of(result, "holdout")
+    rungs = [(f"as selected on test, the best of {words.count(found.among, 'score')}", words.score(found.naive),
+              _ends(found.low, found.high), found.rows or test)]  # fmt: skip
+    if found.corrected is not None:
+        rungs.append(("corrected for the picking", words.score(found.corrected), "", found.rows or test))
+    if found.own is not None:
+        mean = words.spread(found.own.mean, found.own.sd)
+        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", mean, "", test))
+    for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):
+        if held is not None:
+            whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"
+            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), "", sealed))
+    return [(*rung, place == len(rungs) - 1) for place, rung in enumerate(rungs)]
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{words.score(low, 3)} to {words.score(high, 3)}"
 
 
 def _matrix_row(result: StudyResult, cell: CellResult, fastest: float) -> dict[str, Any]:
-    top = best(result, cell)
+    top, first = best(result, cell), cell is result.cells[0]
     reached = time_to_target(result, cell)
+    spent = f"> {words.seconds(time_spent(cell))}" if time_spent(cell) else "not reached"
+    found = worth(result) if first else None
+    pair = None if first else paired(result, cell)
+    quality = {"equal": "equal score", "better": "better score", "worse": "worse score", "undecided": "score undecided"}
     return {
         "cell": cell, "top": top, "score": words.score(top.value, 5) if top and top.value is not None else words.NONE,
+        "ends": _ends(found.low, found.high) if found else "", "quality": quality[pair.verdict] if pair else "",
         "bar": round(100 * (cell.rows_per_s or 0.0) / fastest, 1) if fastest else 0.0, "ratio": speed(result, cell),
-        "reached": words.seconds(reached) if reached is not None else "not reached" if top else words.NONE,
-        "states": in_states(cell), "trials": sum(states(cell).values()),
+        "reached": words.seconds(reached) if reached is not None else spent if top else words.NONE,
+        "censored": top is not None and reached is None, "bytes": words.size(top.model_bytes if top else None),
+        "trials": sum(states(cell).values()),
     }  # fmt: skip
 
 

@@ -139,6 +139,11 @@ def time_to_target(result: StudyResult, cell: CellResult) -> float | None:
     return next(reached, None)
 
 
+def time_spent(cell: CellResult) -> float:
+    """Return the seconds in all trials of the cell: a target not reached by then is known to take longer."""
+    return sum(t.seconds or 0.0 for t in cell.trials)
+
+
 def paired(result: StudyResult, cell: CellResult) -> Paired | None:
     """Compare a cell with the first on the trials that both completed; None with fewer than two such."""
     first = {t.number: value_of(t) for t in complete(result.cells[0])}

@@ -47,6 +47,14 @@ def near(value: float, other: float) -> str:
     return score(value)
 
 
+def spread(mean: float, sd: float) -> str:
+    """Return ``0.0571 ± 0.0055``: two significant digits of the spread, and as many decimals of the mean."""
+    if not (math.isfinite(mean) and math.isfinite(sd)) or sd <= 0:
+        return f"{score(mean)} ± {score(sd)}"
+    places = max(0, 1 - math.floor(math.log10(sd)))
+    return f"{mean:,.{places}f} ± {sd:.{places}f}" if places <= 7 else f"{score(mean)} ± {sd:.1e}"
+
+
 def signed(value: float) -> str:
     """Return a small difference with its sign and two significant digits: ``+0.00031``."""
     if value == 0 or not math.isfinite(value):

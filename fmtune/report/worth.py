@@ -1,0 +1,214 @@
+"""Worth: what the winner's score is worth: as selected, corrected, under other seeds, on the sealed holdout.
+
+``StudyResult.selection`` and ``StudyResult.confirmation`` are plain dicts from the study's storage; here they become
+values that the page can rely on.  What was found for an earlier winner counts as not found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fmtune.report import words
+from fmtune.report.summary import best, complete
+from fmtune.tune.result import StudyResult
+
+_MORE = re.compile(r"about ([\d,]{1,12}) more seeds")
+
+
+class Finalist(NamedTuple):
+    """One configuration under more seeds, against the best of them; the best itself has no gap."""
+
+    trial: int
+    mean: float
+    sd: float
+    gap: float | None
+    low: float | None
+    high: float | None
+    verdict: str  # best, better (the best beats it), equal, undecided
+    sentence: str
+
+
+class Lead(NamedTuple):
+    """A trial that took the lead: its score as found, and corrected for having been picked from all until then."""
+
+    trial: int
+    naive: float
+    corrected: float
+
+
+class Holdout(NamedTuple):
+    """The sealed channel: whose score, over how many seeds (``sd`` None for one), how often it was opened."""
+
+    trial: int | None
+    score: float
+    sd: float | None
+    opened: int
+
+
+class Worth(NamedTuple):
+    """The winner's score in all its forms; what is not known is None or empty."""
+
+    trial: int
+    naive: float
+    among: int
+    corrected: float | None
+    low: float | None
+    high: float | None
+    won: float | None  # share of draws in which the winner was the best
+    wins: dict[int, float]
+    draws: int
+    rows: int | None
+    curve: tuple[Lead, ...]
+    seeds: int
+    finalists: tuple[Finalist, ...]
+    outdated: bool  # a confirmation there is, but without this winner
+    sealed: Holdout | None  # the winner's model
+    confirmed: Holdout | None  # the confirmation's best, over its seeds
+
+    @property
+    def own(self) -> Finalist | None:
+        """The winner among the finalists."""
+        return next((f for f in self.finalists if f.trial == self.trial), None)
+
+    @property
+    def ahead(self) -> Finalist | None:
+        """The best of the finalists."""
+        return next((f for f in self.finalists if f.verdict == "best"), None)
+
+    @property
+    def opened(self) -> int:
+        """How often the holdout was opened."""
+        return max((h.opened for h in (self.sealed, self.confirmed) if h), default=0)
+
+
+def worth(result: StudyResult) -> Worth | None:
+    """Return what the winner's score is worth, or None without a winner."""
+    top = best(result)
+    if top is None or top.value is None:
+        return None
+    chosen = result.selection if _whole((result.selection or {}).get("trial")) == top.number else None
+    found = chosen or {}
+    wins = {int(k): v for k, raw in _dict(found.get("wins")).items() if str(k).isdigit() and (v := _real(raw))}
+    finalists = _finalists(result.confirmation)
+    current = any(f.trial == top.number for f in finalists)
+    return Worth(
+        top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")), _real(found.get("low")),
+        _real(found.get("high")), wins.get(top.number, 0.0) if chosen else None, wins,
+        _whole(found.get("draws")) or 0, _whole(found.get("rows")), _curve(found.get("curve")),
+        (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
+        bool(finalists) and not current, _holdout(result.holdout),
+        _holdout((result.confirmation or {}).get("holdout")) if current else None,
+    )  # fmt: skip
+
+
+def in_short(result: StudyResult) -> str | None:
+    """Return the score in all its forms as one sentence, the best known to the least; None if only one is known."""
+    found = worth(result)
+    if found is None:
+        return None
+    parts = [f"{words.score(found.naive)} as selected"]
+    if found.corrected is not None:
+        corrected = words.score(found.corrected)
+        tried = len(result.cells[0].trials)
+        parts.append(f"about {corrected} when corrected for having picked the best of {tried:,}")
+    if found.own is not None:
+        parts.append(f"{words.spread(found.own.mean, found.own.sd)} over {words.count(found.seeds, 'seed')}")
+    held = found.confirmed or found.sealed
+    if held is not None:
+        parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
+    return f"{'; '.join(parts)}." if len(parts) > 1 else None
+
+
+def decided(result: StudyResult) -> str | None:
+    """Return what the confirmation decided between the winner and the other finalists; None without one."""
+    found = worth(result)
+    if found is None or found.own is None or found.ahead is None:
+        return None
+    if found.ahead.trial != found.trial:
+        own = found.own
+        how = {"better": "is better", "equal": "is practically equal"}.get(own.verdict, "is ahead, but not decidedly")
+        return f"Over {found.seeds} seeds trial {found.ahead.trial} {how}: {own.sentence}."
+    groups = {v: [f.trial for f in found.finalists if f.verdict == v] for v in ("better", "equal", "undecided")}
+    said = [
+        text.format(_trials(groups[verdict]))
+        for verdict, text in (
+            ("better", "it beats {}"), ("equal", "it is practically equal to {}"),
+            ("undecided", "it is not decided whether it beats {}"),
+        ) if groups[verdict]
+    ]  # fmt: skip
+    return f"Over {found.seeds} seeds {words.listing(said)}." if said else None
+
+
+def more_seeds(found: Worth) -> int | None:
+    """Return how many more seeds would decide among the finalists; None if they would hardly, or nothing is open."""
+    asked = [m for f in found.finalists if f.verdict == "undecided" and (m := _MORE.search(f.sentence))]
+    return max((int(m[1].replace(",", "")) for m in asked), default=None)
+
+
+def opened(times: int) -> str:
+    """Return ``opened once``, ``opened twice``, ``opened 3 times``."""
+    return {0: "not opened", 1: "opened once", 2: "opened twice"}.get(times, f"opened {times} times")
+
+
+def held_score(held: Holdout) -> str:
+    """Return the holdout's score, with its spread over seeds where it has one."""
+    return words.score(held.score) if held.sd is None else words.spread(held.score, held.sd)
+
+
+def _whose(held: Holdout, found: Worth) -> str:
+    return "" if held.trial in (None, found.trial) else f" (trial {held.trial})"
+
+
+def _trials(numbers: list[int]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {words.listing([str(n) for n in numbers])}"
+
+
+def _finalists(confirmation: dict[str, Any] | None) -> tuple[Finalist, ...]:
+    found = _dict(confirmation)
+    pairs = {p.get("trial"): p for p in found.get("pairs") or () if isinstance(p, dict)}
+    made = []
+    for name, score in _dict(found.get("scores")).items():
+        mean, sd = _real(_dict(score).get("mean")), _real(_dict(score).get("sd"))
+        if mean is None or sd is None or not str(name).isdigit():
+            continue
+        pair = _dict(pairs.get(int(name)))
+        verdict = "best" if int(name) == found.get("best") else str(pair.get("verdict"))
+        made.append(Finalist(
+            int(name), mean, sd, _real(pair.get("difference")), _real(pair.get("low")), _real(pair.get("high")),
+            verdict, str(pair.get("sentence", "")).replace("+-", "±").replace(" x ", " × "),
+        ))  # fmt: skip
+    return tuple(sorted(made, key=lambda f: (f.verdict != "best", f.gap or 0.0, f.trial)))
+
+
+def _curve(raw: Any) -> tuple[Lead, ...]:
+    leads = []
+    for one in raw if isinstance(raw, (list, tuple)) else ():
+        trial, naive, corrected = (_dict(one).get(k) for k in ("trial", "naive", "corrected"))
+        if _whole(trial) is not None and _real(naive) is not None and _real(corrected) is not None:
+            leads.append(Lead(int(trial), float(naive), float(corrected)))  # type: ignore[arg-type]
+    return tuple(leads)
+
+
+def _holdout(raw: Any) -> Holdout | None:
+    found = _dict(raw)
+    score = _real(found.get("score"))
+    if score is None:
+        return None
+    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), _whole(found.get("opened")) or 0)
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _real(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,121 @@
+"""Worth: the winner's score in all its forms, and the words that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from report_fixtures import confirmed, of_state, study
+
+from fmtune.report.advice import advice, lead
+from fmtune.report.page import build
+from fmtune.report.sections import confirmed as confirmed_section
+from fmtune.report.sections import honesty
+from fmtune.report.worth import decided, in_short, more_seeds, opened, worth
+
+
+def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
+    """As selected, corrected, over seeds, on the holdout: in this order, with their spreads and the openings."""
+    said = in_short(confirmed(study(64), "undecided", "undecided"))
+    assert said is not None and said.startswith("0.05770 as selected; about 0.0")
+    order = [
+        "as selected",
+        "corrected for having picked the best of 64",
+        "over 10 seeds",
+        "on the sealed holdout, opened twice.",
+    ]
+    assert sorted(order, key=said.index) == order and "±" in said
+
+
+def test_one_form_alone_needs_no_sentence() -> None:
+    """Without correction, confirmation and holdout the lead has said it all."""
+    assert in_short(study(64, selection=None, holdout=None)) is None
+    assert in_short(of_state("FAIL")) is None
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "first", "said"),
+    [
+        (("better", "better"), "Trial 33 wins: ", "it beats trials"),
+        (("equal", "better"), "Trial 33 leads: ", "it beats trial"),
+        (("undecided", "undecided"), "Trial 33 leads: ", "it is not decided whether it beats trials"),
+    ],
+)
+def test_the_verdict_is_as_sure_as_the_confirmation(verdicts: tuple[str, ...], first: str, said: str) -> None:
+    """A winner wins when it beat all finalists, and leads where one is level or not decided."""
+    result = confirmed(study(64), *verdicts)
+    assert lead(result).startswith(first)
+    found = decided(result)
+    assert found is not None and found.startswith("Over 10 seeds ") and said in found
+
+
+def test_another_trial_may_be_ahead_over_seeds() -> None:
+    """The selected trial is then called selected, and the sentence names the one that is ahead."""
+    result = confirmed(study(64), "undecided", "undecided", ahead=1)
+    found = worth(result)
+    assert found is not None and found.ahead is not None and found.ahead.trial != found.trial
+    assert lead(result).startswith("Trial 33 was selected: ")
+    assert f"trial {found.ahead.trial} is ahead, but not decidedly" in (decided(result) or "")
+    assert f"(trial {found.ahead.trial})" in (in_short(result) or "")
+
+
+def test_what_was_found_for_an_earlier_winner_does_not_count() -> None:
+    """A study that went on and has a new winner is neither corrected nor confirmed; it is told to confirm again."""
+    old = confirmed(study(64), "better")
+    trials = tuple(replace(t, value=0.01) if t.number == 40 else t for t in old.cells[0].trials)
+    trials = tuple(replace(t, state="COMPLETE") if t.number == 40 else t for t in trials)
+    result = replace(old, cells=(replace(old.cells[0], trials=trials), old.cells[1]))
+    found = worth(result)
+    assert found is not None and found.trial == 40 and found.outdated
+    assert found.corrected is None and found.finalists == () and confirmed_section(result) is None
+    assert any("has changed since" in step.text for step in advice(result))
+
+
+def test_advice_asks_for_a_confirmation_and_then_for_what_it_lacked() -> None:
+    """Not yet confirmed: confirm. Not decided: so many seeds more. Decided: neither."""
+    commands = {step.command for step in advice(study(64))}
+    assert "fmtune confirm studies/digits.yaml" in commands
+    open_ = confirmed(study(64), "undecided", "better")
+    assert any(step.command == "fmtune confirm studies/digits.yaml --seeds 24" for step in advice(open_))
+    assert not any("confirm" in (step.command or "") for step in advice(confirmed(study(64), "better", "equal")))
+
+
+def test_more_seeds_that_would_hardly_decide_are_not_asked_for() -> None:
+    """When rows are what lacks, the advice says so and gives no command."""
+    result = confirmed(study(64), "undecided")
+    pairs = [{**p, "sentence": "more seeds would hardly decide it"} for p in (result.confirmation or {})["pairs"]]
+    result = replace(result, confirmation={**(result.confirmation or {}), "pairs": pairs})
+    found = worth(result)
+    assert found is not None and more_seeds(found) is None
+    assert any("more seeds would hardly tell them apart" in step.text for step in advice(result))
+
+
+def test_the_section_has_every_rung_and_the_finalists() -> None:
+    """Interval, share of draws, holdout with its openings, and a row for each finalist."""
+    result = confirmed(study(64), "undecided", "better")
+    body = honesty(result)
+    assert body is not None
+    for words in ("as selected on test", "corrected for the picking", "over 10 new seeds", "the model itself",
+                  "95 % over rows", "of these draws", "opened twice"):  # fmt: skip
+        assert words in body.body
+    table = confirmed_section(result)
+    assert table is not None and table.body.count("<tr>") == 4 and "about 14 more seeds would decide" in table.body
+
+
+@pytest.mark.parametrize(
+    "junk", [{}, {"trial": 33}, {"trial": 33, "wins": 3, "curve": "x", "low": "NaN", "corrected": True}]
+)
+def test_incomplete_findings_make_a_page_all_the_same(junk: dict[str, object]) -> None:
+    """What another version stored, or what is not finite, is left out."""
+    html = build(
+        study(64, selection=junk, confirmation={**junk, "scores": {"33": {"mean": "NaN"}, "x": 1}, "pairs": [1]})
+    )
+    assert "Trial 33 wins" in html and "None" not in html.partition("fmtune-data")[0]
+
+
+@pytest.mark.parametrize(
+    ("times", "words"), [(0, "not opened"), (1, "opened once"), (2, "opened twice"), (5, "opened 5 times")]
+)
+def test_openings_are_counted_in_words(times: int, words: str) -> None:
+    """Once, twice, so many times."""
+    assert opened(times) == words
