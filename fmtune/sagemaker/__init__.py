@@ -1,0 +1,1 @@
+"""Sagemaker: the one room that speaks Amazon SageMaker's dialect; nothing else knows it."""
