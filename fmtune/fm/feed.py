@@ -12,8 +12,9 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 
-from fmtune.errors import DataError
+from fmtune.errors import DataError, ResourceError
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.kernels import cpu_dense, cpu_sparse
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
@@ -104,7 +105,19 @@ def _empty_rows(n: int, like: Rows) -> Rows:
 
 
 def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:
-    """Return ``rows`` as ``sparse`` or ``dense``, converted at most once (``made`` remembers)."""
+    """Return ``rows`` as ``sparse`` or ``dense``, converted at most once (``made`` remembers).
+
+    Raises
+    ------
+    ResourceError
+        The matrix does not fit into the memory that is free.
+    """
     if layout not in made:
+        need, free = 4.0 * rows.n * rows.feature_dim, psutil.virtual_memory().available
+        if layout == "dense" and need > free:
+            raise ResourceError(
+                f"{rows.n} rows of {rows.feature_dim} features take {need / 2**30:.1f} GiB as a matrix, and "
+                f"{free / 2**30:.1f} GiB are free", hint="use the sparse layout",
+            )  # fmt: skip
         made[layout] = rows.to_dense() if layout == "dense" else rows.to_sparse()
     return made[layout]

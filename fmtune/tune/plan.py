@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
 import psutil
+from sqlalchemy import make_url
 
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.fm.metrics import METRICS
 from fmtune.fm.pack import bytes_of
+from fmtune.kernels.rules import RULES
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
-from fmtune.tune.storage import Store, open_storage, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, redacted, sqlite_url
 from fmtune.tune.study import DEVICES, lanes_of
 
 
@@ -23,61 +29,94 @@ def lines(spec: Spec) -> list[str]:
         As the run would.
     """
     data = bring(spec)
-    stored, lag = _stored(spec)
-    lanes, lag = lanes_of(spec, lag)
-    train = data.stats["train"]
-    said = [f"study {spec.study_name}: {spec.objective} ({spec.direction}), {data.description}"]
+    stored = _stored(spec)
+    lanes, lag = lanes_of(spec, stored.lag)
+    said = [f"study {spec.study_name}: {spec.objective} ({spec.direction}); {data.description}"]
     for name, s in data.stats.items():
-        dense = s["nnz"] / max(1, s["rows"])
-        said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {dense:.1f} non-zeros a row")
+        filled = s["nnz"] / max(1, s["rows"])
+        said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {filled:.1f} non-zeros a row")
+    said += _cells(spec)
+    seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
+    said.append(f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}; lag {lag}; {_sharing(spec)}")
+    said.append(_memory(spec, data.stats["train"]["feature_dim"], lanes))
+    said.append(f"storage: {stored.where}: {stored.words}")
+    return said
+
+
+class _Stored(NamedTuple):
+    """What the database holds already, in words, and the study's lag."""
+
+    where: str
+    words: str
+    lag: int | None = None
+
+
+def _cells(spec: Spec) -> Iterator[str]:
     searched = False
     for cell in spec.matrix.cells:
         if cell.device not in DEVICES:
-            said.append(f"cell {cell.device}-{cell.layout}: will not run: no CUDA device")
+            yield f"cell {cell.name}: will not run: no CUDA device"
             continue
-        role = (
-            "replays the searching cell's trials"
-            if searched
-            else f"searches with {spec.sampler.name}, {spec.pruner.name}"
-        )
+        role = f"searches with {spec.sampler.name}, prunes with {spec.pruner.name}"
+        yield f"cell {cell.name}: {spec.n_trials} trials, {'replays the same trials' if searched else role}"
         searched = True
-        said.append(f"cell {cell.device}-{cell.layout}: {spec.n_trials} trials, {role}")
-    said.append(f"packs: {lanes} lanes at once ({spec.seeds} a trial), lag {lag}; {_sharing(spec)}")
-    most = bytes_of(_largest(spec), train["feature_dim"])
-    free = psutil.virtual_memory().available
-    said.append(f"memory: at most {most * lanes / 2**20:.1f} MiB for parameters, of {free / 2**30:.1f} GiB free")
-    said.append(stored)
-    return said
 
 
 def _sharing(spec: Spec) -> str:
     shapes = [n for n in ("mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed") if n in spec.search_space]
     if not shapes:
         return "all trials can share a pass"
-    return f"trials share a pass where {', '.join(shapes)} agree"
+    return f"trials of the same {' and '.join(shapes)} share a pass"
+
+
+def _memory(spec: Spec, feature_dim: int, lanes: int) -> str:
+    """Say what parameters and their state take at most, and whether that fits: half of what is free may be used."""
+    most = bytes_of(_largest(spec), feature_dim)
+    free = psutil.virtual_memory().available
+    words = f"memory: at most {_size(most)} a lane, {_size(most * lanes)} for all, of {_size(free)} free"
+    if most * spec.seeds > free / 2:
+        return f"{words}: the largest trial does not fit and would be refused; search a smaller num_factors"
+    return f"{words}: fewer lanes train at once" if most * lanes > free / 2 else words
+
+
+def _size(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
 
 
 def _largest(spec: Spec) -> Hyperparameters:
     """Return the configuration that needs the most memory."""
+    values: dict[str, Any] = dict(spec.hyperparameters)
     dimension = spec.search_space.get("num_factors")
-    most = {} if dimension is None else {"num_factors": max(dimension.choices or (dimension.high,))}  # type: ignore[type-var]
-    optimizer = spec.search_space.get("optimizer")
-    rule = {"optimizer": PARAMETERS["optimizer"].default} if optimizer is not None else {}
-    return Hyperparameters.of({**spec.hyperparameters, **most, **rule})
+    if dimension is not None:
+        values["num_factors"] = max(int(v) for v in dimension.choices or (dimension.high,))  # type: ignore[arg-type]
+    rules = [rule for rule in _optimizers(spec) if rule in RULES]
+    return Hyperparameters.of({**values, "optimizer": max(rules, key=lambda rule: RULES[rule].states)})
 
 
-def _stored(spec: Spec) -> tuple[str, int | None]:
-    """Return what is stored already, in words, and the study's lag."""
+def _optimizers(spec: Spec) -> list[str]:
+    dimension = spec.search_space.get("optimizer")
+    if dimension is not None:
+        return [str(choice) for choice in dimension.choices or ()]
+    return [str(spec.hyperparameters.get("optimizer", PARAMETERS["optimizer"].default))]
+
+
+def _stored(spec: Spec) -> _Stored:
+    """Look at the database; nothing is made where there is none."""
     url = spec.storage or sqlite_url(folder_of(spec.study_name))
-    if spec.storage is None and not (folder_of(spec.study_name) / "study.db").exists():
-        return f"storage: {redacted(url)}: a new study", None
-    store = Store(open_storage(url), spec.study_name, METRICS[spec.metric].direction)
-    attrs, trials = store.attrs(), store.trials()
-    done = sum(t.state.is_finished() for t in trials)
-    if "fmtune:canonical" in attrs and (changed := difference(attrs["fmtune:canonical"], canonical(spec))):
-        return f"storage: {redacted(url)}: refused, another setting: {'; '.join(changed)}", attrs.get("fmtune:lag")
-    again = sum(not t.state.is_finished() for t in trials)
-    left = max(0, spec.n_trials - done)
-    return f"storage: {redacted(url)}: {done} trials are done, {again} start again, {left} to go", attrs.get(
-        "fmtune:lag"
-    )
+    where = redacted(url) if spec.storage else f"runs/{spec.study_name}/study.db"
+    file = make_url(url).database if url.startswith("sqlite") else None
+    if file and not Path(file).exists():
+        return _Stored(where, "a new study")
+    try:
+        study = optuna.load_study(study_name=spec.study_name, storage=open_storage(url))
+    except KeyError:
+        return _Stored(where, "a new study")
+    attrs = study.user_attrs
+    lag: int | None = attrs.get("fmtune:lag")
+    changed = difference(attrs["fmtune:canonical"], canonical(spec)) if "fmtune:canonical" in attrs else []
+    if changed:
+        return _Stored(where, f"would be refused, it was begun with another setting: {'; '.join(changed)}", lag)
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    done = sum(state.is_finished() for state in states)
+    again = f", {len(states) - done} of them start again" if len(states) > done else ""
+    return _Stored(where, f"{done} trials are done, {max(0, spec.n_trials - done)} to go{again}", lag)

@@ -1,0 +1,63 @@
+"""The plan: what a run would do, said without doing it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+import fmtune
+from fmtune.errors import StorageError
+from fmtune.tune import plan
+from fmtune.tune import spec as specs
+from tests.study_fixtures import STUDY, write_study
+
+SMALL = STUDY.replace("n_trials: 24", "n_trials: 4").replace("epochs: 4", "epochs: 1")
+
+
+def _plan(path: Path, text: str = SMALL) -> str:
+    path.write_text(text)
+    with contextlib.chdir(path.parent):
+        return "\n".join(plan.lines(specs.read(path)))
+
+
+def test_a_new_study_is_planned_and_nothing_is_made(tmp_path: Path) -> None:
+    """Channels, cells, packs and memory are said; no folder, database or report comes of it."""
+    said = _plan(write_study(tmp_path))
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for words in ("train: 600 rows, 40 features, 6.0 non-zeros a row", "cell cpu-sparse: 4 trials, searches with tpe",
+                  "cell cpu-dense: 4 trials, replays the same trials", "4 lanes at once",
+                  "trials of the same optimizer share a pass", "MiB for all", "study.db: a new study"):  # fmt: skip
+        assert words in said
+    assert before == ["holdout.npz", "study.yaml", "test.npz", "train.npz"]
+    _plan(tmp_path / "study.yaml", SMALL + f"storage: sqlite:///{tmp_path}/mine.db\n")
+    assert not (tmp_path / "mine.db").exists()
+
+
+def test_a_begun_study_says_what_is_left(tmp_path: Path) -> None:
+    """Done trials are counted, a larger budget is to go, another setting would be refused."""
+    path = write_study(tmp_path, SMALL)
+    fmtune.run(path, root=tmp_path)
+    assert "4 trials are done, 0 to go" in _plan(path)
+    assert "4 trials are done, 5 to go" in _plan(path, SMALL.replace("n_trials: 4", "n_trials: 9"))
+    assert "would be refused, it was begun with another setting" in _plan(path, SMALL.replace("1..12", "1..13"))
+    (tmp_path / "runs" / "small" / "study.db").write_bytes(b"hello" * 1000)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        _plan(path)
+
+
+def test_cells_and_sizes_that_cannot_run_are_said(tmp_path: Path) -> None:
+    """A gpu cell without a gpu and a trial larger than the memory are known before the run."""
+    path = write_study(tmp_path)
+    text = SMALL.replace("{layout: [sparse, dense]}", "{device: [gpu, cpu]}").replace("1..12", "4..4096")
+    said = _plan(path, text.replace("holdout: holdout.npz", "feature_dim: 100000000"))
+    assert "cell gpu-sparse: will not run: no CUDA device" in said
+    assert "4578.8 GiB a lane" in said and "would be refused; search a smaller num_factors" in said
+
+
+def test_seeds_and_equal_settings_are_said(tmp_path: Path) -> None:
+    """Three seeds are three lanes a trial; without a searched shape all trials share a pass."""
+    text = SMALL.replace("  optimizer: [adam, adagrad]\n", "").replace("pack: 4", "pack: 6\nseeds: 3")
+    said = _plan(write_study(tmp_path), text)
+    assert "6 lanes at once, 3 of them a trial" in said and "all trials can share a pass" in said

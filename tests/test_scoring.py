@@ -1,0 +1,72 @@
+"""Predictions for files: the columns, the formats by suffix, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fmtune
+from fmtune.data import source
+from fmtune.errors import DataError, ModelError, ResourceError, UsageError
+from fmtune.fm.model import Model
+from fmtune.tune.scoring import predict_file
+from tests import fm_reference as reference
+
+ROWS = reference.rows(50, 12, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a binary model and a regression model."""
+    where = tmp_path_factory.mktemp("scoring")
+    source.write(ROWS, where / "data.npz")
+    for name in ("binary_classifier", "regressor"):
+        fmtune.fit(ROWS, predictor_type=name, num_factors=3, factors_lr=0.1).model.save(where / f"{name}.fm")
+    return where
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", ["binary_classifier", "regressor"])
+def test_every_format_holds_the_scores(folder: Path, kind: str, suffix: str) -> None:
+    """Each format gives back the very float32 scores; a binary model's label is 1 from 0.5 on."""
+    out = folder / f"{kind}{suffix}"
+    assert predict_file(folder / f"{kind}.fm", [folder / "data.npz"], out) == 50
+    readers = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}
+    frame = readers[suffix](out)
+    scores = fmtune.predict(Model.load(folder / f"{kind}.fm"), ROWS)
+    assert list(frame) == ["score", "predicted_label"][: 1 + (kind == "binary_classifier")]
+    assert np.array_equal(frame["score"].to_numpy(np.float32), scores)
+    if kind == "binary_classifier":
+        assert np.array_equal(frame["predicted_label"], scores >= 0.5)
+
+
+def test_the_text_is_plain(folder: Path) -> None:
+    """csv has its header and a line a row; what is not finite is null in JSON lines."""
+    predict_file(folder / "regressor.fm", [folder / "data.npz"], folder / "plain.csv")
+    lines = (folder / "plain.csv").read_text().splitlines()
+    assert lines[0] == "score" and len(lines) == 51
+    Model("regressor", 3e38, np.full(12, 3e38, np.float32), np.zeros((12, 0), np.float32)).save(folder / "huge.fm")
+    predict_file(folder / "huge.fm", [folder / "data.npz"], folder / "huge.jsonl")
+    values = [json.loads(line)["score"] for line in (folder / "huge.jsonl").read_text().splitlines()]
+    assert None in values and len(values) == 50
+
+
+def test_what_cannot_be_scored_is_said(folder: Path) -> None:
+    """A suffix without a format, a model that is none, wider data, no data, no pyarrow; no file is made."""
+    model, data = folder / "regressor.fm", [folder / "data.npz"]
+    source.write(reference.rows(5, 40, 3), folder / "wide.npz")
+    with pytest.raises(UsageError, match=r"no format for the suffix '.xlsx'"):
+        predict_file(model, data, folder / "out.xlsx")
+    with pytest.raises(ModelError, match="not a fmtune model"):
+        predict_file(data[0], data, folder / "out.csv")
+    with pytest.raises(DataError, match="feature"):
+        predict_file(model, [folder / "wide.npz"], folder / "out.csv")
+    with pytest.raises(DataError, match="no such file"):
+        predict_file(model, [folder / "none.npz"], folder / "out.csv")
+    with pytest.raises(ResourceError, match=r"Parquet needs pyarrow\n  hint: pip install 'fmtune\[parquet\]'"):
+        predict_file(model, data, folder / "out.parquet", parquet=False)
+    assert not list(folder.glob("out.*"))
