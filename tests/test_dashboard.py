@@ -121,7 +121,7 @@ def opened(place: Place, **options: Any) -> Iterator[Client]:
 
 def test_the_dashboard_shows_the_study(place: Place) -> None:
     """The page, its script and its API are optuna-dashboard's, with both cells, all trials, note, plots, report."""
-    with opened(place, verdict="**Trial 3** wins.") as client:
+    with opened(place, verdict=lambda result: "**Trial 3** wins.") as client:
         client.enter()
         assert b"<title>Optuna Dashboard</title>" in client.ask("/dashboard").body
         assert len(client.ask("/static/bundle.js").body) > 1_000_000
@@ -277,7 +277,7 @@ def test_dressing_twice_is_dressing_once(place: Place) -> None:
 def test_the_note_is_the_reports_own_verdict(place: Place) -> None:
     """The report's Markdown goes into the note; what is folded there would be shown as tags, and is left out."""
     result = collect(place.spec, place.root)
-    dress(place.spec, place.root, markdown(result))
+    dress(place.spec, place.root, markdown)
     note = _note(place)
     assert result.best is not None and f"Winner: trial {result.best.number}" in note
     assert "<details>" in markdown(result) and "<details>" not in note
@@ -286,10 +286,10 @@ def test_the_note_is_the_reports_own_verdict(place: Place) -> None:
 
 def test_an_edited_note_is_left_alone(place: Place) -> None:
     """What somebody wrote in the dashboard survives the next opening."""
-    dress(place.spec, place.root, "first")
+    dress(place.spec, place.root, lambda result: "first")
     storage = open_storage(place.database)
     storage.set_study_system_attr(1, "dashboard:note_str:0", "mine")
-    dress(place.spec, place.root, "second")
+    dress(place.spec, place.root, lambda result: "second")
     assert _note(place) == "mine"
 
 

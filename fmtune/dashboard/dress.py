@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from fmtune.tune.result import StudyResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 
+Verdict = Callable[[StudyResult], str]
+
 # A study's system attribute: what was written here, as digests, so that it is not written again.
 WORN = "fmtune:dressed"
 
 
-def dress(spec: Spec, root: Path | None = None, verdict: str = "") -> bool:
+def dress(spec: Spec, root: Path | None = None, verdict: Verdict | None = None) -> bool:
     """Give a study its note, plots and report for the dashboard, as far as they changed.
 
     Parameters
@@ -40,7 +43,7 @@ def dress(spec: Spec, root: Path | None = None, verdict: str = "") -> bool:
     root
         The folder in which ``runs/`` and ``reports/`` lie; by default the current one.
     verdict
-        What came of the study, as Markdown; free text in it is escaped by whoever wrote it.
+        Says in Markdown what came of the study, free text in it escaped; by default one sentence.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def dress(spec: Spec, root: Path | None = None, verdict: str = "") -> bool:
     before = dict(worn)
     _report(study, spec, root, worn)
     _plots(tools, study, result, worn)
-    _note(tools, study, _words(spec, result, verdict, study._study_id, worn.get("artifact")), worn)
+    _note(tools, study, _words(spec, (verdict or _verdict)(result), study._study_id, worn.get("artifact")), worn)
     if worn != before:
         storage.set_study_system_attr(study._study_id, WORN, worn)
     return True
@@ -137,10 +140,10 @@ def _note(tools: Any, study: optuna.Study, text: str, worn: dict[str, Any]) -> N
         worn["note"] = digest
 
 
-def _words(spec: Spec, result: StudyResult, verdict: str, study_id: int, artifact: str | None) -> str:
+def _words(spec: Spec, told: str, study_id: int, artifact: str | None) -> str:
     """Return the note: the verdict, where the report is, how to make it anew."""
     # The dashboard shows HTML as text, and has a table of all trials itself: the folded one is left out.
-    told = verdict.partition("<details>")[0].strip() or _verdict(result)
+    told = told.partition("<details>")[0].strip()
     place = f"[The whole report](/artifacts/{study_id}/{artifact}), as it was when this dashboard was opened."
     missing = "There is no report yet."
     lines = [

@@ -80,7 +80,12 @@ def _words(cell: CellResult, result: StudyResult) -> str:
 
 
 def _layout(title: str, x: str, y: str) -> dict[str, Any]:
-    return {"title": {"text": title}, "xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+    """Return a layout that is legible on white and on black: the dashboard has both, a stored figure only one."""
+    lines = {"gridcolor": "rgba(128,128,128,0.3)", "zerolinecolor": "rgba(128,128,128,0.5)"}
+    return {
+        "title": {"text": title}, "xaxis": {"title": {"text": x}, **lines}, "yaxis": {"title": {"text": y}, **lines},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#808080"},
+    }  # fmt: skip
 
 
 def _digits(value: float) -> float | None:

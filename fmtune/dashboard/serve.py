@@ -20,7 +20,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from fmtune.dashboard.dress import artifact_folder, artifacts, dress
+from fmtune.dashboard.dress import Verdict, artifact_folder, artifacts, dress
 from fmtune.dashboard.extra import optuna_dashboard
 from fmtune.dashboard.gate import Gate, bracketed, is_address
 from fmtune.errors import ResourceError, UsageError
@@ -38,7 +38,7 @@ class Opened(NamedTuple):
 
 def serve(
     spec: Spec, host: str = "127.0.0.1", port: int = 8080, writable: bool = False, open_browser: bool = True, *,
-    beyond_loopback: bool = False, root: Path | None = None, verdict: str = "",
+    beyond_loopback: bool = False, root: Path | None = None, verdict: Verdict | None = None,
 ) -> None:  # fmt: skip
     """Show a study in optuna-dashboard until Ctrl-C.
 
@@ -57,7 +57,7 @@ def serve(
     root
         The folder in which ``runs/`` and ``reports/`` lie; by default the current one.
     verdict
-        What came of the study, as Markdown, for its note.
+        Says what came of the study, as Markdown, for its note: ``fmtune.report.markdown.markdown``.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def serve(
 
 def open_server(
     spec: Spec, host: str = "127.0.0.1", port: int = 8080, writable: bool = False, *, beyond_loopback: bool = False,
-    root: Path | None = None, verdict: str = "",
+    root: Path | None = None, verdict: Verdict | None = None,
 ) -> Opened:  # fmt: skip
     """Dress the study and listen; the parameters and errors are those of :func:`serve`."""
     host = "127.0.0.1" if host == "localhost" else host
@@ -111,7 +111,7 @@ def refuse_writes(storage: RDBStorage) -> None:
         storage.engine.dispose()
 
 
-def _dress(spec: Spec, root: Path | None, verdict: str) -> None:
+def _dress(spec: Spec, root: Path | None, verdict: Verdict | None) -> None:
     """Dress the study; one that cannot be written is shown as it is."""
     try:
         if not dress(spec, root, verdict):
