@@ -1,0 +1,238 @@
+"""Replay: one trial of a finished study run again, from what its result says, and compared epoch by epoch.
+
+The result may come from the study's storage or out of a report's page, on this machine or another.  The data are
+read first and their digests compared: on other rows a score says nothing.  Then the trial is trained as it was,
+with the same parameters, seeds and number of epochs, and the verdict is one of three:
+
+* ``identical``: every epoch's score is the same number (a page keeps six digits of them, and all of the value);
+* ``within tolerance``: no epoch differs by more than ``TOLERANCE`` of its score, which is what another processor,
+  library or layout may do to sums of float32;
+* ``different``: some epoch differs by more, or the trial ended in another state.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmtune.errors import DataError, ResourceError, UsageError
+from fmtune.fm.fit import Progress
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.tune import environment
+from fmtune.tune.channels import StudyData, bring
+from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
+from fmtune.tune.spec import Spec, parse
+from fmtune.tune.study import DEVICES
+
+# Share of a score by which an epoch may differ.
+TOLERANCE = 1e-3
+
+_KEPT = 6  # digits of a curve in a page
+_ADDRESS = re.compile(r"(?P<page>.+)#trial=(?P<trial>\d{1,9})(?:&cell=(?P<cell>[a-z]+-[a-z]+))?")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of a trial that was run again.
+
+    Attributes
+    ----------
+    trial, cell
+        Which.
+    verdict : str
+        ``identical``, ``within tolerance`` or ``different``.
+    then, now : float or None
+        The last epoch's score, None where the trial diverged before its first.
+    epochs : int
+        How many were trained.
+    largest : float
+        The largest difference of an epoch, as a share of its score; infinite when the ends differ.
+    why : str
+        What differs, in words; empty when nothing does.
+    environment : dict
+        Entry to what it was and what it is, for each that differs; None stands for not known.
+    """
+
+    trial: int
+    cell: str
+    verdict: str
+    then: float | None
+    now: float | None
+    epochs: int
+    largest: float
+    why: str
+    environment: dict[str, tuple[str | None, str | None]]
+
+    @property
+    def lines(self) -> list[str]:
+        """What to tell a user: the verdict, the scores, and what differs in the environment."""
+        scores = f"{_shown(self.now)}, {self.epochs} epochs"
+        if self.verdict != "identical":
+            scores = f"{_shown(self.then)} then, {_shown(self.now)} now; {self.why}"
+        said = [f"trial {self.trial} in {self.cell}: {self.verdict} ({scores})"]
+        if not self.environment:
+            return [*said, "the environment is the same"]
+        return [*said, *(f"  {name}: {a or '-'} then, {b or '-'} now" for name, (a, b) in self.environment.items())]
+
+
+def address(words: str) -> tuple[Path, int, str | None]:
+    """Return page, trial and cell of ``page.html#trial=42`` or ``page.html#trial=42&cell=cpu-dense``.
+
+    Raises
+    ------
+    UsageError
+        The words name no trial.
+    """
+    found = _ADDRESS.fullmatch(words)
+    if found is None:
+        raise UsageError(f"{words[:200]!r} names no trial of a page", hint="write page.html#trial=42")
+    return Path(found["page"]), int(found["trial"]), found["cell"]
+
+
+def replay(
+    result: StudyResult, trial: int, cell: str | None = None, root: Path | None = None,
+    now: Mapping[str, str] | None = None,
+) -> Replay:  # fmt: skip
+    """Train one trial again and say whether it is the same.
+
+    Parameters
+    ----------
+    result
+        The study, as ``collect`` or a page's record gives it.
+    trial
+        Its number.
+    cell
+        ``cpu-dense`` and so on; by default the cell that searched.
+    root
+        The folder that the result's ``spec_path`` is relative to, by default the current one; relative paths of
+        data files start at the study file's own folder.
+    now
+        This environment; by default as it is found.
+
+    Raises
+    ------
+    UsageError
+        There is no such cell or trial, or it was never trained.
+    DataError
+        The data are not those of the study.
+    ResourceError
+        The cell's device is not here.
+    """
+    where = _cell(result, cell)
+    old = _trial(where, trial)
+    if not result.spec_text:
+        raise UsageError("the result holds no study file", hint="make the report again with this version")
+    spec = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
+    data = bring(spec)
+    _same_data(result, data)
+    outcome = _trained(spec, data, old, where.layout, result.seeds)
+    verdict, largest, why = compare(old, outcome)
+    known = environment.describe() if now is None else now
+    names = [*result.environment, *(n for n in known if n not in result.environment)]
+    differ = {n: (a, b) for n in names if (a := result.environment.get(n)) != (b := known.get(n))}
+    return Replay(
+        trial, where.name, verdict, old.curve[-1] if old.curve else None, outcome.curve[-1] if outcome.curve else None,
+        len(outcome.curve), largest, why, differ,
+    )  # fmt: skip
+
+
+def compare(old: TrialResult, new: Outcome) -> tuple[str, float, str]:
+    """Return the verdict on a trial run again, the largest difference of an epoch, and why in words."""
+    if (old.state == "FAIL") != (new.state == "FAIL") or len(old.curve) != len(new.curve):
+        return "different", math.inf, f"{_end(old.state, len(old.curve))} then, {_end(new.state, len(new.curve))} now"
+    gaps = [_gap(a, b) for a, b in zip(old.curve, new.curve, strict=True)]
+    exact = old.state != "COMPLETE" or old.value == new.value
+    if exact and not any(gaps):
+        return "identical", 0.0, ""
+    if old.value is not None and new.value is not None and old.state == "COMPLETE":
+        gaps.append(abs(old.value - new.value) / max(abs(old.value), 1e-300))
+    largest = max(gaps)
+    at = "within" if largest <= TOLERANCE else "beyond"
+    why = f"up to {largest:.2g} of the score apart, {at} {TOLERANCE:g}"
+    return ("within tolerance" if largest <= TOLERANCE else "different"), largest, why
+
+
+def _gap(then: float, now: float) -> float:
+    """Return how far two scores are apart, as a share; 0 for a number and the same one kept to six digits."""
+    if then == now or then == float(f"{now:.{_KEPT}g}"):
+        return 0.0
+    return abs(now - then) / max(abs(then), 1e-300)
+
+
+def _cell(result: StudyResult, name: str | None) -> CellResult:
+    ran = [c for c in result.cells if c.trials]
+    found = next((c for c in ran if name in (None, c.name)), None)
+    if found is None:
+        hint = f"there are {', '.join(c.name for c in ran)}" if ran else "no cell has trials"
+        raise UsageError(f"no cell {name!r} with trials" if name else "the study has no trials", hint=hint)
+    if found.device not in DEVICES:
+        raise ResourceError(f"no {'CUDA device' if found.device == 'gpu' else found.device} here", where=found.name)
+    return found
+
+
+def _trial(cell: CellResult, number: int) -> TrialResult:
+    found = next((t for t in cell.trials if t.number == number), None)
+    if found is None:
+        last = max(t.number for t in cell.trials)
+        raise UsageError(f"no trial {number} in {cell.name}", hint=f"the last one is {last}")
+    diverged = found.state == "FAIL" and (found.reason or "").startswith("diverged")
+    if found.state not in ("COMPLETE", "PRUNED") and not diverged:
+        raise UsageError(
+            f"trial {number} was not trained to an end in {cell.name}: {found.reason or found.state.lower()}"
+        )
+    return found
+
+
+def _same_data(result: StudyResult, data: StudyData) -> None:
+    names = sorted({*result.channels, *data.stats})
+    differ = [n for n in names if result.channels.get(n, {}).get("digest") != data.stats.get(n, {}).get("digest")]
+    if differ:
+        raise DataError(
+            f"not the study's data: {', '.join(differ)} differ{'s' if len(differ) == 1 else ''}",
+            where=result.spec_path, hint="replay where the study's data lie; on other rows a score says nothing",
+        )  # fmt: skip
+
+
+def _trained(spec: Spec, data: StudyData, old: TrialResult, layout: str, seeds: int) -> Outcome:
+    fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
+    h = Hyperparameters.of({**fixed, **old.params})
+    epochs = len(old.curve) + (old.state == "FAIL")
+    job = Job(old.number, seeds_of(h, seeds), Progress(spec.direction, h.patience), epochs, replay=True)
+    source = _Once(job)
+    Driver(source, data.channels, layout, spec.metric, lanes=seeds, threads=1).run()
+    assert source.outcome is not None
+    return source.outcome
+
+
+class _Once:
+    """A source of one job that nothing prunes."""
+
+    def __init__(self, job: Job) -> None:
+        self._job: Job | None = job
+        self.outcome: Outcome | None = None
+
+    def next(self) -> Job | None:
+        job, self._job = self._job, None
+        return job
+
+    def report(self, job: Job, epoch: int, score: float) -> bool:
+        return False
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def give_back(self, job: Job) -> None: ...
+
+    def tick(self, lanes: int, row_lanes: float) -> None: ...
+
+
+def _end(state: str, epochs: int) -> str:
+    return f"diverged after {epochs} epochs" if state == "FAIL" else f"{epochs} epochs"
+
+
+def _shown(score: float | None) -> str:
+    return "no score" if score is None else f"{score:.7g}"
