@@ -119,8 +119,10 @@ def best(study: Path) -> None:
     if result.best is None:
         raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
     click.echo(f"# {result.study_name}, trial {result.best.number}: {result.objective} {result.best.value:.6g}")
-    click.echo("hyperparameters:")
     values = {**result.fixed, **result.best.params}
+    if seed := values.pop("seed", 0):
+        click.echo(f"seed: {seed}")
+    click.echo("hyperparameters:")
     for name in PARAMETERS:
         if name in values:
             click.echo(f"  {name}: {_scalar(values[name])}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import optuna
 import psutil
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.pack import bytes_of
@@ -100,12 +100,19 @@ def _optimizers(spec: Spec) -> list[str]:
     return [str(spec.hyperparameters.get("optimizer", PARAMETERS["optimizer"].default))]
 
 
+def _to_be_made(url: URL) -> bool:
+    """Whether it names a file that is not there yet, in a folder that is."""
+    file = Path(url.database or ".")
+    return not url.host and not file.exists() and file.parent.is_dir()
+
+
 def _stored(spec: Spec) -> _Stored:
     """Look at the database; nothing is made where there is none."""
     url = spec.storage or sqlite_url(folder_of(spec.study_name))
     where = redacted(url) if spec.storage else f"runs/{spec.study_name}/study.db"
-    file = make_url(url).database if url.startswith("sqlite") else None
-    if file and not Path(file).exists():
+    if spec.storage is None and not (folder_of(spec.study_name) / "study.db").exists():
+        return _Stored(where, "a new study")
+    if url.startswith("sqlite") and _to_be_made(make_url(url)):
         return _Stored(where, "a new study")
     try:
         study = optuna.load_study(study_name=spec.study_name, storage=open_storage(url))

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -198,7 +196,8 @@ class _Run:
             try:
                 driver.run()
             finally:
-                self._record(store, cell, seconds=time.monotonic() - began, row_lanes=source.row_lanes)
+                if source.row_lanes:
+                    self._record(store, cell, seconds=time.monotonic() - began, row_lanes=source.row_lanes)
             self.emit("cell", cell=_name(cell))
 
     def _search(self, store: Store, cell: Cell, lag: int) -> SearchSource:
@@ -227,7 +226,7 @@ class _Run:
                 mine[key] = mine.get(key, 0.0) + values.pop(key)
         if mine.get("seconds"):
             mine["rows_per_s"] = mine["row_lanes"] / mine["seconds"]
-            mine["peak_mb"] = _peak_mb()
+            mine["peak_mb"] = environment.peak_mb()
         mine.update(values)
         store.set_attrs({"fmtune:cells": cells})
 
@@ -350,11 +349,6 @@ def _name(cell: Cell) -> str:
 
 def _utc() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _shown(path: Path) -> str:
