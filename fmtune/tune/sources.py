@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.tune import environment
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
@@ -67,9 +68,11 @@ class _Cell:
 
     def _end(self, job: Job, state: str, outcome: Outcome, system: Mapping[str, Any]) -> None:
         """Write the end of a trial; only then is it said to be finished."""
+        device, layout = self.cell.split("-", 1)
         attrs = {
             "seconds": outcome.seconds, "rows_per_s": outcome.rows_per_s, "metrics": outcome.metrics,
-            "best_epoch": outcome.best_epoch, "model_bytes": outcome.model_bytes, "cell": self.cell,
+            "best_epoch": outcome.best_epoch, "model_bytes": outcome.model_bytes, "device": device, "layout": layout,
+            "peak_mb": environment.peak_mb(),
         }  # fmt: skip
         if outcome.reason:
             attrs["reason"] = outcome.reason
