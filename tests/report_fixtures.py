@@ -116,6 +116,23 @@ def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResul
     })  # fmt: skip
 
 
+def heavy(trials: int = 200, epochs: int = 30) -> StudyResult:
+    """Return a study in which nothing was pruned and nothing failed: every curve is whole, with four metrics."""
+    rng = random.Random(7)
+    light = study(trials, epochs=epochs)
+    whole: list[TrialResult] = []
+    for one in light.cells[0].trials:
+        floor = 0.06 + 0.1 * rng.random()
+        curve = tuple(floor + 0.4 * math.exp(-e / 6) + rng.gauss(0, 0.001) for e in range(epochs))
+        names = ("binary_classification_cross_entropy", "binary_classification_accuracy", "binary_f_beta", "auc")
+        whole.append(replace(one, state="COMPLETE", value=curve[-1], curve=curve, best_epoch=epochs, reason=None,
+                             metrics={name: curve[-1] * (1 + i) for i, name in enumerate(names)},
+                             seconds=rng.random(), rows_per_s=1e6 * rng.random(), model_bytes=4 * 65 * one.number))
+    dense = tuple(replayed(rng, t) for t in whole)
+    result = replace(light, cells=(cell("sparse", tuple(whole)), cell("dense", dense)), selection=selection(whole))
+    return confirmed(result, "undecided", "better")
+
+
 def trial(rng: random.Random, number: int, trials: int, epochs: int) -> TrialResult:
     """Return one trial whose score depends on its parameters as a real one's would."""
     focus = 0.55 * min(1.0, number / (0.6 * trials)) if number > 10 else 0.0  # a sampler that learns

@@ -12,7 +12,7 @@ from report_fixtures import study
 from fmtune.report import charts
 from fmtune.tune.result import CellResult, TrialResult
 
-ALL = (charts.curves, charts.history, charts.speed, charts.importance, charts.slices)
+ALL = (charts.curves, charts.history, charts.speed, charts.overtuning, charts.importance, charts.slices)
 
 
 @pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)

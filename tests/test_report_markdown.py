@@ -1,4 +1,4 @@
-"""Other faces of the same result: Markdown and CSV."""
+"""Other faces of the same result: Markdown, CSV, Parquet and PNG."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 
 import pandas as pd
 import pytest
-from report_fixtures import not_run, of_state, study
+from report_fixtures import confirmed, not_run, of_state, study
 
+from fmtune.errors import ResourceError
+from fmtune.report.charts import pictures
 from fmtune.report.markdown import markdown, text
-from fmtune.report.table import csv, frame
+from fmtune.report.table import csv, frame, parquet
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 
@@ -60,3 +62,37 @@ def test_an_empty_study_is_an_empty_table() -> None:
     """The columns are there, no rows are."""
     table = frame(study(0, cells=(), importance={}))
     assert len(table) == 0 and "value" in table.columns
+
+
+def test_markdown_says_what_the_score_is_worth() -> None:
+    """All forms of the score, what was decided, and the finalists in a table."""
+    page = markdown(confirmed(study(64), "undecided", "better"))
+    assert "as selected; about " in page and "on the sealed holdout, opened twice." in page
+    assert "it is not decided whether it beats trial" in page and "| trial | over 10 seeds |" in page
+    assert page.count("| undecided |") == 1 and page.count("| better |") == 1
+
+
+def test_parquet_has_typed_columns() -> None:
+    """Numbers come back as numbers, exactly; choices as text; a column of mixed kinds as text."""
+    odd = TrialResult(0, "COMPLETE", {"k": 1, "lr": 0.1, "mixed": 1, "flag": True}, 0.25)
+    more = TrialResult(1, "FAIL", {"k": 2, "lr": None, "mixed": "a"}, None, reason="=SUM(1)")
+    table = pd.read_parquet(io.BytesIO(parquet(study(1, cells=(CellResult("cpu", "sparse", (odd, more)),)))))
+    assert list(table["param_k"]) == [1, 2] and table["param_lr"][0] == 0.1 and table["value"][0] == 0.25
+    assert list(table["param_mixed"]) == ["1", "a"] and table["param_flag"][0] and table["reason"][1] == "=SUM(1)"
+    assert len(pd.read_parquet(io.BytesIO(parquet(study(64))))) == 128
+    assert len(pd.read_parquet(io.BytesIO(parquet(study(0, cells=(), importance={}))))) == 0
+
+
+def test_parquet_names_what_is_missing() -> None:
+    """Without pyarrow the error says what to install."""
+    with pytest.raises(ResourceError) as caught:
+        parquet(study(1), pyarrow=False)
+    assert caught.value.hint == "pip install 'fmtune[parquet]'"
+
+
+def test_every_chart_is_also_a_picture() -> None:
+    """The same figures as PNG, by name; a study with nothing to draw has none."""
+    drawn = pictures(study(24))
+    assert list(drawn) == ["curves", "speed", "overtuning", "history", "importance", "slices"]
+    assert all(png.startswith(b"\x89PNG") and len(png) > 5000 for png in drawn.values())
+    assert pictures(study(0, cells=(), importance={})) == {}

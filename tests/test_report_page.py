@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_fixtures import not_run, of_state, study
+from report_fixtures import heavy, not_run, of_state, study
 
 from fmtune.errors import DataError
 from fmtune.report.page import build, extract, write
@@ -251,6 +251,11 @@ def test_the_page_is_the_result() -> None:
 def test_pages_stay_small(trials: int, limit: int) -> None:
     """Under 300 kB at 200 trials in each of two cells, under 2 MB at 1,000."""
     assert len(build(study(trials)).encode()) < limit
+
+
+def test_the_heaviest_page_stays_small() -> None:
+    """200 complete trials of 30 epochs, 7 parameters and 4 metrics in two cells, confirmed: under 300 kB."""
+    assert len(build(heavy()).encode()) < 300_000
 
 
 @pytest.mark.parametrize(

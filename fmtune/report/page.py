@@ -102,6 +102,8 @@ def extract(html: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError("the report data in this page is not an object")
     try:
+        if "studies" in found:
+            return {**found, "studies": [unpack(one) for one in found["studies"]]}
         return unpack(found) if "cells" in found else found
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"damaged report data in this page: {error!r}") from error

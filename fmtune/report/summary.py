@@ -130,9 +130,9 @@ def target(result: StudyResult) -> float | None:
     return top + sign(result) * TARGET * abs(top)
 
 
-def time_to_target(result: StudyResult, cell: CellResult) -> float | None:
-    """Return the seconds after which the cell reached the target, or None if it never did."""
-    goal, course = target(result), pace(result, cell)
+def time_to_target(result: StudyResult, cell: CellResult, goal: float | None = None) -> float | None:
+    """Return the seconds after which the cell reached the goal, by default the target; None if it never did."""
+    goal, course = target(result) if goal is None else goal, pace(result, cell)
     if goal is None or not course.total:
         return None
     reached = (s for s, v in zip(course.seconds, course.values, strict=True) if sign(result) * (v - goal) <= 0)

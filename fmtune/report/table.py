@@ -1,15 +1,19 @@
-"""Table: every trial of every cell as a pandas frame, and as CSV."""
+"""Table: every trial of every cell as a pandas frame, as CSV, and as Parquet (extra ``parquet``)."""
 
 from __future__ import annotations
 
+import importlib.util
+import io
 from typing import Any
 
 import pandas as pd
 
+from fmtune.errors import ResourceError
 from fmtune.report.record import masked
 from fmtune.tune.result import StudyResult
 
 _COLUMNS = ("number", "state", "value", "best_epoch", "seconds", "rows_per_s", "model_bytes", "attempts", "reason")
+_PYARROW = importlib.util.find_spec("pyarrow") is not None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -42,6 +46,33 @@ def csv(result: StudyResult) -> str:
     """Return the frame as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
     table = frame(masked(result)).map(_inert)
     return table.rename(columns=_inert).to_csv(index=False, lineterminator="\n")
+
+
+def parquet(result: StudyResult, pyarrow: bool = _PYARROW) -> bytes:
+    """Return the frame as Parquet; a parameter's column is of its values' own type, text where they are mixed.
+
+    Raises
+    ------
+    ResourceError
+        pyarrow is not installed (``pyarrow``).
+    """
+    if not pyarrow:
+        raise ResourceError("Parquet needs pyarrow", hint="pip install 'fmtune[parquet]'")
+    table = frame(masked(result))
+    for name in table.columns:
+        if table[name].dtype == object:
+            table[name] = _typed(table[name])
+    stream = io.BytesIO()
+    table.to_parquet(stream, engine="pyarrow", index=False)
+    return stream.getvalue()
+
+
+def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
+    kinds = {type(value) for value in column if value is not None}
+    for kind, dtype in ((bool, "boolean"), (int, "Int64"), (float, "Float64")):
+        if kinds == {kind} or (kind is float and kinds == {int, float}):
+            return column.astype(dtype)  # type: ignore[call-overload,no-any-return]
+    return column.map(lambda value: None if value is None else str(value))
 
 
 def _inert(value: Any) -> Any:
