@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (``fmtune/errors.py`` lists them)."""
     words = sys.argv[1:] if args is None else args
     if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     _heed_signals(_farewell(words))
     sys.exit(_code(words))
 

@@ -208,8 +208,11 @@ class Screen(Listener):
             table.add_column(name, justify="right", no_wrap=True)
         for cell in study["cells"]:
             table.add_row(*self._row(cell, study["n_trials"]))
-        last = [] if self.ended else self._last
-        return Group(head, table, *(Text(_trial(t), style="dim", no_wrap=True, overflow="ellipsis") for t in last))
+        if self.ended:
+            return Group(head, table)
+        last = [Text(_trial(t), style="dim", no_wrap=True, overflow="ellipsis") for t in self._last]
+        # The cursor waits on a line of its own, where a terminal's ^C does not wrap and shift the table.
+        return Group(head, table, *last, Text(""))
 
     def _row(self, cell: str, total: int) -> list[RenderableType]:
         states = self._count.get(cell, {})

@@ -72,7 +72,7 @@ def test_the_table_fits_a_terminal(width: int) -> None:
     with console.capture() as capture:
         console.print(table.render())
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    assert len(lines) == 8 and max(map(len, lines)) <= width
+    assert len(lines) == 9 and lines[8] == "" and max(map(len, lines)) <= width
     assert lines[0].split() == ["clicks", "test:rmse", "4", "lanes,", "1", "thread"]
     assert lines[1].split() == ["cell", "trials", "pruned", "failed", "best", "trial", "lanes", "rows/s", "left"]
     row = lines[2].split()
