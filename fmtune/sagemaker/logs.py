@@ -101,7 +101,7 @@ class Log:
         self.quality(metrics, f"epoch={epoch}, batch={batch} train")
 
     def speed(self, epoch: int, batch: int, rows_per_s: float) -> None:
-        """Print the speed since the last such line; ``#011`` is how the container's log shows a tab."""
+        """Print how fast rows are trained on; ``#011`` is how the container's log shows a tab."""
         self.info(f"Iter[{epoch}] Batch [{batch}]#011Speed: {rows_per_s:.2f} samples/sec")
 
     def test(self, metrics: Mapping[str, float]) -> None:

@@ -126,7 +126,9 @@ class _Reader:
         if kind not in _TYPES:
             raise self.fault(f"an array of type {kind}; weights are floating-point numbers")
         if stored is None:
-            return self.numbers(_TYPES[kind], math.prod(shape)).astype(np.float32).reshape(shape)
+            values = self.numbers(_TYPES[kind], math.prod(shape)).reshape(shape)
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+                return values.astype(np.float32)
         return self.row_sparse(_TYPES[kind], stored, shape)
 
     def numbers(self, kind: str, count: int) -> NDArray[Any]:
@@ -151,7 +153,8 @@ class _Reader:
         if 4 * math.prod(shape) > _SPARE + 16 * len(self.content):
             raise self.fault(f"an array of shape {shape} in a file of {len(self.content)} bytes")
         full = np.zeros(shape, np.float32)
-        full[rows] = values
+        with np.errstate(over="ignore"):
+            full[rows] = values
         return full
 
 
