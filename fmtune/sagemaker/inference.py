@@ -20,7 +20,6 @@ of a fault.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -103,21 +102,28 @@ def read_json(body: bytes, feature_dim: int) -> SparseRows:
     try:
         instances = _request.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _json_fault(error, "body", lambda i: f"instances[{i}]") from error
+        raise _json_fault(error, "body") from error
     return _rows(instances.instances, feature_dim, lambda i: f"instances[{i}]")
 
 
 def read_lines(body: bytes, feature_dim: int) -> SparseRows:
     """Return the rows of instances that stand one on a line, blank lines aside; otherwise as ``read_json``."""
 
-    def path(i: int) -> str:
-        filled = [number for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
-        return f"line {filled[i]}: "
+    numbers: list[int] = []
+    instances = []
 
-    try:
-        instances = _line.decode_lines(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _json_fault(error, "body", path) from error
+    def path(i: int) -> str:
+        return f"line {numbers[i]}: "
+
+    # msgspec's own decoder of lines also takes two instances on one.
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if not line or line.isspace():
+            continue
+        numbers.append(number)
+        try:
+            instances.append(_line.decode(line))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise _json_fault(error, f"line {number}") from error
     return _rows(instances, feature_dim, path)
 
 
@@ -130,17 +136,18 @@ Reader = Callable[[bytes, int], SparseRows]
 READERS: dict[str, Reader] = {JSON: read_json, LINES: read_lines, RECORDS: read_records}
 
 
-def _json_fault(error: Exception, whole: str, path: Path) -> DataError:
-    """Return msgspec's words with the path put first: ``instances[3].data.features.keys[2]``."""
+def _json_fault(error: Exception, whole: str) -> DataError:
+    """Return msgspec's words with the path put first: ``instances[3].data.features.keys[2]``.
+
+    ``whole`` is ``body``, or the line that an instance stands on.
+    """
     if isinstance(error, RecursionError):
         return DataError("the JSON is nested too deep", where=whole)
     what, _, place = str(error).partition(" - at `")
     what = what.replace("`", "").replace("Expected", "wants", 1)
+    what = what if what.startswith("JSON") else what[:1].lower() + what[1:]
     place = place.removesuffix("`").removeprefix("$").removeprefix(".")
-    found = re.match(r"(?:instances)?\[(\d+)\]\.?", place)
-    if found:
-        place = _joined(path(int(found[1])), place[found.end() :])
-    return DataError(what if what.startswith("JSON") else what[:1].lower() + what[1:], where=place or whole)
+    return DataError(what, where=place or whole if whole == "body" else _joined(f"{whole}: ", place))
 
 
 def _joined(head: str, tail: str) -> str:
