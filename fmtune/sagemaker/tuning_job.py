@@ -200,6 +200,9 @@ def _parameters(
             notes.add("search_space", f"{name}: SageMaker was to choose its range; write one here to search it")
     for name, value in static.items():
         _static("epochs" if name == "epoch" else name, str(value), fixed, space, notes)
+    if "num_factors" not in {*fixed, *space}:
+        default = PARAMETERS["num_factors"].default
+        notes.add("hyperparameters", f"num_factors is required by SageMaker, and the job has none: it is {default}")
     return fixed, space
 
 

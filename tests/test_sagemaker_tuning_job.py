@@ -1,0 +1,396 @@
+"""fmtune.sagemaker.tuning_job: SageMaker's tuning jobs as study files, and back."""
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmtune.errors import StudyFileError, UsageError
+from fmtune.sagemaker import tuning_job
+from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, job_of, parents, study_of
+from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
+from fmtune.tune import study as studies
+from fmtune.tune.spec import Spec, parse, read
+from tests.study_fixtures import write_data
+
+
+def continuous(name: str, low: str = "1e-8", high: str = "512", scaling: str | None = "Logarithmic") -> dict[str, str]:
+    entry = {"Name": name, "MinValue": low, "MaxValue": high}
+    return entry if scaling is None else {**entry, "ScalingType": scaling}
+
+
+JOB: dict[str, Any] = {
+    "HyperParameterTuningJobName": "fm-movielens-1",
+    "HyperParameterTuningJobConfig": {
+        "Strategy": "Bayesian",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "test:rmse"},
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 3},
+        "ParameterRanges": {
+            "ContinuousParameterRanges": [continuous("factors_lr"), continuous("bias_wd", "0", "1", "Linear")],
+            "IntegerParameterRanges": [
+                {"Name": "mini_batch_size", "MinValue": "100", "MaxValue": "10000", "ScalingType": "Auto"}
+            ],
+            "CategoricalParameterRanges": [{"Name": "num_factors", "Values": ["16", "64"]}],
+        },
+    },
+    "TrainingJobDefinition": {
+        "StaticHyperParameters": {
+            "feature_dim": "2625", "predictor_type": "regressor", "epochs": "50", "clip_gradient": "0",
+            "_tuning_objective_metric": "test:rmse", "linear_lr": "0.01",
+        },
+        "AlgorithmSpecification": {"TrainingImage": "x", "TrainingInputMode": "File"},
+        "InputDataConfig": [
+            {"ChannelName": name, "DataSource": {"S3DataSource": {"S3Uri": f"s3://bucket/{name}"}}}
+            for name in ("train", "test")
+        ],
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "ResourceConfig": {"InstanceType": "ml.c5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        "RoleArn": "arn:aws:iam::1:role/x",
+        "StoppingCondition": {"MaxRuntimeInSeconds": 86400},
+    },
+}  # fmt: skip
+
+
+def changed(*path: str, value: Any) -> dict[str, Any]:
+    job = copy.deepcopy(JOB)
+    part = job
+    for key in path[:-1]:
+        part = part.setdefault(key, {})
+    part[path[-1]] = value
+    return job
+
+
+def config(key: str, value: Any) -> dict[str, Any]:
+    return changed("HyperParameterTuningJobConfig", key, value=value)
+
+
+def ranges(kind: str, *entries: Any) -> dict[str, Any]:
+    return config("ParameterRanges", {kind: list(entries), "CategoricalParameterRanges": FACTORS})
+
+
+FACTORS = [{"Name": "num_factors", "Values": ["16", "64"]}]
+
+
+def noted(job: dict[str, Any], **options: Any) -> tuple[Spec, str, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        text = study_of(job, **options)
+    assert all(issubclass(w.category, DialectWarning) for w in caught)
+    said = [str(w.message) for w in caught]
+    assert all(f"# {words}" in text for words in said)
+    return parse(text), text, said
+
+
+def test_a_job_becomes_a_study():
+    """Without a warning: every part of a plain job has its place."""
+    spec, text, said = noted(JOB)
+    assert said == []
+    assert (spec.study_name, spec.objective, spec.n_trials, spec.pack) == ("fm-movielens-1", "test:rmse", 20, 3)
+    assert (spec.sampler.name, spec.pruner.name, spec.predictor_type) == ("tpe", "none", "regressor")
+    assert {name: str(d) for name, d in spec.search_space.items()} == {
+        "factors_lr": "1e-08..512 log", "bias_wd": "0..1", "mini_batch_size": "100..10000 log",
+        "num_factors": "[16, 64]",
+    }  # fmt: skip
+    assert spec.hyperparameters == {
+        "shuffle": "none", "pad_last_batch": True, "predictor_type": "regressor", "epochs": 50, "linear_lr": 0.01,
+    }  # fmt: skip
+    assert (spec.data.train, spec.data.test, spec.data.feature_dim) == (("data/train",), ("data/test",), 2625)
+    for words in ("aws s3 cp --recursive s3://bucket/train data/train", "RoleArn", "clip_gradient: 0 is off"):
+        assert words in text
+
+
+@pytest.mark.parametrize(("name", "form"), TUNABLE.items())
+def test_every_tunable_of_fm_tuning(name, form):
+    """Each parameter of SageMaker's page, with its recommended range, searched by name or left to SageMaker."""
+    low, high = form.removesuffix(" log").split("..")
+    kind = "IntegerParameterRanges" if name in ("epochs", "mini_batch_size") else "ContinuousParameterRanges"
+    entry = continuous("epoch" if name == "epochs" else name, low, high)
+    spec, _, said = noted(ranges(kind, entry) | {"TrainingJobDefinition": {}})
+    found = spec.search_space[name]
+    assert (found.log, found.low, found.high) == (True, float(low), float(high))
+    assert len(said) == 2  # no channels
+    spec, _, said = noted(ranges("AutoParameters", {"Name": name, "ValueHint": "1"}) | {"TrainingJobDefinition": {}})
+    assert spec.search_space[name] == found
+    assert len(said) == 3
+
+
+def test_seventeen_are_tunable():
+    """Fifteen numbers of three groups, epochs and mini_batch_size."""
+    assert len(TUNABLE) == 17
+
+
+@pytest.mark.parametrize(
+    ("scaling", "low", "high", "form", "warned"),
+    [
+        ("Linear", "0.1", "0.9", "0.1..0.9", False),
+        ("Logarithmic", "1e-3", "0.9", "0.001..0.9 log", False),
+        ("Logarithmic", "0", "0.9", "1e-08..0.9 log", True),
+        ("ReverseLogarithmic", "0", "0.99", "0..0.99", True),
+        ("Auto", "0.1", "0.9", "0.1..0.9", False),
+        ("Auto", "1e-8", "512", "1e-08..512 log", False),
+        (None, "0", "512", "0..512", False),
+        ("Quadratic", "0.1", "0.9", "0.1..0.9", True),
+    ],
+)
+def test_scaling(scaling, low, high, form, warned):
+    """Auto is logarithmic from two decades on; what has no counterpart is said, and searched evenly."""
+    spec, text, said = noted(ranges("ContinuousParameterRanges", continuous("factors_wd", low, high, scaling)))
+    assert str(spec.search_space["factors_wd"]) == form
+    assert bool(said) == warned
+    if scaling in (None, "Auto"):
+        assert "ScalingType Auto is taken as" in text
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sampler", "pruner"),
+    [("Bayesian", "tpe", "none"), ("Random", "random", "none"), ("Hyperband", "random", "hyperband")],
+)
+def test_strategies(strategy, sampler, pruner):
+    """Bayesian is tpe; Hyperband draws at random and prunes."""
+    job = config("Strategy", strategy)
+    job["HyperParameterTuningJobConfig"]["StrategyConfig"] = {
+        "HyperbandStrategyConfig": {"MinResource": 2, "MaxResource": 50}
+    }
+    spec, _, said = noted(job)
+    assert (spec.sampler.name, spec.pruner.name, said) == (sampler, pruner, [])
+    if strategy == "Hyperband":
+        assert spec.pruner.options == {"min_resource": 2, "max_resource": 50}
+
+
+def test_grid():
+    """Choices only; as many trials as there are combinations."""
+    job = config("Strategy", "Grid")
+    job["HyperParameterTuningJobConfig"]["ParameterRanges"] = {"CategoricalParameterRanges": [
+        {"Name": "num_factors", "Values": ["8", "16", "32"]}, {"Name": "factors_lr", "Values": ["0.1", "0.01"]},
+    ]}  # fmt: skip
+    job["HyperParameterTuningJobConfig"]["ResourceLimits"] = {"MaxParallelTrainingJobs": 2}
+    spec, _, said = noted(job)
+    assert (spec.sampler.name, spec.n_trials, said) == ("grid", 6, [])
+
+
+def test_early_stopping():
+    """Auto is SageMaker's rule, by name."""
+    spec, text, said = noted(config("TrainingJobEarlyStoppingType", "Auto"))
+    assert spec.pruner.name == tuning_job.EARLY
+    assert "TrainingJobEarlyStoppingType Auto" in text
+    assert bool(said) == (tuning_job.EARLY != "running_median")
+
+
+def test_limits_and_seed():
+    """Runtime is the timeout, RandomSeed the seed; criteria of completion have no counterpart and are named."""
+    limits = {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 900}
+    job = config("ResourceLimits", limits)
+    job["HyperParameterTuningJobConfig"] |= {
+        "RandomSeed": 17,
+        "TuningJobCompletionCriteria": {
+            "TargetObjectiveMetricValue": 0.9, "BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 4},
+            "ConvergenceDetected": {"CompleteOnConvergence": "Enabled"},
+        },
+    }  # fmt: skip
+    spec, _, said = noted(job)
+    assert (spec.n_trials, spec.timeout, spec.seed) == (5, 900.0, 17)
+    assert [words.split()[0] for words in said] == [
+        "TargetObjectiveMetricValue", "BestObjectiveNotImproving", "ConvergenceDetected",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (changed("Autotune", value={"Mode": "Enabled"}), "Autotune"),
+        (config("NewThing", 1), "NewThing"),
+        (changed("TrainingJobDefinition", "NewThing", value=1), "NewThing"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"_kvstore": "dist"}), "_kvstore"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"my_own": "1"}), "my_own"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"factors_lr": "1"}), "it is searched"),
+        (changed("TrainingJobDefinition", "ResourceConfig", value={"InstanceCount": 4}), "4 instances"),
+        (changed("TrainingJobDefinition", "InputDataConfig", value=[]), "no train channel"),
+        (changed("TrainingJobDefinitions", value=[JOB["TrainingJobDefinition"], {"DefinitionName": "b"}]),
+         "only the first"),
+        (ranges("ContinuousParameterRanges", continuous("factors_lr"), continuous("gamma")), "gamma"),
+        (ranges("ContinuousParameterRanges", continuous("clip_gradient", "0", "9", "Linear")), "begins at"),
+        (ranges("AutoParameters", {"Name": "eps"}, {"Name": "bias_lr"}), "eps: SageMaker was to"),
+        (changed("HyperParameterTuningJobConfig", "ParameterRanges", value={
+            "ContinuousParameterRanges": [continuous("factors_lr")]}), "num_factors"),
+    ],
+)  # fmt: skip
+def test_nothing_is_dropped_in_silence(job, said):
+    """What has no counterpart is a comment and a warning, and the study is sound."""
+    _, text, words = noted(job)
+    assert any(said in one for one in words), words
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({}, "HyperParameterTuningJobConfig is missing"),
+        (config("HyperParameterTuningJobObjective", {"MetricName": "validation:auc"}), "no objective of a fact"),
+        (config("HyperParameterTuningJobObjective", {"MetricName": "test:rmse", "Type": "Maximize"}),
+         "to maximize test:rmse"),
+        (config("Strategy", "Guess"), "unknown Strategy 'Guess'"),
+        (config("ParameterRanges", {}), "search_space is empty"),
+        (ranges("ContinuousParameterRanges", continuous("bias_lr", "x")), "'x' is not a number"),
+        (ranges("ContinuousParameterRanges", continuous("bias_lr", "2", "1")), "is not below high"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"predictor_type": "binary_classifier"}),
+         "is for a regressor"),
+    ],
+)  # fmt: skip
+def test_jobs_that_make_no_study(job, said):
+    """Refused with the reason."""
+    with warnings.catch_warnings(), pytest.raises(UsageError, match=said) as caught:
+        warnings.simplefilter("ignore")
+        study_of(job)
+    assert not isinstance(caught.value, StudyFileError)
+
+
+def test_hostile_text_stays_a_comment():
+    """Line breaks in a name or value do not become lines of the study."""
+    job = changed("HyperParameterTuningJobName", value="a\nn_trials: 1\n\u2028seed: 5")
+    job["Evil\nstorage: x"] = "\nseed: 9"
+    spec, _, _ = noted(job)
+    assert (spec.n_trials, spec.seed, spec.storage) == (20, 0, None)
+
+
+def test_a_range_of_one_value_is_fixed():
+    """Also a single choice."""
+    spec, _, _ = noted(config("ParameterRanges", {
+        "ContinuousParameterRanges": [continuous("bias_lr", "0.5", "0.5"), continuous("bias_wd")],
+        "CategoricalParameterRanges": [
+            {"Name": "bias_init_method", "Values": ["constant"]}, {"Name": "num_factors", "Values": ["8"]},
+        ],
+    }))  # fmt: skip
+    assert spec.hyperparameters["bias_lr"] == 0.5
+    assert spec.hyperparameters["bias_init_method"] == "constant"
+    assert list(spec.search_space) == ["bias_wd"]
+
+
+def test_warm_start():
+    """The best configurations of earlier studies that fit the space are tried first; missing ones are named."""
+    warm = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": n} for n in ("one", "two")],
+            "WarmStartType": "IdenticalDataAndAlgorithm"}  # fmt: skip
+    job = changed("WarmStartConfig", value=warm)
+    found = {"one": [{"factors_lr": 0.5, "num_factors": 16, "old": 3}, {"factors_lr": 9999.0}]}
+    spec, _, said = noted(job, parents=found)
+    assert spec.enqueue == ({"factors_lr": 0.5, "num_factors": 16},)
+    assert any("warm start from two" in words for words in said)
+
+
+def test_warm_start_from_a_study_that_ran(tmp_path):
+    """A job's study is run; the next job, which names it as parent, begins with its best configurations."""
+    write_data(tmp_path, 200)
+    job = config("HyperParameterTuningJobObjective", {"Type": "Minimize",
+                 "MetricName": "test:binary_classification_cross_entropy"})  # fmt: skip
+    job["HyperParameterTuningJobName"] = "first"
+    job["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] = 3
+    job["TrainingJobDefinition"]["StaticHyperParameters"] = {"feature_dim": "40", "epochs": "2"}
+    text, notes = import_tuning_job(dump(tmp_path / "job.json", job), data=".")
+    text = text.replace("./train", "train.npz").replace("./test", "test.npz")
+    (tmp_path / "study.yaml").write_text(text)
+    assert notes == ()
+    studies.run(read(tmp_path / "study.yaml"), root=tmp_path)
+    warm = {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "first"}],
+        "WarmStartType": "TransferLearning",
+    }
+    second = {**job, "HyperParameterTuningJobName": "second", "WarmStartConfig": warm}
+    assert len(parents(second, tmp_path)["first"]) == 3
+    text, _ = import_tuning_job(dump(tmp_path / "job2.json", second), runs=tmp_path)
+    assert len(parse(text).enqueue) == 3
+
+
+def dump(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_files_that_are_no_job(tmp_path):
+    """Not there, or not JSON."""
+    with pytest.raises(UsageError, match="cannot be read"):
+        import_tuning_job(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UsageError, match="not JSON"):
+        import_tuning_job(tmp_path / "bad.json")
+
+
+def test_there_and_back():
+    """The exported job of an imported one has the same ranges, objective, limits and static values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = job_of(noted(JOB)[0])
+        again = job_of(noted(back)[0])
+    assert back == again
+    ranges, given = (j["HyperParameterTuningJobConfig"]["ParameterRanges"] for j in (back, JOB))
+    assert ranges["CategoricalParameterRanges"] == given["CategoricalParameterRanges"]
+    assert ranges["ContinuousParameterRanges"][0] == {**continuous("factors_lr", "1e-08", "512.0")}
+    assert back["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
+        "Type": "Minimize", "MetricName": "test:rmse"}  # fmt: skip
+    static = back["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert static == {"feature_dim": "2625", "predictor_type": "regressor", "epochs": "50", "linear_lr": "0.01"}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_goes_both_ways(objective):
+    """SageMaker's four, with their direction."""
+    kind = "Minimize" if objective in ("test:rmse", "test:binary_classification_cross_entropy") else "Maximize"
+    job = config("HyperParameterTuningJobObjective", {"Type": kind, "MetricName": objective})
+    del job["TrainingJobDefinition"]["StaticHyperParameters"]["predictor_type"]
+    found = job_of(noted(job)[0])["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+    assert found == {"Type": kind, "MetricName": objective}
+
+
+STUDY = """\
+study_name: my_study.2
+data: {train: a, test: b}
+objective: test:rmse
+hyperparameters: {optimizer: adagrad, use_bias: false}
+search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], bias_lr: 0..1 step 0.25}
+sampler: gp
+pruner: {name: hyperband, min_resource: 1}
+n_trials: 30
+timeout: 5s
+seeds: 3
+enqueue: [{epochs: 2}]
+"""
+
+
+def test_what_a_tuning_job_cannot_have_is_said():
+    """A warning each; names and limits are brought into SageMaker's own bounds."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        job = job_of(parse(STUDY))
+    said = " | ".join(str(w.message) for w in caught)
+    expected = ("optimizer: adagrad", "lazy: SageMaker has no such", "num_factors: a range", "seeds: 3", "1 enqueued")
+    for words in expected:
+        assert words in said
+    made = job["HyperParameterTuningJobConfig"]
+    assert (job["HyperParameterTuningJobName"], made["Strategy"]) == ("my-study-2", "Hyperband")
+    assert made["StrategyConfig"] == {"HyperbandStrategyConfig": {"MinResource": 1}}
+    assert made["TrainingJobEarlyStoppingType"] == "Off"
+    assert made["ResourceLimits"]["MaxRuntimeInSeconds"] == 120
+    assert made["ParameterRanges"]["CategoricalParameterRanges"] == [
+        {"Name": "bias_lr", "Values": ["0.0", "0.25", "0.5", "0.75", "1.0"]}]  # fmt: skip
+    assert job["TrainingJobDefinition"]["StaticHyperParameters"]["use_bias"] == "false"
+
+
+def test_studies_that_make_no_job():
+    """An objective that SageMaker does not tune for, nothing of its own to search, a grid of ranges."""
+    for old, new, said in (
+        ("test:rmse", "test:mse", "test:rmse ranks as test:mse does"),
+        ("search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], bias_lr: 0..1 step 0.25}\n"
+         , "search_space: {lazy: [true, false]}\n", "nothing that is searched"),
+        ("sampler: gp\npruner: {name: hyperband, min_resource: 1}", "sampler: grid", "lists of choices only"),
+    ):  # fmt: skip
+        text = STUDY.replace(old, new).replace("enqueue: [{epochs: 2}]\n", "").replace("optimizer: adagrad, ", "")
+        with warnings.catch_warnings(), pytest.raises(UsageError, match=said):
+            warnings.simplefilter("ignore")
+            job_of(parse(text))
+
+
+def test_the_verb_prints_json(tmp_path):
+    """For aws sagemaker create-hyper-parameter-tuning-job --cli-input-json."""
+    (tmp_path / "study.yaml").write_text(noted(JOB)[1])
+    assert json.loads(export_tuning_job(tmp_path / "study.yaml"))["HyperParameterTuningJobName"] == "fm-movielens-1"
