@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal(400, "upgrades are not understood: only HTTP/1.1 is spoken here"))
         except httptools.HttpParserError:
             self._refuse(refusal(400, "the bytes are not an HTTP request"))
-        if self._in_head and self._fed > self._limits.head:
+        if self._in_head and max(self._fed, self._head + len(self._url)) > self._limits.head:
             self._refuse(self._large_head())
         # A body may come in chunks of one byte, of which each costs six.
         elif self._fed > 8 * self._limits.body + self._limits.head:
@@ -282,16 +282,18 @@ class Connection(asyncio.Protocol):
 
     def _write(self, request: Request, response: Response) -> None:
         status, content, content_type, headers = response
-        close = self._stopping or not request.keep_alive
+        last = not self._ready
+        close = (self._stopping and last) or not request.keep_alive
         length = b"" if status == 204 else b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(content))
         self._transport.write(b"HTTP/1.1 %d %b\r\ndate: %b\r\n%b%b%b\r\n%b" % (
             status, _REASONS[status], self._application.date, length, headers,
             b"connection: close\r\n" if close else b"", b"" if request.method == "HEAD" else content,
         ))  # fmt: skip
         self._release(request)
-        if self._draining:
+        if self._draining and last:
+            self._transport.write_eof()
             self.deadline = self._loop.time() + _LINGER
-        elif close:
+        elif close and not self._draining:
             self._transport.close()
         else:
             self._await()

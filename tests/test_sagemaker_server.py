@@ -1,0 +1,417 @@
+"""The real server on a port of the loopback: every fault of a client is answered, and harms nobody else."""
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from fmtune.errors import ModelError, ResourceError, UsageError
+from fmtune.fm.model import Model
+from fmtune.fm.scorer import Scorer
+from fmtune.sagemaker import inference
+from fmtune.sagemaker.connection import Limits, Request
+from fmtune.sagemaker.server import Service, limits_of, serve
+
+DIM = 50
+BODY = b'{"instances": [{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}]}'
+TYPE = {"Content-Type": inference.JSON}
+LIMITS = {"body": 400_000, "head": 4096, "head_seconds": 0.6, "body_seconds": 0.9, "stop_seconds": 1.0}
+
+# A process of its own: signals, and a loop that nothing else shares. The model may be held back by a file.
+CHILD = """
+import functools, json, sys, time
+from pathlib import Path
+from fmtune.fm.model import Model
+from fmtune.sagemaker.connection import Limits
+from fmtune.sagemaker.server import serve
+
+def load(path):
+    while (path.parent / "wait").exists():
+        time.sleep(0.05)
+    return Model.load(path)
+
+path, limits, options = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+model = path if options.get("workers") else functools.partial(load, path)
+if __name__ == "__main__":
+    serve(model, port=0, limits=Limits(**limits), ready=lambda a: print(a, flush=True), **options)
+    print("stopped", flush=True)
+"""
+
+
+class Child:
+    """A server's process and its port."""
+
+    def __init__(self, folder, limits=None, wait=False, **options):
+        rng = np.random.default_rng(0)
+        weights = rng.normal(size=DIM).astype("f4"), rng.normal(size=(DIM, 4)).astype("f4")
+        self.model = Model("binary_classifier", 0.5, *weights)
+        self.model.save(folder / "model")
+        (folder / "serve.py").write_text(CHILD)
+        self.gate = folder / "wait"
+        if wait:
+            self.gate.touch()
+        words = [folder / "model", json.dumps({**LIMITS, **(limits or {})}), json.dumps(options)]
+        self.process = subprocess.Popen(
+            [sys.executable, folder / "serve.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.port = int(self.process.stdout.readline().rpartition(":")[2])
+        if not wait:
+            self.until_ready()
+
+    def until_ready(self):
+        end = time.monotonic() + 30
+        while self.ask("GET", "/ping")[0] != 200:
+            assert time.monotonic() < end and self.process.poll() is None
+            time.sleep(0.05)
+
+    def ask(self, method="POST", path="/invocations", body=b"", headers=TYPE):
+        """Return status, headers and content of the answer, on a connection of its own."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    def connect(self, first=b""):
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client.sendall(first)
+        return client
+
+    def talk(self, content):
+        """Send bytes, and return all that comes back until the server closes."""
+        with self.connect(content) as client:
+            return read(client)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def read(client):
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def head(length, *lines):
+    rest = "".join(f"{line}\r\n" for line in ("Host: localhost", f"Content-Type: {inference.JSON}", *lines))
+    return f"POST /invocations HTTP/1.1\r\n{rest}Content-Length: {length}\r\n\r\n".encode()
+
+
+def error(content):
+    return json.loads(content)["error"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    child = Child(tmp_path_factory.mktemp("server"))
+    yield child
+    assert child.stop()[0] == 0
+
+
+@pytest.fixture(scope="module")
+def expected(server):
+    rows = inference.read_json(BODY, DIM)
+    return float(Scorer(server.model).predict(rows)[0])
+
+
+def test_invocations(server, expected):
+    """A request is scored, in each type that is asked for."""
+    status, headers, content = server.ask(body=BODY)
+    assert (status, headers["Content-Type"]) == (200, inference.JSON)
+    assert json.loads(content) == {"predictions": [{"score": expected, "predicted_label": float(expected >= 0.5)}]}
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": inference.LINES})
+    assert headers["Content-Type"] == inference.LINES and json.loads(content)["score"] == expected
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": f"{inference.RECORDS}, */*;q=0.1"})
+    assert headers["Content-Type"] == inference.RECORDS and np.float32(expected).tobytes() in content
+
+
+def test_ping_and_parameters(server):
+    """/ping is an empty 200, /execution-parameters say what a batch transform may send."""
+    assert server.ask("GET", "/ping")[::2] == (200, b"")
+    status, headers, content = server.ask("HEAD", "/ping")
+    assert (status, content) == (200, b"") and headers["Date"]
+    parameters = {"MaxConcurrentTransforms": 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 1}
+    assert json.loads(server.ask("GET", "/execution-parameters?x=1")[2]) == parameters
+
+
+REFUSED = [
+    ("GET", "/invocations", b"", TYPE, 405, "takes POST"),
+    ("DELETE", "/ping", b"", {}, 405, "takes GET or HEAD"),
+    ("POST", "/ping", BODY, TYPE, 405, "takes GET or HEAD"),
+    ("GET", "/", b"", {}, 404, "/invocations, /ping"),
+    ("POST", "/invocation", BODY, TYPE, 404, "nothing at /invocation"),
+    ("POST", "/invocations", BODY, {}, 415, "the Content-Type is none"),
+    ("POST", "/invocations", b"1,2", {"Content-Type": "text/csv"}, 415, "is text/csv; it may be application/json"),
+    ("POST", "/invocations", BODY, {"Content-Type": "application/json; charset=utf-16"}, 415, "it may be"),
+    ("POST", "/invocations", BODY, {**TYPE, "Accept": "text/csv"}, 406, "it may be application/json"),
+    ("POST", "/invocations", b"{", TYPE, 400, "body: input data was truncated"),
+    ("POST", "/invocations", b"[" * 300_000, TYPE, 400, "body: "),
+    ("POST", "/invocations", b'{"instances": [], "x": ' + b"[" * 200_000, TYPE, 400, "nested too deep"),
+    ("POST", "/invocations", BODY.replace(b"7", b"4000"), TYPE, 400,
+     "instances[0].data.features.keys[1]: 4000 is beyond the model's 50 features"),
+    ("POST", "/invocations", BODY.replace(b"2]", b"NaN]"), TYPE, 400, "invalid character"),
+    ("POST", "/invocations", b"\n{}", {"Content-Type": inference.LINES}, 400, "line 2: has neither"),
+    ("POST", "/invocations", b"junk", {"Content-Type": inference.RECORDS}, 400, "body: record 1, byte 0"),
+    ("POST", "/invocations", b" " * 400_001, TYPE, 413, "more than 400000 bytes"),
+    ("POST", "/invocations", BODY, {**TYPE, "X-Large": "x" * 5000}, 431, "more than 4096 bytes"),
+    ("POST", "/invocations", BODY, {**TYPE, "Host": "evil.example"}, 403, "under its own address"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "what"), REFUSED, ids=range(len(REFUSED)))
+def test_refused(server, method, path, body, headers, status, what):
+    """A request that cannot be answered says why, as JSON, with the status that HTTP has for it."""
+    given, got, content = server.ask(method, path, body, headers)
+    assert given == status and what in error(content) and got["Content-Type"] == inference.JSON
+    if status == 405:
+        assert got["Allow"] in ("POST", "GET, HEAD")
+
+
+def test_empty(server):
+    """An empty body is 204, as in SageMaker's other containers; no instances are no predictions."""
+    assert server.ask(headers={})[::2] == (204, b"")
+    assert server.ask(body=b'{"instances": []}')[2] == b'{"predictions":[]}'
+
+
+def test_connection_is_kept(server):
+    """One connection serves requests one after another, also after a refused one, and many sent at once in order."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        statuses = []
+        for body in (BODY, b"{", BODY):
+            connection.request("POST", "/invocations", body, TYPE)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        assert statuses == [200, 400, 200]
+    lines = b'{"data": {"features": {"keys": [%d], "values": [1]}}}\n'
+    large = b"".join(lines % (i % DIM) for i in range(1000))
+    one = head(len(BODY)) + BODY
+    many = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {inference.LINES}\r\n"
+    many = many.encode() + b"Content-Length: %d\r\n\r\n" % len(large) + large
+    last = head(2, "Connection: close") + b"{}"
+    content = server.talk(one + many + one + last)
+    assert re.findall(rb"HTTP/1.1 (\d+)", content) == [b"200", b"200", b"200", b"400"]
+    assert content.count(b"\n{\"score\"") >= 999
+    content = server.talk(many + one + b"junk\r\n\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", content) == [b"200", b"200", b"400"]
+
+
+def test_chunks_and_continue(server, expected):
+    """A body in chunks is read, Expect is answered with 100, HTTP/1.0 is answered and closed."""
+    chunked = head(0, "Transfer-Encoding: chunked", "Connection: close").replace(b"Content-Length: 0\r\n", b"")
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:20], BODY[20:])) + b"0\r\n\r\n"
+    assert str(expected).encode() in server.talk(chunked + pieces)
+    content = server.talk(head(len(BODY), "Expect: 100-continue", "Connection: close") + BODY)
+    assert content.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    assert b" 200 OK" in server.talk((head(len(BODY)) + BODY).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    large = chunked + b"%x\r\n" % 500_000 + b" " * 500_000 + b"\r\n0\r\n\r\n"
+    assert b" 413 " in server.talk(large)
+
+
+JUNK = [b"junk\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET /ping HTTP/9.9\r\n\r\n",
+        head(10, "Content-Length: 11"), head(10, "Transfer-Encoding: chunked"), head(-1), head("1e3"), head(10**30),
+        b"GET /ping HTTP/1.1\r\nbad header\r\n\r\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+def test_junk(server, junk):
+    """What is not HTTP/1.1, or could be read in two ways, is answered 400 and the connection closed."""
+    assert re.fullmatch(rb"HTTP/1.1 400 .*", server.talk(junk).partition(b"\r\n")[0])
+
+
+def test_upgrade(server):
+    """A wish for another protocol is not heeded, nor what is sent in it."""
+    wish = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+    assert server.talk(wish + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_endless_head(server):
+    """A head without an end is cut off: 431."""
+    assert b" 431 " in server.talk(b"GET /ping HTTP/1.1\r\n" + b"X-Y: z\r\n" * 2000)
+    assert b" 431 " in server.talk(b"GET /" + b"x" * 20_000)
+
+
+def test_slow_clients(server):
+    """Slow heads and bodies are answered 408; 200 of them keep nobody else waiting."""
+    heads = [server.connect(b"POST /invocations HTTP/1.1\r\nHost: loc") for _ in range(100)]
+    bodies = [server.connect(head(1000) + b"{") for _ in range(100)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: server.ask(body=BODY)[0], range(40))) == [200] * 40
+    assert server.ask("GET", "/ping")[0] == 200
+    for clients, what in ((heads, "the head did not come within 0.6 seconds"), (bodies, "the body did not come")):
+        for client in clients:
+            with client:
+                answer = read(client)
+            assert answer.startswith(b"HTTP/1.1 408 ") and what.encode() in answer
+    assert server.ask(body=BODY)[0] == 200
+
+
+def test_client_leaves(server):
+    """Clients that leave in the middle, also without reading a large answer, harm nobody."""
+    large = b'{"features": [%s]}\n' % b",".join([b"1"] * DIM) * 3000
+    lines = head(len(large)).replace(b"application/json", b"application/jsonlines")
+    for content in (b"", b"POST", head(100) + b"{", lines + large, (head(len(BODY)) + BODY) * 50):
+        client = server.connect(content)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+    assert server.ask(body=BODY)[0] == 200
+
+
+def test_large_requests_do_not_hold_up_others(server, expected):
+    """Large bodies are answered in a thread: right, and while small ones go on."""
+    line = b'{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}\n'
+    large = line * 6000
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(server.ask, body=large, headers={"Content-Type": inference.LINES}) for _ in range(4)]
+        assert server.ask(body=BODY)[0] == 200
+        for status, _, content in (answer.result() for answer in answers):
+            assert status == 200 and {json.loads(part)["score"] for part in content.splitlines()} == {expected}
+            assert content.count(b"\n") == 6000
+
+
+def test_overload(tmp_path):
+    """Beyond its limits the server answers 503 with Retry-After, and goes on when there is room again."""
+    child = Child(tmp_path, {"connections": 2, "held": 3000, "body": 2000, "waiting": 0, "inline": 500})
+    held = [child.connect(head(1900) + b" " * 1800) for _ in range(1)]
+    status, headers, content = child.ask(body=b" " * 1400)
+    assert (status, headers["Retry-After"]) == (503, "1") and "too much is being sent" in error(content)
+    held.append(child.connect())
+    status, headers, content = child.ask(body=BODY)
+    assert (status, headers["Retry-After"]) == (503, "1") and "too many connections" in error(content)
+    assert child.ask("GET", "/ping")[0] == 200
+    for client in held:
+        client.close()
+    while child.ask(body=BODY)[0] != 200:
+        time.sleep(0.02)
+    status, headers, content = child.ask(body=BODY + b" " * 600)
+    assert (status, headers["Retry-After"]) == (503, "1") and "large requests" in error(content)
+    assert child.stop()[0] == 0
+
+
+def test_stop(tmp_path):
+    """SIGTERM closes idle connections, lets requests under way finish, and ends with exit code 0."""
+    child = Child(tmp_path)
+    idle, slow, under_way = child.connect(), child.connect(head(100) + b"{"), child.connect(head(len(BODY)) + BODY[:9])
+    time.sleep(0.3)  # all three are accepted
+    child.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    under_way.sendall(BODY[9:])
+    answer = read(under_way)
+    assert b" 200 OK" in answer and b"connection: close" in answer
+    assert read(idle) == b"" and b" 408 " in read(slow)
+    out, err = child.process.communicate(timeout=20)
+    assert (child.process.returncode, out) == (0, "stopped\n") and "Traceback" not in err
+    for client in (idle, slow, under_way):
+        client.close()
+
+
+def test_not_ready(tmp_path):
+    """Until the model is there, /ping and requests are answered 503, after that 200; the token is wanted all along."""
+    child = Child(tmp_path, wait=True, token="secret-1")
+    bearer = {**TYPE, "Authorization": "Bearer secret-1"}
+    assert child.ask("GET", "/ping", headers={})[0] == 503
+    status, headers, content = child.ask(body=BODY, headers=bearer)
+    assert (status, headers["Retry-After"]) == (503, "1") and "not loaded yet" in error(content)
+    assert child.ask(body=BODY)[0] == 401
+    child.gate.unlink()
+    child.until_ready()
+    assert child.ask(body=BODY, headers=bearer)[0] == 200
+    for wrong in ("", "Bearer secret-2", "secret-1", "Basic x"):
+        status, headers, content = child.ask(body=BODY, headers={**TYPE, "Authorization": wrong})
+        assert (status, headers["WWW-Authenticate"]) == (401, "Bearer") and "secret" not in error(content)
+    assert child.ask("GET", "/execution-parameters")[0] == 401
+    assert child.ask(body=BODY, headers={**bearer, "Host": "name.example"})[0] == 200
+    assert child.stop(signal.SIGINT)[0] == 0
+
+
+def test_workers(tmp_path):
+    """Two workers share the port; SIGTERM ends them both."""
+    child = Child(tmp_path, workers=2)
+    assert {child.ask(body=BODY)[0] for _ in range(10)} <= {200, 503}
+    assert json.loads(child.ask("GET", "/execution-parameters")[2])["MaxConcurrentTransforms"] == 2
+    assert child.stop()[0] == 0
+    with pytest.raises(ConnectionRefusedError):
+        child.connect()
+
+
+# ---- without a process ----
+
+
+def test_damaged_model_ends_the_server(tmp_path):
+    """A model that cannot be read is an error of ``serve``, not a server that is never ready."""
+    (tmp_path / "model").write_bytes(b"junk")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ModelError, match="not a fmtune model"):
+        serve(tmp_path / "model", port=0)
+    with pytest.raises(ModelError, match="not a fmtune model"):
+        serve(tmp_path / "model", port=0, workers=2)
+    with pytest.raises(ModelError, match="no row to a finite number"):
+        serve(lambda: Model("regressor", float("inf"), np.ones(2, "f4"), np.ones((2, 1), "f4")), port=0)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.invalid", "127.0.0.1.example.invalid"])
+def test_beyond_loopback(host):
+    """A host that other machines reach is refused without a token."""
+    with pytest.raises(UsageError, match="no token is set"):
+        serve("model", host=host)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "ä", "a\r\nb"])
+def test_odd_token(token):
+    """A token that no header can carry is refused."""
+    with pytest.raises(UsageError, match="token"):
+        serve("model", token=token)
+
+
+def test_port_taken():
+    """A taken port is said to be taken; one that cannot be is no crash."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ResourceError, match=f"127.0.0.1 port {port} is in use"):
+            serve("model", port=port)
+    with pytest.raises(UsageError, match="no port 70000"):
+        serve("model", port=70_000)
+
+
+def test_container_limits():
+    """The container's environment sets the payload, within SageMaker's bounds."""
+    assert limits_of({}) == Limits()
+    assert limits_of({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}).body == 100 * 2**20
+    for odd in ("0", "101", "x", "-1"):
+        with pytest.raises(UsageError, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
+            limits_of({"SAGEMAKER_MAX_PAYLOAD_IN_MB": odd})
+
+
+def test_internal_error_is_500(caplog):
+    """A fault of ours is a 500 without its text; lack of memory is a 503."""
+
+    class Broken:
+        feature_dim, binary = DIM, False
+
+        def __init__(self, fault):
+            self.fault = fault
+
+        def predict(self, rows):
+            raise self.fault
+
+    service = Service(lambda: None)
+    for fault, status in ((RuntimeError("a secret"), 500), (MemoryError(), 503)):
+        service.scorer = Broken(fault)
+        request = Request("POST", "/invocations", {b"content-type": b"application/json"}, True, bytearray(BODY))
+        assert service.check(request) is None
+        response = service.answer(request)
+        assert response.status == status and b"secret" not in response.content
+    assert "a secret" in caplog.text
