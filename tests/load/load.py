@@ -1,0 +1,154 @@
+"""Load test: the server beside FastAPI on uvicorn, in turns, each on one core with wrk on another.
+
+    python tests/load/load.py [--seconds 3] [--rounds 3]
+
+Prints requests a second, latencies and processor time a request, and exits 1 when a claim does not hold: at least
+10,000 single-record JSON requests a second, 99 % of them within 5 ms, at least 1.7 times what FastAPI does.
+Rates are those of the best round, since others on the machine only ever take away; ratios are the median over rounds.
+All on the loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fmtune.fm.model import Model
+
+HERE = Path(__file__).parent
+RATE, P99_MS, RATIO = 10_000, 5.0, 1.7
+OURS = "import sys; from fmtune.sagemaker.server import serve; serve(sys.argv[1], port=int(sys.argv[2]))"
+UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+class Run(NamedTuple):
+    rate: float
+    p50: float  # milliseconds
+    p99: float
+    cpu: float  # microseconds a request
+    errors: str
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as one:
+        return int(one.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(command: list[str], port: int, core: int, model: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server on a core, wait until it is ready, and stop it at the end."""
+    environment = {**os.environ, "FMTUNE_LOAD_MODEL": str(model), "PYTHONPATH": str(HERE.parents[1])}
+    process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=HERE, env=environment)
+    try:
+        end = time.monotonic() + 60
+        while not answers(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"error: {command[0]} did not start")
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wrk(process: subprocess.Popen[bytes], port: int, core: int, seconds: float) -> Run:
+    before = cpu_seconds(process.pid)
+    command = ["taskset", "-c", str(core), "wrk", "-t1", "-c16", f"-d{seconds:g}s", "--latency", "-s",
+               str(HERE / "post.lua"), f"http://127.0.0.1:{port}/invocations"]  # fmt: skip
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used = cpu_seconds(process.pid) - before
+    latency = {p: float(n) * UNIT[unit] for p, n, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", text)}
+    count = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
+    errors = " ".join(line.strip() for line in text.splitlines() if "Non-2xx" in line or "Socket errors" in line)
+    return Run(rate, latency["50"], latency["99"], used / count * 1e6, errors)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    missing = [tool for tool in ("wrk", "taskset") if not shutil.which(tool)]
+    if missing or len(os.sched_getaffinity(0)) < 2:
+        print(f"error: wanted are two cores, wrk and taskset; missing: {missing}", file=sys.stderr)
+        return 5
+    core, other = sorted(os.sched_getaffinity(0))[:2]
+    rng, ports = np.random.default_rng(0), (free_port(), free_port())
+    runs: dict[str, list[Run]] = {"fmtune": [], "fastapi": []}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        model = Path(folder) / "model"
+        weights = rng.normal(0, 0.01, 2625).astype("f4"), rng.normal(0, 0.01, (2625, 64)).astype("f4")
+        Model("binary_classifier", 0.1, *weights).save(model)
+        commands = (
+            [sys.executable, "-c", OURS, str(model), str(ports[0])],
+            [sys.executable, "-m", "uvicorn", "--port", str(ports[1]), "--loop", "uvloop", "--http", "httptools",
+             "--no-access-log", "--log-level", "warning", "fastapi_app:app"],
+        )  # fmt: skip
+        servers = [
+            stack.enter_context(server(command, port, core, model))
+            for command, port in zip(commands, ports, strict=True)
+        ]
+        for one, port in zip(servers, ports, strict=True):
+            wrk(one, port, other, 1)  # warm
+        for number in range(options.rounds):
+            for name, one, port in zip(runs, servers, ports, strict=True):
+                run = wrk(one, port, other, options.seconds)
+                runs[name].append(run)
+                print(
+                    f"round {number + 1}  {name:8} {run.rate:9,.0f} requests/s   p50 {run.p50:6.2f} ms   "
+                    f"p99 {run.p99:6.2f} ms   {run.cpu:5.0f} us CPU a request   {run.errors}", flush=True,
+                )  # fmt: skip
+    return verdict(runs["fmtune"], runs["fastapi"])
+
+
+def verdict(ours: list[Run], theirs: list[Run]) -> int:
+    """Print each claim with its figure; returns 1 if one does not hold."""
+    rate = max(run.rate for run in ours)
+    p99 = min(run.p99 for run in ours)
+    ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
+    work = statistics.median(b.cpu / a.cpu for a, b in zip(ours, theirs, strict=True))
+    errors = [run.errors for run in ours if run.errors]
+    load = os.getloadavg()[0]
+    claims = [
+        (rate >= RATE, f"{rate:,.0f} requests/s, wanted {RATE:,}"),
+        (p99 < P99_MS, f"p99 {p99:.2f} ms, wanted below {P99_MS:g}"),
+        (ratio >= RATIO, f"{ratio:.2f} x FastAPI ({work:.2f} x by processor time), wanted {RATIO:g}"),
+        (not errors, f"{len(errors)} rounds with errors, wanted none"),
+    ]
+    print(f"load average {load:.1f} on {os.cpu_count()} cores; two are this test's own")
+    for holds, text in claims:
+        print(("holds      " if holds else "does not   ") + text)
+    return 0 if all(holds for holds, _ in claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
