@@ -56,7 +56,7 @@ def _begin_from(pack: Pack, model: Model) -> None:
     if pack.recipe.layout == "sparse":
         k = model.num_factors
         arena._arena[:, 0, :k], arena._arena[:, 0, -1] = model.factors, model.linear
-        arena._lanes.bias[0, 0, 0] = model.bias
+        arena._lanes.bias[0, 0] = model.bias
     else:
         block = arena._block(0)[0]
         block[:, : model.num_factors], block[:, model.num_factors] = model.factors, model.linear
@@ -245,3 +245,27 @@ def test_rules_run_in_the_cuda_simulator_as_they_stand() -> None:
             d = rules.decayed(g[i], theta[i], f(0.5), f(0.01), f(0.8))
             t, x, y = rule(theta[i], a[i], b[i], d, f(0.1), f(1e-8))
             np.testing.assert_allclose(simulated[i], [t, x, y, losses.slope(losses.BINARY, t, f(1.0))], rtol=2e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_single_rows_are_mini_batches_of_one(rule: str) -> None:
+    """The kernel for ``mini_batch_size: 1`` gives the bits of the one for mini-batches, lone and in a pack."""
+    data = reference.rows(120, 40, 6)
+    h = Hyperparameters(
+        predictor_type="binary_classifier", num_factors=11, mini_batch_size=1, optimizer=rule, factors_lr=0.02
+    )
+    feed = Feed(data)
+    single = Pack(feed, Recipe.of(h, "sparse"))
+    lanes = single.change(enter=[h, h.replace(num_factors=35, seed=1)])
+    z = single.epoch(record=True)
+    general = ARENAS["sparse"](40, rule, "binary_classifier")
+    general.place([], [lane.hyperparameters for lane in lanes])
+    batches = feed.batches(Recipe.of(h.replace(lazy=False), "sparse"), 0)
+    scores = np.empty_like(z)
+    general.learn(batches, 0, 120, scores)
+    np.testing.assert_array_equal(z, scores)
+    for i, lane in enumerate(lanes):
+        model, (bias, linear, factors) = single.model(lane), general.parameters(i)
+        assert model.bias == bias
+        np.testing.assert_array_equal(model.linear, linear)
+        np.testing.assert_array_equal(model.factors, factors)

@@ -86,31 +86,24 @@ class SparseArena:
 
     def _empty(self, factors: Sequence[int]) -> cpu_sparse.Lanes:
         groups = np.array([-(-k // GROUP) for k in factors], np.int64)
-        last = np.cumsum(groups)
-        columns, n = int(groups.sum()) * GROUP + len(factors), len(factors)
-        return cpu_sparse.Lanes(
-            last - groups, last, np.repeat(np.arange(n), groups), np.zeros((1, self._planes, n), np.float32),
-            np.zeros(n, np.int64), np.zeros((5, columns), np.float32), np.zeros((5, n), np.float32),
-        )  # fmt: skip
+        last, n = np.cumsum(groups), len(factors)
+        bias = np.zeros((self._planes, n), np.float32)
+        return cpu_sparse.Lanes(last - groups, last, bias, np.zeros(n, np.int64), np.zeros((n, 3, 5), np.float32))
 
     def _columns(self, lanes: cpu_sparse.Lanes, lane: int) -> tuple[slice, int]:
         """Return a lane's factor columns and its linear column."""
-        return slice(lanes.first[lane] * GROUP, lanes.last[lane] * GROUP), GROUP * len(lanes.owner) + lane
+        groups = int(lanes.last[-1])
+        return slice(lanes.first[lane] * GROUP, lanes.last[lane] * GROUP), GROUP * groups + lane
 
     def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
         """Keep some lanes, in the given order, and add new ones after them."""
         factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
-        lanes = self._empty(factors)
-        arena = np.zeros((*self._arena.shape[:2], lanes.knobs.shape[1]), np.float32)
-        for new, old in enumerate(keep):
-            (to, to_linear), (at, at_linear) = self._columns(lanes, new), self._columns(self._lanes, old)
+        lanes, old = self._empty(factors), self._lanes
+        arena = np.zeros((*self._arena.shape[:2], sum(map(columns_of, factors))), np.float32)
+        for new, lane in enumerate(keep):
+            (to, to_linear), (at, at_linear) = self._columns(lanes, new), self._columns(old, lane)
             arena[:, :, to], arena[:, :, to_linear] = self._arena[:, :, at], self._arena[:, :, at_linear]
-            lanes.knobs[:, to], lanes.knobs[:, to_linear] = self._lanes.knobs[:, at], self._lanes.knobs[:, at_linear]
-            lanes.bias[:, :, new], lanes.bias_knobs[:, new] = (
-                self._lanes.bias[:, :, old],
-                self._lanes.bias_knobs[:, old],
-            )
-            lanes.steps[new] = self._lanes.steps[old]
+            lanes.bias[:, new], lanes.knobs[new], lanes.steps[new] = old.bias[:, lane], old.knobs[lane], old.steps[lane]
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start)
@@ -118,20 +111,23 @@ class SparseArena:
     def _begin(self, lane: int, start: Hyperparameters | Model) -> None:
         columns, linear = self._columns(self._lanes, lane)
         factors = self._arena[:, 0, columns][:, : start.num_factors]
-        weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[0, :1, lane : lane + 1]
+        weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[:1, lane : lane + 1]
         if isinstance(start, Model):
             factors[self._home], weights[self._home, 0], bias[0, 0] = start.factors, start.linear, start.bias
             return
         initial(start, "factors", factors)
         initial(start, "linear", weights)
         initial(start, "bias", bias)
-        knobs = knobs_of(start)
-        self._lanes.bias_knobs[:, lane], self._lanes.knobs[:, linear] = knobs[0], knobs[1]
-        self._lanes.knobs[:, columns] = knobs[2][:, None]
+        self._lanes.knobs[lane] = knobs_of(start)
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
-        cpu_sparse.learn(*self._codes, self._arena, self._home, self._lanes, batches, first, last, scores)
+        assert isinstance(batches, cpu_sparse.Batches)
+        rest = (self._arena, self._home, self._lanes, batches, first, last, scores)
+        if len(batches.touched) == len(batches.rows):
+            cpu_sparse.learn(*self._codes, *rest)
+        else:
+            cpu_sparse.learn_each(*self._codes[:2], *rest)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
@@ -145,7 +141,7 @@ class SparseArena:
         columns, linear = self._columns(self._lanes, lane)
         theta = self._arena[:, 0][self._home]
         return (
-            float(self._lanes.bias[0, 0, lane]),
+            float(self._lanes.bias[0, lane]),
             theta[:, linear].copy(),
             theta[:, columns][:, : self._factors[lane]].copy(),
         )

@@ -70,16 +70,18 @@ class Feed:
         """Return the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``)."""
         turn = epoch if recipe.shuffle == "epoch" else 0
         seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
-        key = (recipe.layout, recipe.mini_batch_size, seed, recipe.pad)
+        # Mini-batches of one row are their own transpose; only a rule that is not lazy wants it all the same.
+        transposed = recipe.mini_batch_size > 1 or not recipe.lazy
+        key = (recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed)
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._make(recipe.layout, recipe.mini_batch_size, seed, recipe.pad)
+                self._kept[key] = self._make(*key)
                 while len(self._kept) > self._keep:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _make(self, layout: str, size: int, seed: tuple[int, int] | None, pad: bool) -> Batches:
+    def _make(self, layout: str, size: int, seed: tuple[int, int] | None, pad: bool, transposed: bool) -> Batches:
         rows = as_layout(self._rows, layout, self._layouts)
         if seed is not None:
             rows = rows.take(np.random.default_rng(seed).permutation(rows.n))
@@ -89,7 +91,7 @@ class Feed:
         assert rows.labels is not None
         if isinstance(rows, SparseRows):
             return cpu_sparse.make_batches(
-                rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts
+                rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts, transposed
             )
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched)

@@ -37,8 +37,22 @@ def _cache_folder() -> str | None:
 _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder() or _before
 try:
-    from fmtune.kernels import cpu_dense, cpu_sparse, frames, losses, prefetch, random, records, rules, wire
+    from fmtune.kernels import (
+        cpu_dense,
+        cpu_sparse,
+        frames,
+        losses,
+        prefetch,
+        random,
+        records,
+        rules,
+        simd,
+        steps,
+        wire,
+    )
 finally:
     config.CACHE_DIR = _before
 
-__all__ = ["cpu_dense", "cpu_sparse", "frames", "losses", "prefetch", "random", "records", "rules", "wire"]
+__all__ = [
+    "cpu_dense", "cpu_sparse", "frames", "losses", "prefetch", "random", "records", "rules", "simd", "steps", "wire",
+]  # fmt: skip

@@ -20,7 +20,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
-from fmtune.kernels.rules import ADAM, adagrad, adam, correction, decayed
+from fmtune.kernels.rules import correction
+from fmtune.kernels.simd import load8, splat8, sum8
+from fmtune.kernels.steps import step1, step8
 
 GROUP = 8
 
@@ -53,69 +55,61 @@ class Batches(NamedTuple):
 
 
 @njit(inline="always")
-def _square_norms(theta, factors, q):  # type: ignore[no-untyped-def]
-    """Write each feature's sum of squared factors into ``q`` (float32, (feature_dim,))."""
-    for i in range(len(theta)):
-        total = np.float32(0.0)
-        for f in range(factors):
-            total += theta[i, f] * theta[i, f]
-        q[i] = total
+def _squares(x, at, n):  # type: ignore[no-untyped-def]
+    """Return the sum of squares of ``n`` floats from ``at`` on: whole eights side by side, then the rest."""
+    total = splat8(np.float32(0.0))
+    whole = n - n % 8
+    for i in range(0, whole, 8):
+        part = load8(x, at + i)
+        total = total + part * part
+    rest = np.float32(0.0)
+    flat = x.ravel()
+    for i in range(whole, n):
+        rest += flat[at + i] * flat[at + i]
+    return sum8(total) + rest
 
 
 @njit(inline="always")
-def _thin(x, b, q, part):  # type: ignore[no-untyped-def]
-    """Return the sum over features of ``x[b]**2 * q``, by eight running sums in a fixed order."""
+def _thin(x, b, q):  # type: ignore[no-untyped-def]
+    """Return the sum over features of ``x[b]**2 * q``, in the order of :func:`_squares`."""
     d = len(q)
-    for j in range(8):
-        part[j] = np.float32(0.0)
+    total = splat8(np.float32(0.0))
     whole = d - d % 8
     for i in range(0, whole, 8):
-        for j in range(8):
-            part[j] += (x[b, i + j] * x[b, i + j]) * q[i + j]
+        part = load8(x, b * d + i)
+        total = total + (part * part) * load8(q, i)
+    rest = np.float32(0.0)
     for i in range(whole, d):
-        part[i - whole] += (x[b, i] * x[b, i]) * q[i]
-    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))
+        rest += (x[b, i] * x[b, i]) * q[i]
+    return sum8(total) + rest
 
 
 @njit(inline="always")
-def _scores(theta, factors, bias, x, n, q, s, part, z):  # type: ignore[no-untyped-def]
+def _scores(theta, factors, bias, x, n, q, s, z):  # type: ignore[no-untyped-def]
     """Write the raw scores of ``x[:n]`` into ``z`` and the products ``X T`` into ``s[:n]``."""
+    width = theta.shape[1]
     np.dot(x[:n], theta, s[:n])
-    _square_norms(theta, factors, q)
+    for i in range(len(theta)):
+        q[i] = _squares(theta, i * width, factors)
     for b in range(n):
-        total = np.float32(0.0)
-        for f in range(factors):
-            total += s[b, f] * s[b, f]
-        z[b] = bias + s[b, factors] + np.float32(0.5) * (total - _thin(x, b, q, part))
+        pairs = _squares(s, b * width, factors) - _thin(x, b, q)
+        z[b] = bias + s[b, factors] + np.float32(0.5) * pairs
 
 
 @njit(cache=True, nogil=True)
 def score(arena, lanes, matrix, out, block):  # type: ignore[no-untyped-def]
     """Write raw scores into ``out`` (float32, (lanes, rows)), ``block`` rows at a time."""
     n, d = matrix.shape
-    q, part, z = np.empty(d, np.float32), np.empty(8, np.float32), np.empty(block, np.float32)
+    q, z = np.empty(d, np.float32), np.empty(block, np.float32)
     for lane in range(len(lanes.offset)):
         width, at = lanes.width[lane], lanes.offset[lane]
         theta = arena[at : at + d * width].reshape((d, width))
         s = np.empty((block, width), np.float32)
         for start in range(0, n, block):
             m = min(block, n - start)
-            _scores(theta, lanes.factors[lane], lanes.bias[lane, 0], matrix[start : start + m], m, q, s, part, z)
+            _scores(theta, lanes.factors[lane], lanes.bias[lane, 0], matrix[start : start + m], m, q, s, z)
             for b in range(m):
                 out[lane, start + b] = z[b]
-
-
-@njit(inline="always")
-def _step(rule, theta, a, b, g, rate, knobs):  # type: ignore[no-untyped-def]
-    """Return a parameter and its state after one update; ``knobs`` are rate, decay, rescale, clip, eps.
-
-    A rule with one state gives it twice: the caller's two planes are then one.
-    """
-    g = decayed(g, theta, knobs[2], knobs[1], knobs[3])
-    if rule == ADAM:
-        return adam(theta, a, b, g, rate, knobs[4])
-    theta, a, _ = adagrad(theta, a, b, g, rate, knobs[4])
-    return theta, a, a
 
 
 @njit(cache=True, nogil=True)
@@ -141,19 +135,19 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
     for k in range(first, last):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
     q, weight = np.empty(d, np.float32), np.empty(d, np.float32)
-    part, z = np.empty(8, np.float32), np.empty(longest, np.float32)
+    z, rate = np.empty(longest, np.float32), np.empty(3, np.float32)
     begin, state = batches.rows[first], planes - 1
     for lane in range(len(lanes.offset)):
         width, factors, at = lanes.width[lane], lanes.factors[lane], lanes.offset[lane]
         block = arena[at : at + planes * d * width].reshape((planes, d, width))
         theta = block[0]
         s, g = np.empty((longest, width), np.float32), np.empty((d, width), np.float32)
-        knobs = lanes.knobs[lane]
+        whole, bias = factors - factors % 8, lanes.bias[lane]
         for k in range(first, last):
             r0 = batches.rows[k]
             n = batches.rows[k + 1] - r0
             x = batches.matrix[r0 : r0 + n]
-            _scores(theta, factors, lanes.bias[lane, 0], x, n, q, s, part, z)
+            _scores(theta, factors, bias[0], x, n, q, s, z)
             if scores.shape[1] > 0:
                 for b in range(n):
                     scores[lane, r0 - begin + b] = z[b]
@@ -171,19 +165,18 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
             np.dot(x.T, s[:n], g)
             lanes.steps[lane] += 1
             factor = correction(rule, lanes.steps[lane])
-            bias_rate = np.float32(knobs[0, 0] * factor)
-            linear_rate = np.float32(knobs[1, 0] * factor)
-            factors_rate = np.float32(knobs[2, 0] * factor)
-            bias = lanes.bias[lane]
-            bias[0], bias[1], bias[state] = _step(rule, bias[0], bias[1], bias[state], np.float32(total), bias_rate,
-                                                  knobs[0])
+            for array in range(3):
+                rate[array] = lanes.knobs[lane, array, 0] * factor
+            step1(rule, bias[:1], bias[1:], bias[state:], 0, np.float32(total), rate[0], lanes.knobs, lane, 0)
             for i in range(d):
                 if lazy and not batches.touched[k, i]:
                     continue
-                for f in range(factors):
-                    moved = _step(rule, theta[i, f], block[1, i, f], block[state, i, f],
-                                  g[i, f] - theta[i, f] * weight[i], factors_rate, knobs[2])
-                    theta[i, f], block[1, i, f], block[state, i, f] = moved
-                moved = _step(rule, theta[i, factors], block[1, i, factors], block[state, i, factors],
-                              g[i, factors], linear_rate, knobs[1])
-                theta[i, factors], block[1, i, factors], block[state, i, factors] = moved
+                place = at + i * width
+                for f in range(0, whole, 8):
+                    move = load8(g, i * width + f) - load8(arena, place + f) * weight[i]
+                    step8(rule, arena, place + f, d * width, move, rate[2], lanes.knobs, lane, 2)
+                one, two, three = block[0, i], block[1, i], block[state, i]
+                for f in range(whole, factors):
+                    move = g[i, f] - theta[i, f] * weight[i]
+                    step1(rule, one, two, three, f, move, rate[2], lanes.knobs, lane, 2)
+                step1(rule, one, two, three, factors, g[i, factors], rate[1], lanes.knobs, lane, 1)

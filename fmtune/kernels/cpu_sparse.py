@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
-from fmtune.kernels.rules import ADAM, adagrad, adam, correction, decayed
+from fmtune.kernels.rules import correction
+from fmtune.kernels.simd import load8, splat8, store8, sum8
+from fmtune.kernels.steps import step1, step8
 
 GROUP = 8
 
@@ -38,24 +40,22 @@ GROUP = 8
 # a million features.
 _ENTRIES_AHEAD = 40
 _FEATURES_AHEAD = 4
+_ROWS_AHEAD = 2
 
 
 class Lanes(NamedTuple):
     """The lanes of a pack, as arrays.
 
-    ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``owner`` (int64,
-    (groups,)): the lane of each group; ``bias`` (float32, (1, planes, lanes), an arena of one row); ``steps``
-    (int64, (lanes,)): updates done; ``knobs`` (float32, (5, columns)): rate, decay, rescale, clip, eps of each column;
-    ``bias_knobs`` (float32, (5, lanes)).
+    ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``bias`` (float32,
+    (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 5)): for bias,
+    linear and factors: rate, decay, rescale, clip, eps.
     """
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
-    owner: NDArray[np.int64]
     bias: NDArray[np.float32]
     steps: NDArray[np.int64]
     knobs: NDArray[np.float32]
-    bias_knobs: NDArray[np.float32]
 
 
 class Batches(NamedTuple):
@@ -116,72 +116,111 @@ def transpose(indptr, indices, values, rows, slot, touched, feature, entries, ro
 
 
 @njit(inline="always")
-def _forward(arena, home, indices, values, lo, hi, q, b, s):  # type: ignore[no-untyped-def]
-    """Sum one row's entries into ``q[b]`` and ``s`` (float32, (columns,))."""
-    columns = len(s)
-    for c in range(columns):
-        q[b, c] = np.float32(0.0)
-        s[c] = np.float32(0.0)
-    for e in range(lo, hi):
-        if e + _ENTRIES_AHEAD < len(indices):
-            ahead = home[indices[e + _ENTRIES_AHEAD]]
-            for byte in range(0, 4 * columns, 64):
-                prefetch(arena, ahead, byte)
-        r = home[indices[e]]
-        x = values[e]
-        for c in range(columns):
-            t = x * arena[r, 0, c]
-            q[b, c] += t
-            s[c] += t * t
+def _ask_for(arena, row, stop):  # type: ignore[no-untyped-def]
+    """Prefetch the first ``stop`` bytes of a row of the arena."""
+    for byte in range(0, stop, 64):
+        prefetch(arena, row, byte)
 
 
 @njit(inline="always")
-def _score(lanes, lane, q, b, s):  # type: ignore[no-untyped-def]
+def _forward(arena, home, indices, values, lo, hi, groups, at, q, b, s, ahead):  # type: ignore[no-untyped-def]
+    """Sum one row's entries into ``q[b]`` and ``s`` (float32, (columns,)), and their places into ``at``."""
+    planes, columns = arena.shape[1], arena.shape[2]
+    stride, base = planes * columns, b * columns
+    for e in range(lo, hi):
+        if ahead and e + _ENTRIES_AHEAD < len(indices):
+            _ask_for(arena, home[indices[e + _ENTRIES_AHEAD]], 4 * columns)
+        at[e - lo] = np.int64(home[indices[e]]) * stride
+    group = 0
+    while group + 4 <= groups:
+        c = 8 * group
+        q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = splat8(np.float32(0.0))
+        for e in range(lo, hi):
+            x, p = values[e], at[e - lo] + c
+            t0, t1 = x * load8(arena, p), x * load8(arena, p + 8)
+            t2, t3 = x * load8(arena, p + 16), x * load8(arena, p + 24)
+            q0, q1, q2, q3 = q0 + t0, q1 + t1, q2 + t2, q3 + t3
+            s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
+        store8(q, base + c, q0)
+        store8(q, base + c + 8, q1)
+        store8(q, base + c + 16, q2)
+        store8(q, base + c + 24, q3)
+        store8(s, c, s0)
+        store8(s, c + 8, s1)
+        store8(s, c + 16, s2)
+        store8(s, c + 24, s3)
+        group += 4
+    while group < groups:
+        q0 = s0 = splat8(np.float32(0.0))
+        for e in range(lo, hi):
+            t0 = values[e] * load8(arena, at[e - lo] + 8 * group)
+            q0 = q0 + t0
+            s0 = s0 + t0 * t0
+        store8(q, base + 8 * group, q0)
+        store8(s, 8 * group, s0)
+        group += 1
+    for c in range(8 * groups, columns):
+        total = np.float32(0.0)
+        for e in range(lo, hi):
+            total += values[e] * arena[home[indices[e]], 0, c]
+        q[b, c] = total
+
+
+@njit(inline="always")
+def _score(lanes, lane, groups, q, b, s):  # type: ignore[no-untyped-def]
     """Return one lane's score; eight running sums, joined as a tree, so that the order is the same everywhere."""
-    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0.0)
-    for g in range(lanes.first[lane], lanes.last[lane]):
-        c = g * 8
-        a0 += q[b, c] * q[b, c] - s[c]
-        a1 += q[b, c + 1] * q[b, c + 1] - s[c + 1]
-        a2 += q[b, c + 2] * q[b, c + 2] - s[c + 2]
-        a3 += q[b, c + 3] * q[b, c + 3] - s[c + 3]
-        a4 += q[b, c + 4] * q[b, c + 4] - s[c + 4]
-        a5 += q[b, c + 5] * q[b, c + 5] - s[c + 5]
-        a6 += q[b, c + 6] * q[b, c + 6] - s[c + 6]
-        a7 += q[b, c + 7] * q[b, c + 7] - s[c + 7]
-    pairs = ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
-    return lanes.bias[0, 0, lane] + q[b, 8 * len(lanes.owner) + lane] + np.float32(0.5) * pairs
+    base = b * q.shape[1]
+    pairs = splat8(np.float32(0.0))
+    for group in range(lanes.first[lane], lanes.last[lane]):
+        total = load8(q, base + 8 * group)
+        pairs = pairs + (total * total - load8(s, 8 * group))
+    return lanes.bias[0, lane] + q[b, 8 * groups + lane] + np.float32(0.5) * sum8(pairs)
 
 
 @njit(cache=True, nogil=True)
 def score(arena, home, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
     """Write raw scores of rows into ``out`` (float32, (lanes, rows))."""
-    columns = arena.shape[2]
+    columns, n_lanes = arena.shape[2], len(lanes.first)
+    groups = (columns - n_lanes) // 8
     q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
+    at = np.empty(_longest(indptr, 0, len(indptr) - 1), np.int64)
     for b in range(len(indptr) - 1):
-        _forward(arena, home, indices, values, indptr[b], indptr[b + 1], q, 0, s)
-        for lane in range(len(lanes.first)):
-            out[lane, b] = _score(lanes, lane, q, 0, s)
+        _forward(arena, home, indices, values, indptr[b], indptr[b + 1], groups, at, q, 0, s, True)
+        for lane in range(n_lanes):
+            out[lane, b] = _score(lanes, lane, groups, q, 0, s)
 
 
 @njit(inline="always")
-def _step_row(rule, arena, r, g, rate, knobs):  # type: ignore[no-untyped-def]
-    """Move the parameters in row ``r`` of an arena by their gradients ``g`` (float32, (columns,))."""
-    if rule == ADAM:
-        for c in range(len(g)):
-            theta = arena[r, 0, c]
-            step = decayed(g[c], theta, knobs[2, c], knobs[1, c], knobs[3, c])
-            theta, a, b = adam(theta, arena[r, 1, c], arena[r, 2, c], step, rate[c], knobs[4, c])
-            arena[r, 0, c] = theta
-            arena[r, 1, c] = a
-            arena[r, 2, c] = b
-    else:
-        for c in range(len(g)):
-            theta = arena[r, 0, c]
-            step = decayed(g[c], theta, knobs[2, c], knobs[1, c], knobs[3, c])
-            theta, a, _ = adagrad(theta, arena[r, 1, c], theta, step, rate[c], knobs[4, c])
-            arena[r, 0, c] = theta
-            arena[r, 1, c] = a
+def _longest(indptr, first, last):  # type: ignore[no-untyped-def]
+    """Return the largest difference between neighbours of ``indptr[first:last + 1]``."""
+    longest = 0
+    for b in range(first, last):
+        longest = max(longest, indptr[b + 1] - indptr[b])
+    return longest
+
+
+@njit(inline="always")
+def _update(rule, arena, r, lanes, entries, u, row, value, q, e, rate):  # type: ignore[no-untyped-def]
+    """Move all parameters of the feature in row ``r`` by a mini-batch's entries ``entries[u:u + 2]``."""
+    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
+    groups, lo, hi = (columns - n_lanes) // 8, entries[u], entries[u + 1]
+    place = np.int64(r) * planes * columns
+    last = min(2, planes - 1)
+    for lane in range(n_lanes):
+        weight = linear = np.float32(0.0)
+        for t in range(lo, hi):
+            x = value[t]
+            weight += (x * x) * e[row[t], lane]
+            linear += x * e[row[t], lane]
+        for group in range(lanes.first[lane], lanes.last[lane]):
+            c = 8 * group
+            g = splat8(np.float32(0.0))
+            for t in range(lo, hi):
+                g = g + value[t] * load8(q, np.int64(row[t]) * columns + c)
+            g = g - load8(arena, place + c) * weight
+            step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
+        c = 8 * groups + lane
+        step1(rule, arena[r, 0], arena[r, 1], arena[r, last], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
 
 
 @njit(cache=True, nogil=True)
@@ -201,81 +240,104 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
     scores : float32 (lanes, rows of the batches or 0)
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
-    n_lanes, columns, groups = len(lanes.first), arena.shape[2], len(lanes.owner)
-    longest = 0
-    for k in range(first, last):
-        longest = max(longest, batches.rows[k + 1] - batches.rows[k])
-    q = np.empty((longest, columns), np.float32)
-    e = np.empty((longest, n_lanes), np.float32)
-    s, g, rate = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(columns, np.float32)
-    d, lane_rate = np.empty(n_lanes, np.float32), np.empty(n_lanes, np.float32)
+    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
+    groups, begin = (columns - n_lanes) // 8, batches.rows[first]
+    longest = _longest(batches.rows, first, last)
+    q, e = np.empty((longest, columns), np.float32), np.empty((longest, n_lanes), np.float32)
+    s, rate = np.empty(columns, np.float32), np.empty((n_lanes, 3), np.float32)
+    at = np.empty(_longest(batches.indptr, begin, batches.rows[last]), np.int64)
     mark = np.full(0 if lazy else len(home), -1, np.int64)
-    begin = batches.rows[first]
+    none = np.zeros(2, np.int64)
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
         for b in range(n):
             lo, hi = batches.indptr[r0 + b], batches.indptr[r0 + b + 1]
-            _forward(arena, home, batches.indices, batches.values, lo, hi, q, b, s)
+            _forward(arena, home, batches.indices, batches.values, lo, hi, groups, at, q, b, s, True)
             for lane in range(n_lanes):
-                z = _score(lanes, lane, q, b, s)
-                e[b, lane] = slope(loss, z, batches.labels[r0 + b])
+                z = _score(lanes, lane, groups, q, b, s)
+                error = slope(loss, z, batches.labels[r0 + b])
+                e[b, lane] = error
                 if scores.shape[1] > 0:
                     scores[lane, r0 + b - begin] = z
-            for group in range(groups):
-                error = e[b, lanes.owner[group]]
-                for c in range(8 * group, 8 * group + 8):
-                    q[b, c] *= error
-            for lane in range(n_lanes):
-                q[b, 8 * groups + lane] = e[b, lane]
+                for group in range(lanes.first[lane], lanes.last[lane]):
+                    store8(q, b * columns + 8 * group, load8(q, b * columns + 8 * group) * error)
         for lane in range(n_lanes):
             lanes.steps[lane] += 1
-            lane_rate[lane] = correction(rule, lanes.steps[lane])
-        for group in range(groups):
-            for c in range(8 * group, 8 * group + 8):
-                rate[c] = lanes.knobs[0, c] * lane_rate[lanes.owner[group]]
-        for lane in range(n_lanes):
-            rate[8 * groups + lane] = lanes.knobs[0, 8 * groups + lane] * lane_rate[lane]
+            factor = correction(rule, lanes.steps[lane])
+            for array in range(3):
+                rate[lane, array] = lanes.knobs[lane, array, 0] * factor
         for u in range(batches.touched[k], batches.touched[k + 1]):
             if u + _FEATURES_AHEAD < len(batches.feature):
-                ahead = home[batches.feature[u + _FEATURES_AHEAD]]
-                for byte in range(0, 4 * arena.shape[1] * columns, 64):
-                    prefetch(arena, ahead, byte)
-            for c in range(columns):
-                g[c] = np.float32(0.0)
-            for lane in range(n_lanes):
-                d[lane] = np.float32(0.0)
-            for t in range(batches.entries[u], batches.entries[u + 1]):
-                b, x = batches.row[t], batches.value[t]
-                for c in range(columns):
-                    g[c] += x * q[b, c]
-                for lane in range(n_lanes):
-                    d[lane] += (x * x) * e[b, lane]
+                _ask_for(arena, home[batches.feature[u + _FEATURES_AHEAD]], 4 * planes * columns)
             r = home[batches.feature[u]]
-            for group in range(groups):
-                own = d[lanes.owner[group]]
-                for c in range(8 * group, 8 * group + 8):
-                    g[c] -= arena[r, 0, c] * own
-            _step_row(rule, arena, r, g, rate, lanes.knobs)
+            _update(rule, arena, r, lanes, batches.entries, u, batches.row, batches.value, q, e, rate)
             if not lazy:
                 mark[r] = k
         if not lazy:
-            for c in range(columns):
-                g[c] = np.float32(0.0)
             for r in range(len(mark)):
                 if mark[r] != k:
-                    _step_row(rule, arena, r, g, rate, lanes.knobs)
+                    _update(rule, arena, r, lanes, none, 0, batches.row, batches.value, q, e, rate)
+        state = min(2, planes - 1)
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
                 total += e[b, lane]
-            d[lane] = total
-            lane_rate[lane] *= lanes.bias_knobs[0, lane]
-        _step_row(rule, lanes.bias, 0, d, lane_rate, lanes.bias_knobs)
+            bias = lanes.bias
+            step1(rule, bias[0], bias[1], bias[state], lane, np.float32(total), rate[lane, 0], lanes.knobs, lane, 0)
 
 
-def make_batches(indptr: Any, indices: Any, values: Any, labels: Any, feature_dim: int, rows: Any) -> Batches:
-    """Return mini-batches with their transposes for rows that are already in training order."""
+@njit(cache=True, nogil=True)
+def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+    """Train all lanes with an update after every row: mini-batches of one row, ``first`` to ``last``, always lazy.
+
+    Same rule and same bits as :func:`learn`; a row's features are its own transpose, and its parameters are still
+    at hand when they are updated.  Parameters as in :func:`learn`.
+    """
+    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
+    groups = (columns - n_lanes) // 8
+    q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
+    rate, state = np.empty((n_lanes, 3), np.float32), min(2, planes - 1)
+    bias, error = lanes.bias, np.empty(n_lanes, np.float32)
+    at = np.empty(_longest(batches.indptr, first, last), np.int64)
+    for b in range(first, last):
+        if b + _ROWS_AHEAD < last:
+            for e in range(batches.indptr[b + _ROWS_AHEAD], batches.indptr[b + _ROWS_AHEAD + 1]):
+                _ask_for(arena, home[batches.indices[e]], 4 * planes * columns)
+        lo, hi = batches.indptr[b], batches.indptr[b + 1]
+        _forward(arena, home, batches.indices, batches.values, lo, hi, groups, at, q, 0, s, False)
+        for lane in range(n_lanes):
+            z = _score(lanes, lane, groups, q, 0, s)
+            error[lane] = slope(loss, z, batches.labels[b])
+            if scores.shape[1] > 0:
+                scores[lane, b - first] = z
+            for group in range(lanes.first[lane], lanes.last[lane]):
+                store8(q, 8 * group, load8(q, 8 * group) * error[lane])
+            lanes.steps[lane] += 1
+            factor = correction(rule, lanes.steps[lane])
+            for array in range(3):
+                rate[lane, array] = lanes.knobs[lane, array, 0] * factor
+        for e in range(lo, hi):
+            place, x, r = at[e - lo], batches.values[e], home[batches.indices[e]]
+            for lane in range(n_lanes):
+                weight = (x * x) * error[lane]
+                for group in range(lanes.first[lane], lanes.last[lane]):
+                    c = 8 * group
+                    g = x * load8(q, c) - load8(arena, place + c) * weight
+                    step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
+                c, linear = 8 * groups + lane, x * error[lane]
+                step1(rule, arena[r, 0], arena[r, 1], arena[r, state], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
+        for lane in range(n_lanes):
+            step1(rule, bias[0], bias[1], bias[state], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
+
+
+def make_batches(
+    indptr: Any, indices: Any, values: Any, labels: Any, feature_dim: int, rows: Any, transposed: bool = True
+) -> Batches:
+    """Return mini-batches for rows that are already in training order, with their transposes or without."""
+    if not transposed:
+        none, whole, zeros = np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.float32)
+        return Batches(indptr, indices, values, labels, rows, whole, none, whole, none, zeros)
     nnz = int(indptr[-1])
     touched = np.zeros(len(rows), np.int64)
     feature, entries = np.empty(nnz, np.int32), np.empty(nnz + 1, np.int64)

@@ -1,7 +1,7 @@
 r"""Update rules: how a parameter moves when its gradient is known.
 
 A rule is a function of float32 scalars, in plain arithmetic, so that the same source is compiled for the
-CPU, for CUDA and for CUDA's simulator::
+CPU (one float or eight side by side), for CUDA and for CUDA's simulator::
 
     step(theta, a, b, gradient, rate, eps) -> (theta, a, b)
 
@@ -20,6 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
+
+from fmtune.kernels.simd import float8, limited8
 
 ADAM, ADAGRAD = 0, 1
 
@@ -41,15 +44,24 @@ RULES = {
 }
 
 
+def limited(g, limit):  # type: ignore[no-untyped-def]
+    """Return ``g`` within ``[-limit, limit]``; NaN stays NaN."""
+    if g > limit:
+        g = limit
+    if g < -limit:
+        g = -limit
+    return g
+
+
+@overload(limited)
+def _limited(g, limit):  # type: ignore[no-untyped-def]
+    return (lambda g, limit: limited8(g, limit)) if g is float8 else limited
+
+
 @njit(inline="always")
 def decayed(gradient, theta, rescale, decay, clip):  # type: ignore[no-untyped-def]
     """Return ``gradient * rescale + decay * theta``, then clipped to ``[-clip, clip]`` (MXNet's order)."""
-    g = gradient * rescale + decay * theta
-    if g > clip:
-        g = clip
-    if g < -clip:
-        g = -clip
-    return g
+    return limited(gradient * rescale + decay * theta, clip)  # type: ignore[no-untyped-call]
 
 
 @njit(inline="always")
