@@ -110,7 +110,7 @@ def head(length, *lines):
 
 
 def error(content):
-    return json.loads(content)["error"]
+    return json.loads(content)["message"]
 
 
 @pytest.fixture(scope="module")

@@ -114,9 +114,9 @@ class Application(Protocol):
 
 
 def refusal(status: int, what: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response ``{"error": what}``."""
+    """Return a response ``{"message": what}``, which boto3 shows."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    return Response(status, json.dumps({"error": what}).encode() + b"\n", headers=lines.encode())
+    return Response(status, json.dumps({"message": what}).encode() + b"\n", headers=lines.encode())
 
 
 def busy(what: str) -> Response:
