@@ -93,6 +93,7 @@ def member_of(model: Model, *, dense: bool | None = None, settings: Mapping[str,
     dense = own.get("network") == "dense" if dense is None else dense
     if settings is None:
         settings = own.get("training_parameters") or _described(model)
+    settings = _ordered(settings)
     # SageMaker has no model without factors; one that is zero predicts the same.
     factors = model.factors if model.num_factors else np.zeros((model.feature_dim, 1), np.float32)
     bias = np.array([model.bias], np.float32)
@@ -112,6 +113,11 @@ def member_of(model: Model, *, dense: bool | None = None, settings: Mapping[str,
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content)
     return stream.getvalue()
+
+
+def _ordered(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings in one order, whatever file they came through, so that equal models give equal bytes."""
+    return {name: settings[name] for name in (*SCHEMA, *sorted(settings)) if name in settings}
 
 
 def _meta(settings: Mapping[str, str]) -> bytes:

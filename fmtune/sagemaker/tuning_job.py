@@ -538,7 +538,7 @@ def _definition(spec: Spec) -> dict[str, Any]:
         "InputDataConfig": [_channel(name) for name in ("train", "test")],
         "OutputDataConfig": {"S3OutputPath": "s3://<bucket>/<prefix>/output"},
         "ResourceConfig": {"InstanceType": "ml.c5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 10},
-        "RoleArn": "<role>",
+        "RoleArn": "arn:aws:iam::<account>:role/<role>",
         "StoppingCondition": {"MaxRuntimeInSeconds": 86400},
     }  # fmt: skip
 

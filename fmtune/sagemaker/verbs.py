@@ -117,7 +117,7 @@ def _signals(stop: Stop | None) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
 
 
 def import_model(artifact: Path, out: Path) -> dict[str, Any]:
