@@ -11,6 +11,8 @@ from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
 
 scorer = Scorer(Model.load(os.environ["FMTUNE_LOAD_MODEL"]))
+# Kernels are loaded, or compiled, before the first request.
+scorer.predict(SparseRows(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), None, scorer.feature_dim))
 app = FastAPI()
 
 

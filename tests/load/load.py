@@ -89,6 +89,8 @@ def wrk(process: subprocess.Popen[bytes], port: int, core: int, seconds: float) 
     count = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
     errors = " ".join(line.strip() for line in text.splitlines() if "Non-2xx" in line or "Socket errors" in line)
+    if not count:
+        raise SystemExit(f"error: no request was answered\n{text}")
     return Run(rate, latency["50"], latency["99"], used / count * 1e6, errors)
 
 
