@@ -1,0 +1,208 @@
+"""Run: cases measured in fresh processes that take turns; one plain result object.
+
+A round starts one worker a side; within it the sides take turns, A B B A, so that whatever the machine does
+meanwhile falls on all of them.  Only one worker runs at a time.  A process keeps its luck (addresses, pages)
+as long as it lives, so there are several rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fmtune.bench import machine
+from fmtune.bench.case import Case
+from fmtune.bench.ceilings import Ceilings, floor
+from fmtune.bench.stock import Stock
+from fmtune.bench.worker import CaseFailed, Side, Worker
+
+SCHEMA = "fmtune.bench/1"
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Measured:
+    """What one side's workers gave for one case; ``error`` says why there is nothing."""
+
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    companions: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+def measure(
+    case: Case, files: Mapping[str, str], sides: Sequence[Side], found: Mapping[str, Measured],
+    *, rounds: Iterable[int], blocks: int = 10, seconds: float = 3.0,
+) -> None:  # fmt: skip
+    """Run rounds of a case and add what they give to ``found``, by side.
+
+    Parameters
+    ----------
+    case, files
+        The case and its files.
+    sides
+        Who takes turns; a side that fails is left out from then on.
+    found
+        One ``Measured`` a side, added to.
+    rounds
+        Numbers of the rounds.
+    blocks
+        A B B A turns in each round.
+    seconds
+        After these a round takes no more turns than the first two.
+    """
+    for number in rounds:
+        with ExitStack() as stack:
+            begun = {s: _begin(stack, case, files, s) for s in sides if found[s.name].error is None}
+            workers = {s.name: w for s, w in begun.items() if _ready(w, s, found[s.name])}
+            turn = list(workers)
+            began = time.monotonic()
+            for block in range(blocks):
+                if block >= 2 and time.monotonic() - began > seconds:
+                    break
+                for name in turn + turn[::-1]:
+                    if found[name].error is None:
+                        _sample(workers[name], found[name], number, block)
+            for name in turn:
+                if not found[name].companions and found[name].error is None:
+                    _companions(workers[name], found[name])
+
+
+def _begin(stack: ExitStack, case: Case, files: Mapping[str, str], side: Side) -> Worker:
+    """Start a worker; several get ready at the same time."""
+    return stack.enter_context(Worker(side, case.plain(), files))
+
+
+def _ready(worker: Worker, side: Side, into: Measured) -> bool:
+    cold = not any(side.cache.rglob("*.nbc"))
+    try:
+        start = worker.started()
+    except CaseFailed as error:
+        into.error = str(error)
+        return False
+    into.about = start.pop("about")
+    into.starts.append({**start, "cold": cold})
+    return True
+
+
+def _sample(worker: Worker, into: Measured, number: int, block: int) -> None:
+    try:
+        into.samples.append({"round": number, "block": block, **worker.sample()})
+    except CaseFailed as error:
+        into.error = str(error)
+
+
+def _companions(worker: Worker, into: Measured) -> None:
+    try:
+        into.companions = worker.companions()
+    except CaseFailed as error:
+        into.error = str(error)
+
+
+def run_suite(
+    cases: Sequence[Case], folder: Path, *, suite: str = "quick", rounds: int = 4, blocks: int = 8,
+    cache: Path | None = None, peers: Sequence[Side] = (), say: Say = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure cases, and peers beside those that they can run; return the result object.
+
+    Parameters
+    ----------
+    cases
+        What to measure.
+    folder
+        For data and scratch; whoever made it removes it.
+    suite
+        Its name, for the result.
+    rounds, blocks
+        Fresh processes a case, and turns in each.
+    cache
+        The folder of compiled kernels; one in ``folder`` unless given.
+    peers
+        Other trainers (``fmtune.bench.peer``), for cases of kind fit.
+    say
+        Told a line now and then.
+
+    Returns
+    -------
+    dict
+        ``{"schema", "machine", "suite", "date", "commit", "cases": [...]}``, see ``docs/bench.md``.
+    """
+    ours = Side("fmtune", cache or folder / "cache")
+    stock, ceilings = Stock(folder), Ceilings()
+    done = []
+    for case in cases:
+        sides = [ours, *(peers if case.kind == "fit" else ())]
+        found = {side.name: Measured() for side in sides}
+        calibration = ceilings.calibrate()
+        measure(case, stock.files(case), sides, found, rounds=range(rounds), blocks=blocks)
+        entry = record(case, found["fmtune"], calibration, ceilings)
+        if len(sides) > 1:
+            entry["peers"] = {peer.name: _short(found[peer.name]) for peer in sides[1:]}
+        done.append(entry)
+        say(line_of(entry))
+    return envelope(suite, done)
+
+
+def envelope(suite: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result object around measured cases."""
+    return {
+        "schema": SCHEMA, "suite": suite, "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": machine.commit(), "machine": machine.describe(), "cases": cases,
+    }  # fmt: skip
+
+
+def record(
+    case: Case, measured: Measured, calibration: Mapping[str, float], ceilings: Ceilings | None = None
+) -> dict[str, Any]:
+    """Return a case's part of the result: its definition, raw samples, warm-ups, companions, rate and share."""
+    entry: dict[str, Any] = {
+        "name": case.name, "kind": case.kind, "case": case.plain(), "error": measured.error,
+        "samples": measured.samples, "starts": measured.starts, "companions": measured.companions,
+        "about": measured.about, "calibration": dict(calibration),
+    }  # fmt: skip
+    if measured.samples and measured.error is None:
+        entry["summary"] = summary(measured.samples, measured.about)
+        if ceilings is not None:
+            entry["ceiling"] = floor(measured.about, entry["summary"]["cpu"], ceilings)
+    return entry
+
+
+def summary(samples: Sequence[Mapping[str, float]], about: Mapping[str, Any]) -> dict[str, float]:
+    """Return medians of both clocks, the 95th percentile of the wall clock, and rows a CPU second."""
+    cpu = statistics.median(sample["cpu"] for sample in samples)
+    wall = sorted(sample["wall"] for sample in samples)
+    found = {"cpu": cpu, "wall": statistics.median(wall), "wall_p95": wall[min(len(wall) - 1, int(0.95 * len(wall)))]}
+    if about.get("rows") and cpu > 0:
+        found["rows_per_s"] = about["rows"] / cpu
+    return found
+
+
+def _short(measured: Measured) -> dict[str, Any]:
+    found: dict[str, Any] = {"error": measured.error, "samples": measured.samples, "companions": measured.companions,
+                             "about": measured.about}  # fmt: skip
+    if measured.samples and measured.error is None:
+        found["summary"] = summary(measured.samples, measured.about)
+    return found
+
+
+def line_of(entry: Mapping[str, Any]) -> str:
+    """Return one line about a measured case, for a terminal."""
+    if entry["error"]:
+        return f"{entry['name']}: failed: {entry['error']}"
+    s = entry["summary"]
+    words = f"{entry['name']}: {1000 * s['cpu']:.1f} ms"
+    if "rows_per_s" in s:
+        words += f", {s['rows_per_s'] / 1e6:.2f} M rows/s"
+    if entry.get("ceiling"):
+        words += f", {100 * entry['ceiling']['share']:.0f} % of what {entry['ceiling']['bound']} would allow"
+    for name, peer in entry.get("peers", {}).items():
+        words += f"; {name}: " + (peer["error"] or f"{peer['summary']['rows_per_s'] / 1e6:.3f} M rows/s")
+    return words

@@ -1,0 +1,67 @@
+"""Stock: the data of cases, written once by the measuring side, so that both versions read the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmtune.bench.case import Case
+from fmtune.data import catalog
+from fmtune.data.source import write
+from fmtune.rows import DenseRows, Rows
+
+
+class Stock:
+    """Files of cases, by data and layout.
+
+    Parameters
+    ----------
+    folder
+        Where the files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def files(self, case: Case) -> dict[str, str]:
+        """Return the files that a worker of this case is given, written if they are not there yet."""
+        found = {"folder": str(self._folder)}
+        if case.kind in ("fit", "predict"):
+            found["rows"] = str(self._rows(case))
+        elif case.kind == "parse":
+            found["channel"] = str(self._channel(case))
+        return found
+
+    def _rows(self, case: Case) -> Path:
+        path = self._path(case, ".npz")
+        if not path.exists():
+            channels = catalog.load(case.data)
+            if channels.test is None:
+                raise ValueError(f"case {case.name}: its data have no test channel")
+            parts = {f"{name}_{key}": value for name, rows in (("train", channels.train), ("test", channels.test))
+                     for key, value in _arrays(rows, case.layout).items()}  # fmt: skip
+            np.savez(path, allow_pickle=False, feature_dim=channels.train.feature_dim, **parts)
+        return path
+
+    def _channel(self, case: Case) -> Path:
+        path = self._path(case, ".recordio")
+        if not path.exists():
+            rows = catalog.load(case.data).train
+            write(rows.to_dense() if case.layout == "dense" else rows.to_sparse(), path)
+        return path
+
+    def _path(self, case: Case, suffix: str) -> Path:
+        text = json.dumps([case.data, case.layout], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
+
+
+def _arrays(rows: Rows, layout: str) -> dict[str, Any]:
+    turned = rows.to_dense() if layout == "dense" else rows.to_sparse()
+    assert turned.labels is not None
+    if isinstance(turned, DenseRows):
+        return {"matrix": turned.matrix, "labels": turned.labels}
+    return {"indptr": turned.indptr, "indices": turned.indices, "values": turned.values, "labels": turned.labels}
