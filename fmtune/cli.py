@@ -138,6 +138,54 @@ def report(study: Path, out: Path | None) -> None:
 
 @fmtune.command()
 @_STUDY
+@click.option("--finalists", default=3, show_default=True, help="How many of the best trials.")
+@click.option("--seeds", default=10, show_default=True, help="New seeds for each.")
+@click.option("--again", is_flag=True, help="Open the holdout although this was asked before.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool) -> None:
+    """Train the finalists again under more seeds, say whether they differ, and open the holdout once.
+
+    The holdout's openings are counted, and the report shows them.
+    """
+    from fmtune.screen import as_json as encoded
+    from fmtune.tune import confirm as confirming
+    from fmtune.tune import spec as specs
+
+    spec = specs.read(study)
+    found = confirming.confirm(spec, finalists=finalists, seeds=seeds, again=again)
+    path = _report(_result(spec))
+    if as_json:
+        click.echo(encoded(found))
+        return
+    for number, score in found["scores"].items():
+        click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
+    for sentence in found["sentences"]:
+        click.echo(sentence)
+    if found["holdout"]:
+        held = found["holdout"]
+        opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
+        click.echo(f"sealed holdout: {held['score']:.6g} +- {held['sd']:.2g} (opened {opened})")
+    click.echo(f"report: {path}")
+
+
+@fmtune.command()
+@_STUDY
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--writable", is_flag=True, help="Let the dashboard change the study, even delete it.")
+@click.option("--browser/--no-browser", default=True, help="Open the address in the browser; it is printed in any case.")
+@click.option("--beyond-loopback", is_flag=True, help="Allow a --host that other machines can reach.")
+def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, beyond_loopback: bool) -> None:
+    """Show a study, running or not, in optuna-dashboard until Ctrl-C; read-only unless asked."""
+    from fmtune.dashboard.serve import serve
+    from fmtune.report.markdown import markdown
+    from fmtune.tune import spec as specs
+
+    serve(specs.read(study), host, port, writable, browser, beyond_loopback=beyond_loopback, verdict=markdown)
+
+
+@fmtune.command()
+@_STUDY
 def plan(study: Path) -> None:
     """Say what a run would do, and do nothing of it."""
     from fmtune.tune import plan as plans

@@ -35,7 +35,7 @@ TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, t
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
 EXTRAS = {"pyarrow", "optuna_dashboard"}  # what only `pip install fmtune[...]` brings
 # llvmlite is what numba's own intrinsics are written in.
-KERNELS_MAY_IMPORT = {"__future__", "math", "typing", "numpy", "numba", "llvmlite"}
+KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}
 VERSION = "fmtune.__version__"  # a constant of the package, which is loaded before its rooms: no import
 LOADS_CODE = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 RUNS_TEXT = {"eval", "exec"}

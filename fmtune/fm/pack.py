@@ -26,7 +26,7 @@ from fmtune.rows import DenseRows, Rows
 Float32 = NDArray[np.float32]
 
 # Work between two looks at the stop flag: some tenths of a second.
-_CHUNK = 3e8
+_CHUNK = 1e8
 
 
 class Stopped(Exception):

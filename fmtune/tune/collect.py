@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
@@ -16,9 +14,6 @@ from fmtune.tune.channels import folder_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
-
-# Below this many complete trials an importance says more of chance than of the parameters.
-_ENOUGH = 16
 
 
 def collect(spec: Spec, root: Path | None = None) -> StudyResult:
@@ -53,7 +48,7 @@ def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyR
         n_trials=attrs.get("fmtune:n_trials", 0), cells=cells, search_space=attrs.get("fmtune:space", {}),
         fixed=attrs.get("fmtune:fixed", {}), channels=attrs.get("fmtune:channels", {}),
         holdout=attrs.get("fmtune:holdout"), selection=attrs.get("fmtune:selection"),
-        confirmation=attrs.get("fmtune:confirmation"), importance=_importance(study),
+        confirmation=attrs.get("fmtune:confirmation"), importance=attrs.get("fmtune:importance") or {},
         environment=attrs.get("fmtune:environment", {}), seeds=attrs.get("fmtune:seeds", 1),
         started=attrs.get("fmtune:started"), finished=attrs.get("fmtune:finished"),
         model_path=attrs.get("fmtune:model", {}).get("path"), **text,
@@ -88,15 +83,3 @@ def _trial(t: FrozenTrial) -> TrialResult:
         t.number, t.state.name, dict(t.params), t.value, curve, a.get("best_epoch"), a.get("metrics", {}),
         a.get("seconds"), a.get("rows_per_s"), a.get("reason"), a.get("model_bytes"), a.get("attempts", 1),
     )  # fmt: skip
-
-
-def _importance(study: optuna.Study) -> dict[str, float]:
-    """Return each parameter's share by PED-ANOVA (Watanabe, Bansal and Hutter, 2023), if there are trials enough."""
-    if sum(t.state.name == "COMPLETE" for t in study.get_trials(deepcopy=False)) < _ENOUGH:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
-        except (ValueError, RuntimeError):
-            return {}

@@ -132,6 +132,11 @@ class SearchSource(_Cell):
                 self.unfinished.add(trial.number)
                 self._again.append(trial)
 
+    @property
+    def left(self) -> int:
+        """How many trials are still to be run."""
+        return len(self._again) + max(0, self._n_trials - self._next)
+
     def next(self) -> Job | None:
         """Return the next trial in number order, once everything that it may know of has ended."""
         while self._again:
@@ -197,6 +202,11 @@ class ReplaySource(_Cell):
         done = {t.number for t in stored if t.state.is_finished()}
         self._todo = deque(t for t in searched if t.state.is_finished() and t.number not in done)
         self._states = {t.number: t.state.name for t in searched}
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be run."""
+        return len(self._todo)
 
     def next(self) -> Job | None:
         """Return the next trial that the searching cell finished and this one has not."""

@@ -34,6 +34,7 @@ from fmtune.tune import environment
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import Driver
 from fmtune.tune.history import History
+from fmtune.tune.importance import importance
 from fmtune.tune.samplers import make_pruner, make_sampler
 from fmtune.tune.selection import Finalists, honest
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
@@ -189,16 +190,24 @@ class _Run:
             else:
                 own = Store(storage, f"{self.spec.study_name}/{_name(cell)}", self.direction)
                 source = ReplaySource(own, self._terms(cell), store.trials(), own.trials())
-            self.emit("compiled", cell=_name(cell), seconds=compile_kernels(cell.layout))
-            began = time.monotonic()
-            driver = Driver(source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads,
-                            stop=self.stop)  # fmt: skip
-            try:
-                driver.run()
-            finally:
-                if source.row_lanes:
-                    self._record(store, cell, seconds=time.monotonic() - began, row_lanes=source.row_lanes)
+            if source.left:
+                self._train(store, cell, source, data, lanes)
             self.emit("cell", cell=_name(cell))
+
+    def _train(
+        self, store: Store, cell: Cell, source: SearchSource | ReplaySource, data: StudyData, lanes: int
+    ) -> None:  # fmt: skip
+        """Drive one cell's trials, and record what that took."""
+        self.emit("compiled", cell=_name(cell), seconds=compile_kernels(cell.layout))
+        began = time.monotonic()
+        driver = Driver(
+            source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop
+        )  # fmt: skip
+        try:
+            driver.run()
+        finally:
+            if source.row_lanes:
+                self._record(store, cell, seconds=time.monotonic() - began, row_lanes=source.row_lanes)
 
     def _search(self, store: Store, cell: Cell, lag: int) -> SearchSource:
         space = distributions(self.spec.search_space)
@@ -263,9 +272,12 @@ class _Run:
         self.emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
 
     def _selection(self, store: Store, data: StudyData) -> None:
-        """Store what the choice among the best trials is worth (``fmtune.tune.selection``)."""
+        """Store what the choice among the best trials is worth, and which parameters mattered."""
+        if not self.worked and "fmtune:selection" in store.attrs():
+            return
         found = honest(self.metric, self.finalists.scores(), data.channels.test_labels, self.spec.seed)
-        store.set_attrs({"fmtune:selection": found})
+        study = optuna.load_study(study_name=self.spec.study_name, storage=store.storage)
+        store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
 
     def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
         """Score the sealed channel for a new winner, and count that it was opened."""
