@@ -1,0 +1,23 @@
+"""Importance: which parameters decided how good the trials were."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+# Below this many complete trials an importance says more of chance than of the parameters.
+ENOUGH = 16
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """Return each parameter's share by PED-ANOVA (Watanabe, Bansal and Hutter, 2023), if there are trials enough."""
+    if sum(t.state.name == "COMPLETE" for t in study.get_trials(deepcopy=False)) < ENOUGH:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+        except (ValueError, RuntimeError):
+            return {}
