@@ -1,4 +1,4 @@
-"""fmtune.sagemaker.tuning_job: SageMaker's tuning jobs as study files, and back."""
+"""fmtune.sagemaker.tuning_job and tuning_export: SageMaker's tuning jobs as study files, and back."""
 
 import copy
 import json
@@ -10,7 +10,8 @@ import pytest
 
 from fmtune.errors import StudyFileError, UsageError
 from fmtune.sagemaker import tuning_job
-from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, job_of, parents, study_of
+from fmtune.sagemaker.tuning_export import job_of
+from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, parents, study_of
 from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
 from fmtune.tune import study as studies
 from fmtune.tune.spec import Spec, parse, read

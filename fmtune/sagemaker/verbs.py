@@ -15,7 +15,7 @@ from typing import Any
 from fmtune.errors import FmtuneError, ModelError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped
-from fmtune.sagemaker import topn, tuning_job
+from fmtune.sagemaker import topn, tuning_export, tuning_job
 from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.channels import Stop, never
 from fmtune.sagemaker.container import Container
@@ -181,7 +181,7 @@ def import_tuning_job(
 
 def export_tuning_job(study: Path) -> str:
     """Return the JSON of CreateHyperParameterTuningJob for a study file; issues ``DialectWarning``."""
-    return json.dumps(tuning_job.job_of(specs.read(study)), indent=2)
+    return json.dumps(tuning_export.job_of(specs.read(study)), indent=2)
 
 
 __all__ = ["export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
