@@ -34,7 +34,7 @@ def lead(result: StudyResult) -> str:
     only = len(complete(first)) == 1
     place = "the only complete trial" if only else f"the best of {words.count(len(first.trials), 'trial')}"
     so_far = " so far" if situation(result) == "unfinished" else ""
-    name = words.metric(result.objective)
+    name = words.short(words.metric(result.objective), 80)
     return f"Trial {top.number} {_standing(result)}{so_far}: {name} {words.score(top.value)}, {place}."
 
 
@@ -64,19 +64,20 @@ def _nobody(result: StudyResult) -> str:
 
 def comparison(result: StudyResult, cell: CellResult) -> str | None:
     """Return a sentence on a cell against the first: quality in pairs, then speed; None if it cannot say."""
-    pair, ratio, base = paired(result, cell), speed(result, cell), result.cells[0].name
+    pair, ratio = paired(result, cell), speed(result, cell)
+    name, base = words.short(cell.name, 40), words.short(result.cells[0].name, 40)
     if pair is None:
         return None
     gap = f"{words.signed(pair.mean)} ± {words.signed(pair.half).lstrip('+')}"
     gap = f"{gap} over {words.count(pair.trials, 'paired trial')}"
     level = f"within {100 * EQUAL:g} % over {words.count(pair.trials, 'paired trial')}"
     quality = {
-        "equal": f"{cell.name} and {base} score practically equal ({level})",
-        "better": f"{cell.name} scores better than {base} ({gap})",
-        "worse": f"{cell.name} scores worse than {base} ({gap})",
-        "undecided": f"whether {cell.name} or {base} scores better is not decided ({gap})",
+        "equal": f"{name} and {base} score practically equal ({level})",
+        "better": f"{name} scores better than {base} ({gap})",
+        "worse": f"{name} scores worse than {base} ({gap})",
+        "undecided": f"whether {name} or {base} scores better is not decided ({gap})",
     }[pair.verdict]
-    return f"{quality}; {cell.name} {faster(ratio)}." if ratio else f"{quality}."
+    return f"{quality}; {name} {faster(ratio)}." if ratio else f"{quality}."
 
 
 def faster(ratio: float) -> str:
@@ -192,7 +193,7 @@ def _cell(result: StudyResult) -> list[Advice]:
     pair, ratio = paired(result, fastest), speed(result, fastest) or 1.0
     if pair is None or ratio < 1.2 or pair.verdict not in ("equal", "better"):
         return []
-    return [Advice(f"Search on {fastest.name}: it scores as well here and {faster(ratio)}.")]
+    return [Advice(f"Search on {words.short(fastest.name, 40)}: it scores as well here and {faster(ratio)}.")]
 
 
 def _use(result: StudyResult) -> list[Advice]:
