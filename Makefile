@@ -5,11 +5,11 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test lint lock clean python
+.PHONY: help install demo test test-load pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 install: .venv/.runtime ## .venv with fmtune and what it needs to run; a second call does nothing
 
@@ -24,11 +24,17 @@ lint: .venv/.dev ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+test-load: .venv/.dev ## load test of the server beside FastAPI: needs wrk and two cores
+	.venv/bin/python tests/load/load.py
+
+pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
+	.venv/bin/python -m tests.pictures
+
 lock: python ## write both locks anew from pyproject.toml; UPGRADE=1 also takes newer versions
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install -q uv
 	$(COMPILE) --group build -o requirements.lock
-	$(COMPILE) --group dev --extra parquet -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group dev --extra parquet --extra serve -c requirements.lock -o requirements-dev.lock
 
 COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)

@@ -173,7 +173,7 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
 @click.option("--writable", is_flag=True, help="Let the dashboard change the study, even delete it.")
-@click.option("--browser/--no-browser", default=True, help="Open the address in the browser; it is printed in any case.")
+@click.option("--browser/--no-browser", default=True, help="Open the address in a browser; it is printed in any case.")
 @click.option("--beyond-loopback", is_flag=True, help="Allow a --host that other machines can reach.")
 def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, beyond_loopback: bool) -> None:
     """Show a study, running or not, in optuna-dashboard until Ctrl-C; read-only unless asked."""

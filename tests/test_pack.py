@@ -94,7 +94,7 @@ class _List:
     def give_back(self, job: Job) -> None:
         raise AssertionError("nothing was stopped")
 
-    def tick(self, lanes: int, row_lanes: float) -> None: ...
+    def tick(self, row_lanes: float, seconds: float) -> None: ...
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -88,8 +88,8 @@ class Source(Protocol):
     def give_back(self, job: Job) -> None:
         """Take back a job that was stopped before its end."""
 
-    def tick(self, lanes: int, row_lanes: float) -> None:
-        """Take note: so many lanes train, so many row-lanes were done since the last tick."""
+    def tick(self, row_lanes: float, seconds: float) -> None:
+        """Take note of an epoch of a pack: so many row-lanes were done in so many seconds of one thread."""
 
 
 @dataclass(eq=False)
@@ -252,7 +252,7 @@ class Driver:
         scores, values = result
         place = {id(lane): i for i, lane in enumerate(seat.pack.lanes)}
         total = sum(job.columns for job in seat.jobs)
-        self._source.tick(len(seat.pack.lanes), self._rows * len(seat.pack.lanes))
+        self._source.tick(self._rows * len(seat.pack.lanes), seat.pack.seconds)
         for job in sorted(seat.jobs, key=lambda job: job.number):
             job.seconds += seat.pack.seconds * job.columns / total
             own = [place[id(lane)] for lane in job.lanes]

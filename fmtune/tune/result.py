@@ -57,7 +57,7 @@ class CellResult:
     """One entry of the matrix: device x layout, with its trials.
 
     ``note`` says why a cell did not run (``not run: no CUDA device``), else None.  ``rows_per_s`` counts
-    row-lanes: training rows times the models trained on them, per second of pass time.  ``peak_mb`` is the
+    row-lanes: training rows times the models trained on them, per second of one thread in a pass.  ``peak_mb`` is the
     process's peak.
     """
 

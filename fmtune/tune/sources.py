@@ -48,7 +48,7 @@ class _Cell:
         self._scores: dict[int, dict[int, float]] = {}
         self._written = time.monotonic()
         self._owner = owner()
-        self.row_lanes, self._since = 0.0, time.monotonic()
+        self.row_lanes, self.pass_seconds, self._since = 0.0, 0.0, time.monotonic()
 
     def _job(self, number: int, params: Mapping[str, Any], epochs: int | None = None) -> Job:
         h = Hyperparameters.of({**self._fixed, **params})
@@ -89,11 +89,12 @@ class _Cell:
         self._scores.pop(job.number, None)
         self.store.wait([job.number])
 
-    def tick(self, lanes: int, row_lanes: float) -> None:
+    def tick(self, row_lanes: float, seconds: float) -> None:
         """Count the work done and tell the listener."""
         self.row_lanes += row_lanes
-        seconds = time.monotonic() - self._since
-        self._emit("progress", cell=self.cell, lanes=len(self.unfinished), rows_per_s=self.row_lanes / seconds)
+        self.pass_seconds += seconds
+        wall = time.monotonic() - self._since
+        self._emit("progress", cell=self.cell, lanes=len(self.unfinished), rows_per_s=self.row_lanes / wall)
 
 
 class SearchSource(_Cell):

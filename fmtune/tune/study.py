@@ -207,7 +207,8 @@ class _Run:
             driver.run()
         finally:
             if source.row_lanes:
-                self._record(store, cell, seconds=time.monotonic() - began, row_lanes=source.row_lanes)
+                work = {"row_lanes": source.row_lanes, "pass_seconds": source.pass_seconds}
+                self._record(store, cell, seconds=time.monotonic() - began, **work)
 
     def _search(self, store: Store, cell: Cell, lag: int) -> SearchSource:
         space = distributions(self.spec.search_space)
@@ -230,11 +231,12 @@ class _Run:
         """Add what a cell took to what it took before."""
         cells = [dict(c) for c in store.attrs()["fmtune:cells"]]
         mine = next(c for c in cells if (c["device"], c["layout"]) == (cell.device, cell.layout))
-        for key in ("seconds", "row_lanes"):
+        for key in ("seconds", "row_lanes", "pass_seconds"):
             if key in values:
                 mine[key] = mine.get(key, 0.0) + values.pop(key)
         if mine.get("seconds"):
-            mine["rows_per_s"] = mine["row_lanes"] / mine["seconds"]
+            # Of the passes alone: the search itself, which only one cell pays for, is not in it.
+            mine["rows_per_s"] = mine["row_lanes"] / max(mine["pass_seconds"], 1e-9)
             mine["peak_mb"] = environment.peak_mb()
         mine.update(values)
         store.set_attrs({"fmtune:cells": cells})
