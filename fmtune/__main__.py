@@ -53,8 +53,9 @@ def _code(words: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warned
-            cli.fmtune.main([w for w in words if w != "--debug"], prog_name="fmtune", standalone_mode=False)
+            code = cli.fmtune.main([w for w in words if w != "--debug"], prog_name="fmtune", standalone_mode=False)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except FmtuneError as error:
         return _say(_faults(error), error.exit_code, debug)
     except click.exceptions.Exit as error:
@@ -82,7 +83,6 @@ def _code(words: list[str]) -> int:
     except Exception as error:
         hint = "\n  hint: this is a fault of fmtune; run again with --debug and report what it prints"
         return _say([f"internal error: {type(error).__name__}: {error}"[:2000] + hint], 70, debug)
-    return 0
 
 
 def _faults(error: FmtuneError) -> list[str]:

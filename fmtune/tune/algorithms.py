@@ -122,6 +122,10 @@ PRUNERS: dict[str, Algorithm] = {
         "WilcoxonPruner", "stop a trial that a signed-rank test finds worse than the best",
         {"p_threshold": _SHARE, "n_startup_steps": _COUNT},
     ),
+    "running_median": Algorithm(
+        "RunningMedianPruner", "SageMaker's rule: worse than the median of the other trials' running averages",
+        {"n_startup_trials": _COUNT, "n_warmup_steps": _WARMUP},
+    ),
 }
 
 # Optuna's classes that a study file has no use for, and what to write instead.

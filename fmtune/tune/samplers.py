@@ -27,6 +27,7 @@ from fmtune.fm.hyperparameters import Value
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
 from fmtune.tune.checks import EXHAUSTIVE
 from fmtune.tune.dimension import Dimension
+from fmtune.tune.pruners import RunningMedianPruner
 from fmtune.tune.space import distributions
 from fmtune.tune.spec import Spec
 
@@ -166,6 +167,10 @@ def require(package: str | None, what: str) -> None:
         raise ResourceError(f"{what} needs the package {package}", hint=f"pip install {package}")
 
 
+# Pruners that Optuna has not.
+_OURS: dict[str, type[BasePruner]] = {"running_median": RunningMedianPruner}
+
+
 def _pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
     options = dict(options)
     if name == "hyperband":
@@ -177,7 +182,7 @@ def _pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
         options["wrapped_pruner"] = wrapped
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        made: BasePruner = getattr(pruners, PRUNERS[name].optuna)(**options)
+        made: BasePruner = (_OURS.get(name) or getattr(pruners, PRUNERS[name].optuna))(**options)
         return made
 
 
