@@ -141,6 +141,7 @@ def hidden(root: Path) -> list[str]:
         for one in imports(root)
         if (one.nested or one.target == "?")
         and one.module not in LAZY
+        and not one.module.startswith("fmtune.cli.")
         and one.top not in EXTRAS
         and not any(name.rpartition(".")[2].startswith("cuda_") for name in (one.module, one.target))
     ]

@@ -1,0 +1,100 @@
+"""Verbs of models: fit, predict, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fmtune import __version__
+from fmtune.cli.common import FILE
+from fmtune.errors import UsageError
+
+
+@click.command()
+@click.argument("train", nargs=-1, type=FILE, required=True)
+@click.option("--test", type=FILE, multiple=True, help="The test channel: a file, a folder, a glob; may be repeated.")
+@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A hyperparameter; may be repeated.")
+@click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
+@click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
+def fit(
+    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, out: Path
+) -> None:
+    """Train one model on TRAIN."""
+    from dataclasses import replace
+
+    from fmtune.tune import objective
+
+    values: dict[str, Any] = dict(_assignment(word) for word in params)
+    done = objective.fit(list(train), list(test) or None, layout=layout, **values)
+    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__}
+    replace(done.model, facts=facts).save(out)
+    for name, value in done.metrics.items():
+        click.echo(f"test:{name}: {value:.6g}")
+    click.echo(f"model: {out}")
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", nargs=-1, type=FILE, required=True)
+@click.option("-o", "--out", type=FILE, required=True, help="By suffix: .csv, .jsonl, .parquet.")
+def predict(model: Path, data: tuple[Path, ...], out: Path) -> None:
+    """Score DATA with MODEL.
+
+    Columns: score and, for a binary model, predicted_label.
+    """
+    from fmtune.tune import scoring
+
+    count = scoring.predict_file(model, list(data), out)
+    click.echo(f"{count} rows: {out}")
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Beyond loopback a token is needed.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--token", envvar="FMTUNE_TOKEN", help="What requests must bear; better given as FMTUNE_TOKEN.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+def serve(model: Path, host: str, port: int, token: str | None, workers: int) -> None:
+    """Answer prediction requests over HTTP: POST /invocations with JSON, JSON lines or RecordIO."""
+    from fmtune.sagemaker import server
+
+    def ready(address: str) -> None:
+        click.echo(f"serving {model} on {address}")
+
+    server.serve(model, host, port, token=token, workers=workers, ready=ready)
+
+
+def _assignment(word: str) -> tuple[str, Any]:
+    """Return a NAME=VALUE word as its name and its value, read and checked by the parameter's own row."""
+    from fmtune.errors import FmtuneError
+    from fmtune.fm.hyperparameters import check, known
+
+    name, equals, text = word.partition("=")
+    try:
+        row = known(name)
+        if not equals:
+            raise UsageError(f"{name} has no value", hint=f"write -p {name}=VALUE")
+        value: Any = text
+        if text.lower() in ("none", "null") and row.optional:
+            value = None
+        elif row.type is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        elif row.type is not str:
+            value = _number(text)
+        return name, check(name, value)
+    except FmtuneError as error:
+        raise UsageError(error.what, where=f"-p {word[:100]}", hint=error.hint) from error
+
+
+def _number(text: str) -> float | str:
+    """Return a word as a number if it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text

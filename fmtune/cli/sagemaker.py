@@ -1,0 +1,99 @@
+"""Verbs that speak Amazon SageMaker's dialect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fmtune.cli.common import FILE, STUDY, Verbs, table
+
+
+@click.group(cls=Verbs, invoke_without_command=True)
+@click.pass_context
+def sagemaker(context: click.Context) -> None:
+    """Train, serve and tune as Amazon SageMaker's factorization machines do; take models in and out."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@sagemaker.command("train")
+@click.option("--root", type=FILE, default=Path("/opt/ml"), show_default=True, help="The container's folder.")
+@click.pass_context
+def sagemaker_train(context: click.Context, root: Path) -> None:
+    """Run the training job below ROOT, as a container does; the exit code says how it ended."""
+    from fmtune.sagemaker import verbs
+
+    context.exit(verbs.train(root))
+
+
+@sagemaker.command("import")
+@click.argument("artifact", type=FILE)
+@click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
+def sagemaker_import(artifact: Path, out: Path) -> None:
+    """Turn SageMaker's model.tar.gz into a model for `fmtune predict`."""
+    from fmtune.sagemaker import verbs
+
+    table(verbs.import_model(artifact, out))
+
+
+@sagemaker.command("export")
+@click.argument("model", type=FILE)
+@click.option("-o", "--out", type=FILE, required=True, help="model.tar.gz.")
+@click.option("--dense/--sparse", default=None, help="SageMaker's dense or sparse network; by default the model's own.")
+def sagemaker_export(model: Path, out: Path, dense: bool | None) -> None:
+    """Write MODEL as SageMaker's model.tar.gz, which MXNet reads too."""
+    from fmtune.sagemaker import verbs
+
+    verbs.export_model(model, out, dense=dense)
+    click.echo(f"artifact: {out}")
+
+
+@sagemaker.command("vectors")
+@click.argument("model", type=FILE)
+@click.option("-o", "--out", type=FILE, required=True, help="By suffix: .npz, .parquet.")
+@click.option("--items", metavar="A..B", help="Features that are items, both ends included.")
+@click.option("--users", metavar="A..B", help="Features that are users.")
+def sagemaker_vectors(model: Path, out: Path, items: str | None, users: str | None) -> None:
+    """Write vectors whose inner product ranks a user's items, for nearest-neighbour search."""
+    from fmtune.sagemaker import verbs
+
+    counts = verbs.vectors(model, out, items, users)
+    click.echo(f"{counts['items']} items, {counts['users']} users: {out}")
+
+
+@sagemaker.command("import-tuning-job")
+@click.argument("job", type=FILE)
+@click.option("--data", default="data", show_default=True, help="Folder with the files of train and test.")
+def sagemaker_import_tuning_job(job: Path, data: str) -> None:
+    """Print a study file for a CreateHyperParameterTuningJob JSON; what has no counterpart is said."""
+    from fmtune.sagemaker import verbs
+
+    text, notes = verbs.import_tuning_job(job, data=data)
+    click.echo(text, nl=False)
+    for note in notes:
+        click.echo(f"warning: {note}", err=True)
+
+
+@sagemaker.command("export-tuning-job")
+@STUDY
+def sagemaker_export_tuning_job(study: Path) -> None:
+    """Print CreateHyperParameterTuningJob JSON for a study; what SageMaker cannot do is said."""
+    from fmtune.sagemaker import verbs
+
+    click.echo(verbs.export_tuning_job(study))
+
+
+@sagemaker.command("serve")
+@click.option("--root", type=FILE, default=Path("/opt/ml"), show_default=True, help="The container's folder.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+def sagemaker_serve(root: Path, workers: int) -> None:
+    """Serve the model below ROOT as a hosting container does: port 8080, /ping, /invocations."""
+    import functools
+    import os
+
+    from fmtune.sagemaker import artifact, server
+
+    port = int(os.environ.get("SAGEMAKER_HTTP_PORT", "8080"))
+    read = functools.partial(artifact.import_artifact, root / "model")
+    server.serve(read, "0.0.0.0", port, container=True, workers=workers)

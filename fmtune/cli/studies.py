@@ -1,0 +1,247 @@
+"""Verbs of studies: run, status, best, report, confirm, dashboard, plan, schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fmtune.cli.common import FILE, JSON, STUDY, print_json
+from fmtune.errors import NoTrialError
+
+if TYPE_CHECKING:
+    from fmtune.tune.result import CellResult, StudyResult
+    from fmtune.tune.spec import Spec
+
+
+@click.command()
+@STUDY
+@click.option("--fresh", is_flag=True, help="Start anew; the old study's folder is kept as <folder>.old.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@click.option("--report/--no-report", default=True, help="Write reports/<study_name>.html at the end.")
+def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
+    """Run a study, or go on with it.
+
+    Its winner's model goes to runs/<study_name>/, its report to reports/<study_name>.html.
+    """
+    from fmtune.screen import screen
+
+    failure: NoTrialError | None = None
+    with screen("json" if as_json else "live" if sys.stdout.isatty() else "lines") as listener:
+        from fmtune.tune import spec as specs
+        from fmtune.tune import study as studies
+
+        spec = specs.read(study)
+        try:
+            studies.run(spec, fresh=fresh, listener=listener)
+        except NoTrialError as error:
+            failure = error
+    result = _result(spec)
+    path = _report(result, keep=not listener.finished) if report else None
+    if as_json:
+        print_json({"event": "end", "report": path and str(path), "best": result.best and result.best.value})
+    elif failure is None:
+        _verdict(result, bool(listener.finished))
+    if path and not as_json:
+        click.echo(f"report: {path}", err=failure is not None)
+    if failure is not None:
+        raise failure
+    if not as_json:
+        assert result.best is not None
+        click.echo(f"best {result.objective}: {result.best.value:.6g}")
+
+
+@click.command()
+@STUDY
+@JSON
+def status(study: Path, as_json: bool) -> None:
+    """Say how far a study is, also while it runs."""
+    result = _collected(study)
+    cells = [_progress(cell, result.n_trials) for cell in result.cells]
+    best = result.best
+    if as_json:
+        print_json({"study_name": result.study_name, "objective": result.objective, "n_trials": result.n_trials,
+                "cells": cells, "best": best and {"number": best.number, "value": best.value, "params": best.params},
+                "holdout": result.holdout, "model": result.model_path})  # fmt: skip
+        return
+    for cell in cells:
+        counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
+        said = cell["note"] or f"{cell['done']} of {result.n_trials} trials done" + (f" ({counts})" if counts else "")
+        click.echo(f"{cell['cell']}: {said}")
+    words = f"best {result.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
+    click.echo(words)
+
+
+@click.command()
+@STUDY
+def best(study: Path) -> None:
+    """Print the winner's hyperparameters as YAML for a study file."""
+    from fmtune.fm.hyperparameters import PARAMETERS
+
+    result = _collected(study)
+    if result.best is None:
+        raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
+    click.echo(f"# {result.study_name}, trial {result.best.number}: {result.objective} {result.best.value:.6g}")
+    values = {**result.fixed, **result.best.params}
+    if seed := values.pop("seed", 0):
+        click.echo(f"seed: {seed}")
+    click.echo("hyperparameters:")
+    for name in PARAMETERS:
+        if name in values:
+            click.echo(f"  {name}: {_scalar(values[name])}")
+
+
+@click.command()
+@STUDY
+@click.option("-o", "--out", type=FILE, help="The page; by default reports/<study_name>.html.")
+def report(study: Path, out: Path | None) -> None:
+    """Write a study's report: one HTML file."""
+    click.echo(_report(_collected(study), out))
+
+
+@click.command()
+@STUDY
+@click.option("--finalists", default=3, show_default=True, help="How many of the best trials.")
+@click.option("--seeds", default=10, show_default=True, help="New seeds for each.")
+@click.option("--again", is_flag=True, help="Open the holdout although this was asked before.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool) -> None:
+    """Train the finalists again under more seeds, say whether they differ, and open the holdout once.
+
+    The holdout's openings are counted, and the report shows them.
+    """
+    from fmtune.screen import as_json as encoded
+    from fmtune.tune import confirm as confirming
+    from fmtune.tune import spec as specs
+
+    spec = specs.read(study)
+    found = confirming.confirm(spec, finalists=finalists, seeds=seeds, again=again)
+    path = _report(_result(spec))
+    if as_json:
+        click.echo(encoded(found))
+        return
+    for number, score in found["scores"].items():
+        click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
+    for sentence in found["sentences"]:
+        click.echo(sentence)
+    if found["holdout"]:
+        held = found["holdout"]
+        opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
+        click.echo(f"sealed holdout: {held['score']:.6g} +- {held['sd']:.2g} (opened {opened})")
+    click.echo(f"report: {path}")
+
+
+@click.command()
+@STUDY
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--writable", is_flag=True, help="Let the dashboard change the study, even delete it.")
+@click.option("--browser/--no-browser", default=True, help="Open the address in a browser; it is printed in any case.")
+@click.option("--beyond-loopback", is_flag=True, help="Allow a --host that other machines can reach.")
+def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, beyond_loopback: bool) -> None:
+    """Show a study, running or not, in optuna-dashboard until Ctrl-C; read-only unless asked."""
+    from fmtune.dashboard.serve import serve
+    from fmtune.report.markdown import markdown
+    from fmtune.tune import spec as specs
+
+    serve(specs.read(study), host, port, writable, browser, beyond_loopback=beyond_loopback, verdict=markdown)
+
+
+@click.command()
+@STUDY
+def plan(study: Path) -> None:
+    """Say what a run would do, and do nothing of it."""
+    from fmtune.tune import plan as plans
+    from fmtune.tune import spec as specs
+
+    click.echo("\n".join(plans.lines(specs.read(study))))
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of study files, for editors."""
+    from fmtune.tune import spec as specs
+
+    click.echo(json.dumps(specs.schema(), indent=2))
+
+
+def _result(spec: Spec) -> StudyResult:
+    from fmtune.tune.collect import collect
+
+    return collect(spec)
+
+
+def _collected(study: Path) -> StudyResult:
+    from fmtune.tune import spec as specs
+
+    return _result(specs.read(study))
+
+
+def _report(result: StudyResult, out: Path | None = None, keep: bool = False) -> Path:
+    """Write a study's page; with ``keep``, one that was written after the study's end stays."""
+    path = out or Path("reports") / f"{result.study_name}.html"
+    if keep and result.finished and path.exists() and path.stat().st_mtime > _seconds(result.finished):
+        return path
+    from fmtune.report import page
+
+    page.write(result, path)
+    return path
+
+
+def _seconds(utc: str) -> float:
+    return datetime.fromisoformat(utc).timestamp()
+
+
+def _verdict(result: StudyResult, ran: bool) -> None:
+    from fmtune.screen import rate
+
+    best = result.best
+    assert best is not None
+    cells = [cell for cell in result.cells if cell.note is None]
+    counts = [sum(_ended(cell).values()) for cell in cells]
+    if min(counts) < result.n_trials:
+        click.echo(f"ended by its timeout: {min(counts)} of {result.n_trials} trials are done in every cell")
+    elif not ran:
+        click.echo(f"the study is complete: {result.n_trials} trials in each of {', '.join(c.name for c in cells)}")
+    click.echo(f"winner: trial {best.number}")
+    for name, value in best.params.items():
+        click.echo(f"  {name}: {_scalar(value)}")
+    for cell in result.cells:
+        own = cell.best(result.direction)
+        score = f"{own.value:.6g}" if own else "-"
+        facts = f"best {score}, {rate(cell.rows_per_s)} rows/s, {cell.seconds or 0:.1f} s"
+        click.echo(f"{cell.name}: {cell.note or facts}")
+    if result.holdout:
+        opened = result.holdout["opened"]
+        times = "once" if opened == 1 else f"{opened} times"
+        click.echo(f"sealed holdout: {result.holdout['score']:.6g} (opened {times})")
+    click.echo(f"model: {result.model_path}")
+
+
+def _ended(cell: CellResult) -> dict[str, int]:
+    """Return how many trials are complete, pruned and failed."""
+    states = [trial.state for trial in cell.trials]
+    return {word: states.count(state) for word, state in _ENDS.items() if state in states}
+
+
+_ENDS = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+
+
+def _progress(cell: CellResult, n_trials: int) -> dict[str, Any]:
+    """Return how far a cell is, as ``status`` prints it."""
+    ended = _ended(cell)
+    states = [trial.state for trial in cell.trials]
+    begun = {word: states.count(word.upper()) for word in ("running", "waiting") if word.upper() in states}
+    return {"cell": cell.name, "note": cell.note, "done": sum(ended.values()), "of": n_trials,
+            "states": {**ended, **begun}}  # fmt: skip
+
+
+def _scalar(value: Any) -> str:
+    """Return a hyperparameter as YAML: JSON, whose numbers and words YAML reads alike; plain words without quotes."""
+    from fmtune.screen import as_json
+
+    return value if isinstance(value, str) else as_json(value)
