@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test test-load pictures lint lock clean python
+.PHONY: help install demo test test-browser test-load pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -23,6 +23,12 @@ test: lint ## lint, then all tests with coverage; skipped tests are listed with 
 lint: .venv/.dev ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+test-browser: .venv/.dev ## reports in a real browser: needs node 20, npm and Chromium
+	@command -v npm >/dev/null || { echo "error: npm is missing: apt-get install nodejs npm chromium" >&2; exit 1; }
+	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts
+	.venv/bin/python tests/browser/pages.py test-output/browser
+	PAGES=test-output/browser node --test tests/browser/report.test.mjs
 
 test-load: .venv/.dev ## load test of the server beside FastAPI: needs wrk and two cores
 	.venv/bin/python tests/load/load.py

@@ -324,3 +324,36 @@ def test_a_name_that_is_wrong_in_the_space_is_not_reported_again_where_it_is_enq
     """One slip, one fault."""
     text = GOOD.replace("num_factors", "num_factros") + "enqueue: [{num_factros: 4}]\n"
     assert faults_of(text) == ["7:3: unknown parameter 'num_factros' (did you mean 'num_factors'?)"]
+
+
+SWEEP = """\
+study_name: s
+data: {card: planted-clicks, rows: 2000}
+objective: test:binary_classification_cross_entropy
+search_space: {factors_lr: 1e-3..1 log}
+sweep: {features: [256, 1024], fields: [2, 8]}
+"""
+
+
+def test_a_sweep_is_a_study_for_each_combination() -> None:
+    """Each member has its own name and keys, and is a plain study; without a sweep a study is its own member."""
+    spec = parse(SWEEP)
+    members = spec.members()
+    assert [m.study_name for m in members][:2] == ["s.features-256.fields-2", "s.features-256.fields-8"]
+    assert members[3].data.keys == {"rows": 2000, "features": 1024, "fields": 8} and members[3].sweep == {}
+    assert members[0].members() == (members[0],)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sweep: {feature: [2]}", "5:9: the card planted-clicks has no key 'feature' (did you mean 'features'?)"),
+        ("sweep: {features: []}", "features is an empty list"),
+        ("sweep: {fields: [2, 0]}", "study.yaml:5:21: fields"),
+    ],
+)
+def test_a_sweep_takes_what_the_card_takes(line: str, said: str) -> None:
+    """An unknown key, no values, and a value out of range are named at their place."""
+    with pytest.raises(StudyFileError) as caught:
+        parse(SWEEP.replace("sweep: {features: [256, 1024], fields: [2, 8]}", line))
+    assert said in str(caught.value)

@@ -12,10 +12,10 @@ from fmtune.cli.common import Verbs
 from fmtune.cli.data import data
 from fmtune.cli.models import fit, predict, serve
 from fmtune.cli.sagemaker import sagemaker
-from fmtune.cli.studies import best, confirm, dashboard, plan, report, run, schema, status
+from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status
 
 VERBS: tuple[click.Command, ...] = (
-    run, status, best, report, confirm, dashboard, plan, schema, fit, predict, serve, data, sagemaker,
+    run, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fmtune.cli.common import FILE, JSON, STUDY, print_json
-from fmtune.errors import NoTrialError
+from fmtune.errors import DataError, NoTrialError, UsageError
 
 if TYPE_CHECKING:
     from fmtune.tune.result import CellResult, StudyResult
@@ -37,9 +37,14 @@ def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
 
         spec = specs.read(study)
         try:
-            studies.run(spec, fresh=fresh, listener=listener)
+            for member in spec.members():
+                studies.run(member, fresh=fresh, listener=listener)
         except NoTrialError as error:
             failure = error
+    if spec.sweep and failure is None:
+        path = _comparison([_result(member) for member in spec.members()], spec.study_name) if report else None
+        print_json({"event": "end", "report": str(path)}) if as_json else click.echo(f"report: {path}")
+        return
     result = _result(spec)
     path = _report(result, keep=not listener.finished) if report else None
     if as_json:
@@ -96,11 +101,62 @@ def best(study: Path) -> None:
 
 
 @click.command()
-@STUDY
-@click.option("-o", "--out", type=FILE, help="The page; by default reports/<study_name>.html.")
-def report(study: Path, out: Path | None) -> None:
-    """Write a study's report: one HTML file."""
-    click.echo(_report(_collected(study), out))
+@click.argument("studies", nargs=-1, type=FILE, required=True)
+@click.option("-o", "--out", type=FILE, help="The file; by default reports/<study_name>.html.")
+@click.option("--md", "face", flag_value="md", help="Print Markdown, for a pull request.")
+@click.option("--csv", "face", flag_value="csv", help="Print every trial as CSV.")
+@click.option("--parquet", "face", flag_value="parquet", help="Write every trial as Parquet; needs --out.")
+@click.option("--extract", "face", flag_value="extract", help="Print the JSON inside a page: STUDIES is page.html.")
+@click.option("--png", type=FILE, metavar="DIR", help="Write each chart as a picture into DIR.")
+def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: Path | None) -> None:
+    """Write a study's report: one HTML file; of several studies, their comparison."""
+    from fmtune.files import atomic_write
+    from fmtune.report import charts, markdown, page, table
+    from fmtune.tune import spec as specs
+
+    if face == "extract":
+        _emit(json.dumps(page.extract(_page(studies[0])), indent=1), out)
+        return
+    read = [specs.read(study) for study in studies]
+    results = [_result(member) for spec in read for member in spec.members()]
+    if len(results) > 1:
+        if face or png:
+            raise UsageError(f"--{face or 'png'} is of one study", hint="name one study file")
+        click.echo(_comparison(results, "-".join(spec.study_name for spec in read)[:100], out))
+        return
+    result = results[0]
+    if png is not None:
+        for name, picture in charts.pictures(result).items():
+            atomic_write(png / f"{name}.png", picture)
+            click.echo(png / f"{name}.png")
+    elif face == "parquet":
+        if out is None:
+            raise UsageError("Parquet is no text", hint="add --out trials.parquet")
+        atomic_write(out, table.parquet(result))
+        click.echo(out)
+    elif face is not None:
+        _emit(markdown.markdown(result) if face == "md" else table.csv(result), out)
+    else:
+        click.echo(_report(result, out))
+
+
+@click.command()
+@click.argument("address", metavar="PAGE#trial=N")
+@JSON
+def replay(address: str, as_json: bool) -> None:
+    """Train a trial of a page again and say: identical, within tolerance, or different; exit code 1 for different."""
+    from dataclasses import asdict
+
+    from fmtune.report import page, record
+    from fmtune.tune import replay as replays
+
+    path, trial, cell = replays.address(address)
+    found = replays.replay(record.from_json(page.extract(_page(path))), trial, cell)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        click.echo("\n".join(found.lines))
+    sys.exit(int(found.verdict == "different"))
 
 
 @click.command()
@@ -245,3 +301,33 @@ def _scalar(value: Any) -> str:
     from fmtune.screen import as_json
 
     return value if isinstance(value, str) else as_json(value)
+
+
+def _page(path: Path) -> str:
+    """Return a page's text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise DataError(f"the page cannot be read: {reason}", where=str(path)) from error
+
+
+def _emit(text: str, out: Path | None) -> None:
+    """Print a text, or write it to a file and say which."""
+    from fmtune.files import atomic_write
+
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    atomic_write(out, text.encode("utf-8"))
+    click.echo(out)
+
+
+def _comparison(results: list[StudyResult], name: str, out: Path | None = None) -> Path:
+    """Write the page that compares several studies."""
+    from fmtune.files import atomic_write
+    from fmtune.report import compare
+
+    path = out or Path("reports") / f"{name}.html"
+    atomic_write(path, compare.build_comparison(results).encode("utf-8"))
+    return path

@@ -186,6 +186,22 @@ def card(raw: Mapping[str, Any], cards: Mapping[str, Card]) -> list[Wrong]:
     return wrong
 
 
+def sweep(
+    raw: Mapping[str, list[Any]], name: str | None, keys: Mapping[str, Any], cards: Mapping[str, Card]
+) -> list[Wrong]:  # fmt: skip
+    """Return what is wrong with the values of a sweep: each must be one that the card takes."""
+    if raw and name is None:
+        return [Wrong(("sweep",), "a sweep needs a dataset card", "its keys are the card's; files have none")]
+    wrong = []
+    for key, values in raw.items():
+        if not values:
+            wrong.append(Wrong(("sweep", key), f"{key} is an empty list"))
+        for i, value in enumerate(values):
+            faults = card({"card": name, **keys, key: value}, cards)
+            wrong += [Wrong(("sweep", key) if f.key else ("sweep", key, i), f.what, f.hint, f.key) for f in faults]
+    return wrong
+
+
 def _paths(key: str, value: Any) -> Iterator[Wrong]:
     entries = value if isinstance(value, list) else [value]
     if not entries:

@@ -14,7 +14,7 @@ from fmtune.tune.dimension import Dimension
 from fmtune.tune.spec import Spec
 
 # May change when a study goes on: they decide how much is tried and where it is kept, not what a trial gets.
-_FREE = ("n_trials", "timeout", "storage", "pack", "threads", "path", "text")
+_FREE = ("n_trials", "timeout", "storage", "pack", "threads", "path", "text", "sweep")
 
 
 def distributions(search_space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:

@@ -6,6 +6,7 @@ The file's shape stands in ``fmtune.tune.studyfile``, what its values must be to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,7 @@ class Spec(Model):
     timeout: float | None
     storage: str | None = Field(repr=False)
     matrix: Matrix
+    sweep: dict[str, tuple[Value, ...]]
     enqueue: tuple[dict[str, Value], ...]
     seeds: int
     seed: int
@@ -86,6 +88,16 @@ class Spec(Model):
     threads: int | None
     path: Path
     text: str = Field(repr=False)
+
+    def members(self) -> tuple[Spec, ...]:
+        """Return the studies of a sweep, one for each combination of values; without a sweep, this study alone."""
+        found = []
+        for values in itertools.product(*self.sweep.values()):
+            keys = dict(zip(self.sweep, values, strict=True))
+            name = ".".join([self.study_name, *(f"{key}-{value}" for key, value in keys.items())])
+            data = self.data.model_copy(update={"keys": {**self.data.keys, **keys}})
+            found.append(self.model_copy(update={"study_name": name, "data": data, "sweep": {}}))
+        return tuple(found) if self.sweep else (self,)
 
     @property
     def metric(self) -> str:
@@ -189,8 +201,11 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
         wrong += checks.exhaustive(sampler, space, shape.n_trials, len(queue))
     data, faults = _data(shape.data)
     note("data", faults)
+    if not {"data", "sweep"} & bad and not faults:
+        wrong += checks.sweep(shape.sweep, data.card, data.keys, catalog.cards())
     return {
         "hyperparameters": fixed, "search_space": space, "enqueue": queue, "data": data,
+        "sweep": {key: tuple(entries) for key, entries in shape.sweep.items()},
         "sampler": SamplerSpec(name=sampler, options=sampler_options),
         "pruner": PrunerSpec(name=pruner, options=pruner_options),
     }, wrong  # fmt: skip

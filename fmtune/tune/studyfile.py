@@ -139,6 +139,10 @@ _Name = Annotated[str, BeforeValidator(_study_name), WithJsonSchema(_NAME)]
 _Objective = Annotated[str, BeforeValidator(_objective), WithJsonSchema(schemas.OBJECTIVE)]
 _Fixed = Annotated[dict[str, Any], BeforeValidator(_section), WithJsonSchema(schemas.HYPERPARAMETERS)]
 _Space = Annotated[dict[str, Any], BeforeValidator(_section), WithJsonSchema(schemas.SEARCH_SPACE)]
+_Sweep = Annotated[
+    dict[str, list[Any]], BeforeValidator(_section),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "array", "minItems": 1}}),
+]  # fmt: skip
 _Sampler = Annotated[Any, WithJsonSchema(schemas.SAMPLER)]
 _Pruner = Annotated[Any, WithJsonSchema(schemas.PRUNER)]
 _Timeout = Annotated[float | None, BeforeValidator(_seconds), WithJsonSchema(schemas.TIMEOUT)]
@@ -171,6 +175,9 @@ class StudyFile(Model):
     )
     matrix: _Matrix = Field(
         default_factory=Matrix, description="device x layout; every cell runs the same study"
+    )
+    sweep: _Sweep = Field(
+        default_factory=dict, description="keys of the dataset card, each with a list of values: a study for each"
     )
     enqueue: _Queue = Field(default_factory=list, description="configurations to try first")
     seeds: int = Field(
