@@ -10,6 +10,7 @@ from typing import Any
 from fmtune.bench import gate
 from fmtune.bench.case import Case
 from fmtune.bench.ceilings import Ceilings
+from fmtune.bench.faces import sentence
 from fmtune.bench.gate import Verdict
 from fmtune.bench.run import Measured, Say, envelope, measure, record
 from fmtune.bench.stock import Stock
@@ -78,19 +79,6 @@ def run_paired(
         entry["verdict"] = verdict.plain()
         entries.append(entry)
         verdicts.append(verdict)
-        say(words(verdict))
+        say(sentence(verdict))
     return {**envelope(suite, entries), "mode": "paired"}, verdicts
 
-
-def words(verdict: Verdict) -> str:
-    """Return one line about a verdict."""
-    line = f"{verdict.name}: {verdict.verdict}"
-    if verdict.ratio is not None and verdict.low is not None and verdict.high is not None:
-        line += f", {_percent(verdict.ratio)} ({_percent(verdict.low)} to {_percent(verdict.high)})"
-    if verdict.quality not in ("none", "equal"):
-        line += f", quality {verdict.quality}"
-    return "; ".join((line, *verdict.notes))
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"

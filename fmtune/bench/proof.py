@@ -43,8 +43,9 @@ WORSE = ({"factors_lr": 0.004}, {"linear_lr": 0.003}, {"factors_wd": 0.01}, {"fa
 
 
 def prove(
-    times: int, *, slowdown: float = 0.05, budget: float = 120.0, jobs: int = 1, note: Callable[[Any], None] = id
-) -> dict[str, Any]:
+    times: int, *, slowdown: float = 0.05, budget: float = 120.0, jobs: int = 1,
+    note: Callable[[dict[str, Any]], None] = lambda done: None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the counts of the three questions, each comparison's verdict, and the circumstances.
 
     Parameters

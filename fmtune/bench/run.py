@@ -82,7 +82,7 @@ def _begin(stack: ExitStack, case: Case, files: Mapping[str, str], side: Side) -
 
 
 def _ready(worker: Worker, side: Side, into: Measured) -> bool:
-    cold = not any(side.cache.rglob("*.nbc"))
+    cold = not any((side.cache / "fmtune").rglob("*.nbc"))
     try:
         start = worker.started()
     except CaseFailed as error:
@@ -186,7 +186,10 @@ def summary(samples: Sequence[Mapping[str, float]], about: Mapping[str, Any]) ->
 
 
 def _short(measured: Measured) -> dict[str, Any]:
-    found: dict[str, Any] = {"error": measured.error, "samples": measured.samples, "companions": measured.companions,
+    error = measured.error
+    if error and error.startswith("ModuleNotFoundError"):
+        error = f"not installed ({error.partition(': ')[2]})"
+    found: dict[str, Any] = {"error": error, "samples": measured.samples, "companions": measured.companions,
                              "about": measured.about}  # fmt: skip
     if measured.samples and measured.error is None:
         found["summary"] = summary(measured.samples, measured.about)

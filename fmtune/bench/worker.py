@@ -15,9 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import fmtune
-
-OURS = Path(fmtune.__file__).parents[1]
+# The folder that holds this fmtune.
+OURS = Path(__file__).parents[2]
 
 
 class CaseFailed(Exception):

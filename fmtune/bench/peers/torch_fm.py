@@ -1,0 +1,97 @@
+"""PyTorch: the same factorization machine and mini-batches, by EmbeddingBag and Adagrad; dense by matmul.
+
+One thread.  EmbeddingBag (mode sum, a weight a sample) gives the sum over a row's features of linear weights and
+factors in one lookup; the squares need a second one.  Its gradients are sparse, and Adagrad takes them so; fused
+Adagrad takes dense gradients only, so it is used for the dense layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch  # type: ignore[import-not-found, unused-ignore]
+
+from fmtune.bench.peers.common import channel, job, log_loss
+from fmtune.bench.serve import Job, serve
+
+
+def prepare(request: Mapping[str, Any]) -> Job:
+    """A sample is one pass over the train channel."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    case, path = request["case"], request["files"]["rows"]
+    (x, y), (x_test, y_test) = channel(path, "train"), channel(path, "test")
+    h: dict[str, Any] = {"num_factors": 16, "mini_batch_size": 1000, "factors_lr": 0.01, "factors_init_sigma": 0.05}
+    h |= case["hyperparameters"]
+    dense = case["layout"] == "dense"
+    bias = torch.zeros(1, requires_grad=True)
+    table = torch.zeros(x.shape[1], h["num_factors"] + 1)
+    table[:, 1:].normal_(0, h["factors_init_sigma"])
+    table.requires_grad_(True)
+    lr = h["factors_lr"]
+    fused = {"fused": True} if dense else {}
+    rules = [torch.optim.Adagrad([table], lr=lr, **fused), torch.optim.Adagrad([bias], lr=lr)]
+    train, test = _batches(x, y, h["mini_batch_size"], dense), _batches(x_test, y_test, 10**9, dense)
+
+    def learn() -> None:
+        for score, labels in train:
+            for rule in rules:
+                rule.zero_grad()
+            torch.nn.functional.binary_cross_entropy_with_logits(score(bias, table), labels).backward()
+            for rule in rules:
+                rule.step()
+
+    def loss() -> float:
+        with torch.no_grad():
+            parts = [torch.sigmoid(score(bias, table)) for score, _ in test]
+        return log_loss(torch.cat(parts).numpy(), y_test)
+
+    return job(request, len(y), learn, loss)
+
+
+Score = Callable[[Any, Any], Any]
+
+
+def _batches(x: Any, y: Any, size: int, dense: bool) -> list[tuple[Score, Any]]:
+    """Return each mini-batch as a function from parameters to raw scores, and its labels."""
+    found: list[tuple[Score, Any]] = []
+    for start in range(0, len(y), size):
+        rows = x[start : start + size]
+        labels = torch.from_numpy(np.ascontiguousarray(y[start : start + size]))
+        found.append((_dense(rows) if dense else _sparse(rows), labels))
+    return found
+
+
+def _dense(rows: Any) -> Score:
+    matrix = torch.from_numpy(np.ascontiguousarray(rows))
+    squares = matrix * matrix
+
+    def score(bias: Any, table: Any) -> Any:
+        sums, own = matrix @ table, squares @ (table[:, 1:] ** 2)
+        return bias + sums[:, 0] + 0.5 * (sums[:, 1:] ** 2 - own).sum(1)
+
+    return score
+
+
+def _sparse(rows: Any) -> Score:
+    indices, offsets = (torch.from_numpy(part.astype(np.int64)) for part in (rows.indices, rows.indptr[:-1]))
+    weights = torch.from_numpy(rows.data)
+    # The row of each entry: the squares are summed by it, so that no second gradient of the table is needed.
+    owner = torch.from_numpy(np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)))
+
+    def score(bias: Any, table: Any) -> Any:
+        bag = torch.nn.functional.embedding_bag(
+            indices, table, offsets, mode="sum", per_sample_weights=weights, sparse=True
+        )
+        picked = torch.nn.functional.embedding(indices, table, sparse=True)[:, 1:]
+        own = ((picked * weights[:, None]) ** 2).sum(1)
+        squares = torch.zeros(rows.shape[0]).index_add_(0, owner, own)
+        return bias + bag[:, 0] + 0.5 * ((bag[:, 1:] ** 2).sum(1) - squares)
+
+    return score
+
+
+if __name__ == "__main__":
+    serve(prepare)

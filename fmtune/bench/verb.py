@@ -1,0 +1,126 @@
+"""Verb: the body of ``fmtune bench``, without a terminal around it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from fmtune.bench import baseline, case, faces, gate, peer, versions
+from fmtune.bench.gate import Verdict
+from fmtune.bench.paired import run_paired
+from fmtune.bench.run import Say, run_suite
+from fmtune.bench.worker import Side
+from fmtune.errors import UsageError
+from fmtune.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of ``fmtune bench``; ``docs/bench.md`` says what each does."""
+
+    suite: str = "quick"
+    cases: tuple[str, ...] = ()
+    against: str | None = None
+    check: Path | None = None
+    accept: bool = False
+    as_json: bool = False
+    out: Path | None = None
+    junit: Path | None = None
+    summary: Path | None = None
+    smaller: Path | None = None
+    peers: tuple[str, ...] = ()
+    peer_python: str | None = None
+    tolerance: float | None = None
+    budget: float = 60.0
+    strict: bool = False
+
+
+def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
+    """Measure, judge and show; return the exit code.
+
+    Parameters
+    ----------
+    options
+        The command line.
+    say
+        Told a line a case, and the verdict.
+    put
+        Given the result as JSON, with ``as_json``.
+
+    Raises
+    ------
+    UsageError
+        Options that do not go together, an unknown suite, case, peer or version.
+    DataError
+        The baseline cannot be read.
+    """
+    _together(options)
+    cases = case.choose(case.read(options.suite), options.cases)
+    # Read before anything is measured: a slip must not cost two minutes.
+    old = None if options.check is None or options.accept else baseline.read(options.check)
+    with tempfile.TemporaryDirectory(prefix="fmtune-bench-") as scratch:
+        folder = Path(scratch)
+        peers = peer.sides(options.peers, folder / "cache", options.peer_python)
+        verdicts: list[Verdict] = []
+        if options.against is not None:
+            with versions.side_of(options.against, folder, Path(platformdirs.user_cache_dir("fmtune"))) as base:
+                new = Side("new", folder / "cache-new")
+                result, verdicts = run_paired(cases, folder, base, new, suite=options.suite,
+                                              tolerance=options.tolerance, budget=options.budget, say=say)  # fmt: skip
+        else:
+            result = run_suite(cases, folder, suite=options.suite, cache=folder / "cache", peers=peers, say=say)
+    if old is not None:
+        verdicts = gate.check(old, result, tolerance=options.tolerance, only=options.cases)
+        result = {**result, "mode": "stored", "verdicts": [verdict.plain() for verdict in verdicts]}
+        for verdict in verdicts:
+            say(faces.sentence(verdict))
+    _show(options, result, verdicts, say, put)
+    if verdicts:
+        return gate.exit_code(verdicts, strict=options.strict)
+    failed = any(entry["error"] for entry in result["cases"])
+    if options.accept and options.check is not None:
+        if failed:
+            say("not accepted: a case failed")
+        else:
+            baseline.accept(result, options.check)
+            say(f"accepted: {options.check}; history: {options.check.parent / baseline.HISTORY}")
+    return int(failed)
+
+
+def _together(options: Options) -> None:
+    if options.against is not None and options.check is not None:
+        raise UsageError("--against and --check are two modes and never mixed", hint="run one after the other")
+    if options.accept and options.check is None:
+        raise UsageError("--accept needs the file to write", hint="--accept --check reports/baseline.json")
+    if options.accept and options.cases:
+        raise UsageError("--accept takes the whole suite", hint="leave --case away")
+    if options.peers and options.against is not None:
+        raise UsageError("--peer and --against do not go together", hint="run one after the other")
+    if options.tolerance is not None and not 0 < options.tolerance < 1:
+        raise UsageError(f"the tolerance is a share between 0 and 1, not {options.tolerance!r}", where="--tolerance")
+
+
+def _show(
+    options: Options, result: dict[str, Any], verdicts: Sequence[Verdict], say: Say, put: Callable[[str], None]
+) -> None:
+    text = json.dumps(result)
+    if options.as_json:
+        put(text)
+    items = json.dumps(faces.smaller_is_better(result, verdicts), indent=1) + "\n"
+    for path, content in (
+        (options.out, text + "\n"), (options.junit, faces.junit(result, verdicts)), (options.smaller, items),
+    ):  # fmt: skip
+        if path is not None:
+            atomic_write(path, content.encode())
+    if options.summary is not None:
+        # GitHub's file already holds the summaries of earlier steps.
+        with options.summary.open("a", encoding="utf-8") as stream:
+            stream.write(faces.markdown(result, verdicts))
+    if verdicts:
+        say(faces.headline(verdicts).replace("*", "").replace("\\", ""))
