@@ -28,7 +28,7 @@ JUNIT = {
     "error": ({"type", "message"}, set()),
     "skipped": ({"type", "message"}, set()),
 }  # fmt: skip
-TIME = r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?"
+TIME = r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]{0,3})?"
 
 
 def judged():

@@ -34,7 +34,7 @@ def junit(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str:
         seconds = (entry or {}).get("summary", {}).get("cpu", 0.0)
         total += seconds
         test = ET.SubElement(suite, "testcase", name=_xml(name), classname=f"bench.{(entry or {}).get('kind', 'case')}",
-                             time=f"{seconds:.6f}")  # fmt: skip
+                             time=f"{seconds:.3f}")  # fmt: skip
         kind, text = _outcome(entry, verdict)
         if kind:
             counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
@@ -43,7 +43,7 @@ def junit(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str:
                 word.set("type", verdict.verdict if verdict else "failed")
     for key, value in {"tests": len(names), **counts}.items():
         suite.set(key, str(value))
-    suite.set("time", f"{total:.6f}")
+    suite.set("time", f"{total:.3f}")
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
