@@ -16,14 +16,22 @@ import numba
 from numba.core import config
 
 
-def _cache_folder() -> str | None:
-    """Return a folder that only this user can write (numba's index files are pickles), or None."""
+def _digest() -> str:
+    """Return the SHA-256 of numba's version and every file of this room."""
     digest = hashlib.sha256(numba.__version__.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+DIGEST = _digest()
+
+
+def _cache_folder() -> str | None:
+    """Return a folder that only this user can write (numba's index files are pickles), or None."""
     base = os.environ.get("FMTUNE_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     for root in (Path(base) / "fmtune", Path(tempfile.gettempdir()) / f"fmtune-{os.getuid()}"):
-        folder = root / f"kernels-{digest.hexdigest()[:16]}"
+        folder = root / f"kernels-{DIGEST[:16]}"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             state = folder.stat()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from fmtune import __version__
+from fmtune import __version__, kernels
 
 _PACKAGES = ("optuna", "numpy", "scipy", "numba", "llvmlite", "sqlalchemy")
 
@@ -23,6 +23,8 @@ def describe() -> dict[str, str]:
         "fmtune": __version__,
         "python": platform.python_version(),
         **versions,
+        # Two checkouts of one version may compute differently; their kernels' digests then differ.
+        "kernels": kernels.DIGEST[:12],
         "processor": _processor(),
         "cores": str(cores()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
