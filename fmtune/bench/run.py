@@ -40,7 +40,7 @@ class Measured:
 
 def measure(
     case: Case, files: Mapping[str, str], sides: Sequence[Side], found: Mapping[str, Measured],
-    *, rounds: Iterable[int], blocks: int = 10, seconds: float = 3.0,
+    *, rounds: Iterable[int], blocks: int = 10, seconds: float = 2.0,
 ) -> None:  # fmt: skip
     """Run rounds of a case and add what they give to ``found``, by side.
 
