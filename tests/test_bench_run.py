@@ -13,7 +13,7 @@ from fmtune.bench.paired import duel
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
 from fmtune.bench.stock import Stock
-from fmtune.bench.worker import OURS, Side
+from fmtune.bench.worker import OURS, CaseFailed, Side, Worker
 
 FIT = Case(
     "fit", "fit", data={"card": "digits"}, epochs=2, seeds=2, calibrate="gather",
@@ -67,6 +67,14 @@ def test_a_failing_case_says_why(tmp_path):
     found = measured(replace(FIT, hyperparameters={**FIT.hyperparameters, "epochs": 0}), tmp_path)
     assert "epochs must be at least 1" in (found.error or "")
     assert found.samples == []
+
+
+def test_a_worker_that_does_not_answer_is_ended(tmp_path):
+    """Patience runs out with a sentence, not with a bare exit code."""
+    files = Stock(tmp_path).files(FIT)
+    one = Side("one", CACHE)
+    with pytest.raises(CaseFailed, match="no answer within"), Worker(one, FIT.plain(), files, 0.01) as worker:
+        worker.started()
 
 
 def test_a_peer_that_is_not_installed_says_so(tmp_path):

@@ -116,13 +116,20 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        guard = threading.Timer(self._patience, self._process.kill)
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        guard = threading.Timer(self._patience, give_up)
         guard.daemon = True
         guard.start()
         line = self._process.stdout.readline()
         guard.cancel()
         if not line:
-            raise CaseFailed(self._reason())
+            waited = f"no answer within {self._patience:g} s: it hangs, or was stopped from outside"
+            raise CaseFailed(waited if late.is_set() else self._reason())
         answer: dict[str, Any] = json.loads(line)
         return answer
 
