@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from fmtune import __version__
+from fmtune.cli.bench import bench
 from fmtune.cli.common import Verbs
 from fmtune.cli.data import data
 from fmtune.cli.models import fit, predict, serve
@@ -15,7 +16,7 @@ from fmtune.cli.sagemaker import sagemaker
 from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status
 
 VERBS: tuple[click.Command, ...] = (
-    run, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker,
+    run, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker, bench,
 )  # fmt: skip
 
 
