@@ -20,7 +20,7 @@ _HOME = {
     "Objective": "fmtune.tune.objective",
     "fit": "fmtune.tune.objective",
     "optimize": "fmtune.tune.objective",
-    "predict": "fmtune.fm.pack",
+    "predict": "fmtune.tune.objective",
     "run": "fmtune.tune.study",
 }
 
@@ -29,8 +29,7 @@ __all__ = ["Hyperparameters", "Model", "Objective", "__version__", "fit", "optim
 if TYPE_CHECKING:
     from fmtune.fm.hyperparameters import Hyperparameters
     from fmtune.fm.model import Model
-    from fmtune.fm.pack import predict
-    from fmtune.tune.objective import Objective, fit, optimize
+    from fmtune.tune.objective import Objective, fit, optimize, predict
     from fmtune.tune.study import run
 
 

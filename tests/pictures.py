@@ -23,11 +23,12 @@ from fmtune.tune.collect import collect
 from fmtune.tune.study import run
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "docs" / "pictures"
 CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800")
 
 
 def main() -> None:
-    """Run the study in a scratch folder and write reports/digits.html, digits.png and terminal.svg."""
+    """Run the study in a scratch folder and write docs/pictures/digits.png and terminal.svg."""
     spec = specs.read(ROOT / "studies" / "digits.yaml")
     spec = spec.model_copy(update={"path": Path("studies/digits.yaml")})
     screen = Screen()
@@ -46,19 +47,20 @@ def main() -> None:
                 console.print(screen.render())
 
         run(spec, listener=listen)
-        page.write(collect(spec), ROOT / "reports" / "digits.html")
+        page.write(collect(spec), PICTURES / "digits.html")
         os.chdir(here)
     # Without rich's own font, which would be fetched from elsewhere.
     drawing = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="fmtune"), flags=re.DOTALL)
-    (ROOT / "reports" / "terminal.svg").write_text(drawing)
+    (PICTURES / "terminal.svg").write_text(drawing)
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("no Chromium: reports/digits.png was not drawn")
     with tempfile.TemporaryDirectory() as profile:
-        shot = f"--screenshot={ROOT / 'reports' / 'digits.png'}"
-        address = (ROOT / "reports" / "digits.html").as_uri()
+        shot = f"--screenshot={PICTURES / 'digits.png'}"
+        address = (PICTURES / "digits.html").as_uri()
         words = [browser, *CHROMIUM, f"--user-data-dir={profile}", shot, address]
         subprocess.run(words, check=True, capture_output=True)
+    (PICTURES / "digits.html").unlink()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ def test_keys_out_of_order_are_put_right_with_a_warning(tmp_path: Path) -> None:
 
 LINE = "a line is 'label index:value index:value ...'"
 FINITE = "values and labels must be finite float32 numbers: replace or drop such rows before writing the file"
-SHARED = "the channels of a study share one numbering: check that file, or give a larger feature_dim"
+SHARED = (
+    "the channels of a study share one numbering: "
+    "check that file, or give a larger feature_dim (in a study, below data:)"
+)
 BAD: dict[str, tuple[str | bytes, str, str, str]] = {
     "no rows": ("# nothing\n\n", "", "the file holds no rows", LINE),
     "a word for a label": ("1 1:1\nyes 1:1\n", "line 2", "'yes' is not a label", LINE),

@@ -148,7 +148,10 @@ TORN = "the file is cut short: copy or download it again"
 DAMAGED = "the file is damaged or was not written as RecordIO: write it again"
 REWRITE = "write the record again with the schema aialgs.data.Record"
 FINITE = "values and labels must be finite float32 numbers: replace or drop such rows before writing the file"
-SHARED = "the channels of a study share one numbering: check that file, or give a larger feature_dim"
+SHARED = (
+    "the channels of a study share one numbering: "
+    "check that file, or give a larger feature_dim (in a study, below data:)"
+)
 
 # What stands in the file, the place, what is wrong, the next step.
 ALIKE = "give every record a label, or none"

@@ -24,11 +24,13 @@ def fit(
     """Train one model on TRAIN."""
     from dataclasses import replace
 
+    from fmtune.data import source
     from fmtune.tune import objective
 
     values: dict[str, Any] = dict(_assignment(word) for word in params)
     done = objective.fit(list(train), list(test) or None, layout=layout, **values)
-    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__}
+    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
+             "index_base": source.index_base([list(train), list(test)] if test else [list(train)])}  # fmt: skip
     replace(done.model, facts=facts).save(out)
     for name, value in done.metrics.items():
         click.echo(f"test:{name}: {value:.6g}")

@@ -114,7 +114,8 @@ def beyond(key: int, feature_dim: int | None, where: str) -> DataError:
     return DataError(
         f"key {key} is not below feature_dim {feature_dim}",
         where=where,
-        hint="the channels of a study share one numbering: check that file, or give a larger feature_dim",
+        hint="the channels of a study share one numbering: "
+        "check that file, or give a larger feature_dim (in a study, below data:)",
     )
 
 

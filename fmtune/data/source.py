@@ -133,6 +133,15 @@ def read_channels(
     return rows
 
 
+def index_base(paths: Sequence[Paths]) -> int | None:
+    """Return the first index (0 or 1) of the libsvm files among these channels, seen together; None without any.
+
+    A model keeps it: a few rows to be scored later may hold no index 0 that would tell.
+    """
+    files = [(file, format_of(file)) for several in paths for file in files_of(several)]
+    return _base(files) if any(kind == "libsvm" for _, kind in files) else None
+
+
 def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
     """Raise DataError unless there are labels and, for a binary task, each is 0 or 1."""
     if labels is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fmtune.data import catalog, source
-from fmtune.errors import UsageError
+from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
 from fmtune.rows import Rows
 from fmtune.tune.spec import Spec
@@ -27,6 +29,8 @@ class StudyData:
         The card or the paths, in words.
     facts : dict
         What a generator knows of its data (the planted model's own score), else empty.
+    index_base : int or None
+        First index of the channels' libsvm files, if any are.
     """
 
     channels: Channels
@@ -34,6 +38,7 @@ class StudyData:
     description: str
     facts: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    index_base: int | None = None
 
 
 def bring(spec: Spec) -> StudyData:
@@ -49,12 +54,13 @@ def bring(spec: Spec) -> StudyData:
     if spec.data.card is not None:
         loaded = catalog.load(spec.data.card, spec.data.keys)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
-        description, facts = loaded.description, dict(loaded.facts)
+        description, facts, base = loaded.description, dict(loaded.facts), None
     else:
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
         paths = {name: list(found) for name, found in given.items() if found}
         rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary))
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
+        base = source.index_base(list(paths.values()))
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:
@@ -65,9 +71,24 @@ def bring(spec: Spec) -> StudyData:
         name: {"rows": r.n, "nnz": r.nnz, "feature_dim": r.feature_dim, "digest": r.digest(), "layout": r.layout}
         for name, r in present.items()
     }
-    return StudyData(
-        Channels(present["train"], present["test"]), present.get("holdout"), description, facts, stats
-    )  # fmt: skip
+    _tell_apart(stats)
+    labels = present["test"].labels
+    if spec.metric == "auc" and labels is not None and len(set(labels.tolist())) == 1:
+        raise DataError(f"every label is {labels[0]:g}, and auc compares two", where="test",
+                        hint="take a test channel with both labels, or another objective")  # fmt: skip
+    channels = Channels(present["train"], present["test"])
+    return StudyData(channels, present.get("holdout"), description, facts, stats, base)
+
+
+def _tell_apart(stats: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a holdout that the search sees under another name; say so when train is scored as test."""
+    digests = {name: s["digest"] for name, s in stats.items()}
+    for name in ("train", "test"):
+        if "holdout" in digests and digests["holdout"] == digests[name]:
+            hint = "a holdout is for rows that the search never sees; name others, or leave it out"
+            raise DataError(f"it holds the rows of {name}", where="holdout", hint=hint)
+    if digests["train"] == digests["test"]:
+        warnings.warn("train and test hold the same rows: scores say nothing of new ones", source.DataWarning, 2)
 
 
 def folder_of(study_name: str, root: Path | None = None) -> Path:

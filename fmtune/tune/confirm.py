@@ -29,7 +29,7 @@ from fmtune.tune.driver import seeds_of
 from fmtune.tune.selection import contributions, joined
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import Store, open_storage, sqlite_url
-from fmtune.tune.study import DEVICES
+from fmtune.tune.study import DEVICES, alone
 
 Float64 = NDArray[np.float64]
 
@@ -69,7 +69,18 @@ def confirm(
     """
     if finalists < 2 or seeds < 2:
         raise UsageError("two finalists and two seeds at least", hint="--finalists 3 --seeds 10")
-    store = _open(spec, root)
+    folder = folder_of(spec.study_name, root)
+    if spec.storage is None and not (folder / "study.db").exists():
+        raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")
+    # A search that is still running has no finalists yet, and must not see the holdout.
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _confirm(spec, folder, finalists, seeds, again)
+
+
+def _confirm(spec: Spec, folder: Path, finalists: int, seeds: int, again: bool) -> dict[str, Any]:
+    url = spec.storage or sqlite_url(folder)
+    store = Store(open_storage(url), spec.study_name, METRICS[spec.metric].direction)
     best = _ranked(store.trials(), spec.direction)[:finalists]
     if not best:
         raise NoTrialError("no trial is complete yet", where=spec.study_name, hint=f"fmtune run {spec.path}")
@@ -90,13 +101,6 @@ def confirm(
     result = {"question": question, **found, "holdout": held}
     store.set_attrs({"fmtune:confirmation": result})
     return result
-
-
-def _open(spec: Spec, root: Path | None) -> Store:
-    folder = folder_of(spec.study_name, root)
-    if spec.storage is None and not (folder / "study.db").exists():
-        raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")
-    return Store(open_storage(spec.storage or sqlite_url(folder)), spec.study_name, METRICS[spec.metric].direction)
 
 
 def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from fmtune.data import source
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.metrics import METRICS
+from fmtune.fm.metrics import METRICS, Array
+from fmtune.fm.model import Model
+from fmtune.fm.pack import predict as score_rows
 from fmtune.rows import DenseRows, Rows, SparseRows
 from fmtune.tune import checks, environment
 from fmtune.tune.dimension import Dimension
@@ -207,7 +210,43 @@ def fit(
     h = Hyperparameters.of(hyperparameters)
     channels = as_channels(train_data, test, h.predictor_type == "binary_classifier")
     metric = None if objective is None else objective.removeprefix("test:")
+    labels = channels.train.labels
+    if "predictor_type" not in hyperparameters and labels is not None and set(np.unique(labels)) == {0.0, 1.0}:
+        warnings.warn(
+            "all labels are 0 or 1 and a regressor is trained; predictor_type=binary_classifier trains a classifier",
+            source.DataWarning, stacklevel=2,
+        )  # fmt: skip
     return train(channels, h, layout=layout or channels.train.layout, objective=metric)
+
+
+def predict(model: Model, data: Any) -> Array:
+    """Return predictions: the value, or the probability of label 1.
+
+    Parameters
+    ----------
+    model
+        As :func:`fit` gives it, or ``Model.load``.
+    data
+        Rows, a SciPy matrix or an array (n, features), or files.
+
+    Returns
+    -------
+    float32 (n,)
+
+    Raises
+    ------
+    DataError, UsageError
+        The data cannot be read, or have features that the model has not.
+    """
+    if isinstance(data, SparseRows | DenseRows):
+        return score_rows(model, data)
+    if isinstance(data, str | Path) or (isinstance(data, Sequence) and data and isinstance(data[0], str | Path)):
+        base = model.facts.get("index_base")
+        dim = model.feature_dim
+        found = source.read_channel(data, feature_dim=dim, labelled=False, name="data", map_labels=False, base=base)
+        return score_rows(model, found)
+    matrix = data if scipy.sparse.issparse(data) else np.asarray(data)
+    return score_rows(model, _from_arrays(matrix, None, "data"))
 
 
 def _note(trial: Trial, ended: Outcome) -> None:

@@ -41,7 +41,10 @@ def predict_file(model: Path, data: Sequence[Path], out: Path, parquet: bool = _
     if out.suffix == ".parquet" and not parquet:
         raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
     loaded = Model.load(model)
-    rows = source.read_channel(list(data), feature_dim=loaded.feature_dim, labelled=False, name="data")
+    rows = source.read_channel(
+        list(data), feature_dim=loaded.feature_dim, labelled=False, name="data", map_labels=False,
+        base=loaded.facts.get("index_base"),
+    )  # fmt: skip
     scores = predict(loaded, rows)
     columns: dict[str, Array] = {"score": scores}
     if loaded.predictor_type == "binary_classifier":

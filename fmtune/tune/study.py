@@ -23,7 +23,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import Interrupted, NoTrialError, StorageError
+from fmtune.errors import Interrupted, NoTrialError, ResourceError, StorageError
 from fmtune.files import make_folder
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -82,7 +82,7 @@ def run(
     spec = study if isinstance(study, Spec) else read(Path(study))
     folder = folder_of(spec.study_name, root)
     make_folder(folder)
-    with _alone(folder), quiet():
+    with alone(folder), quiet():
         if fresh:
             _set_aside(folder)
         return _Run(spec, folder, listener or (lambda event: None)).go()
@@ -190,8 +190,13 @@ class _Run:
             else:
                 own = Store(storage, f"{self.spec.study_name}/{_name(cell)}", self.direction)
                 source = ReplaySource(own, self._terms(cell), store.trials(), own.trials())
-            if source.left:
-                self._train(store, cell, source, data, lanes)
+            try:
+                if source.left:
+                    self._train(store, cell, source, data, lanes)
+            except ResourceError as error:
+                if isinstance(source, SearchSource):
+                    raise
+                self._record(store, cell, note=f"not run: {error.what}")
             self.emit("cell", cell=_name(cell))
 
     def _train(
@@ -266,6 +271,7 @@ class _Run:
             "study_name": self.spec.study_name, "trial": best.number, "objective": self.spec.objective,
             "value": best.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
             "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
+            "index_base": data.index_base,
         }  # fmt: skip
         replace(fit.model, facts=facts).save(path)
         found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
@@ -371,7 +377,7 @@ def _shown(path: Path) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the study's folder, so that two runs do not write one study."""
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
