@@ -252,7 +252,7 @@ def test_diverged_trials_say_which_rates(shell: Shell, tmp_path: Path) -> None:
     assert said.code == 6 and "none of 4 trials succeeded: 4 diverged with" in said.err
     assert "linear_lr" in said.err and "factors_lr" in said.err and "hint: lower the learning rates" in said.err
     assert (tmp_path / "reports" / "small.html").exists()
-    one = shell("fit", "train.npz", "--test", "test.npz", "-p", "factors_lr=1e30", "-o", "m.fm")
+    one = shell("fit", "train.npz", "--test", "test.npz", "-p", "predictor_type=regressor", "-p", "factors_lr=1e30", "-o", "m.fm")
     assert one.code == 6 and one.err.startswith("error: diverged at epoch 1\n") and not (tmp_path / "m.fm").exists()
 
 
@@ -279,7 +279,7 @@ def test_places_that_cannot_be_written(done: Path, shell: Shell, tmp_path: Path)
     (tmp_path / "runs").write_text("mine")
     said = shell("run", "study.yaml")
     assert said.code == 5 and "runs/small: the folder cannot be made: Not a directory" in said.err
-    said = shell("fit", "train.npz", "-o", "runs/m.fm")
+    said = shell("fit", "train.npz", "-p", "predictor_type=regressor", "-o", "runs/m.fm")
     assert said.code == 5 and said.err.startswith("error: runs/m.fm: cannot be written: ")
     assert (tmp_path / "runs").read_text() == "mine"
     said = shell("report", "study.yaml", "-o", "study.yaml/page.html", folder=done)
