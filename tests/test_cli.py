@@ -252,7 +252,8 @@ def test_diverged_trials_say_which_rates(shell: Shell, tmp_path: Path) -> None:
     assert said.code == 6 and "none of 4 trials succeeded: 4 diverged with" in said.err
     assert "linear_lr" in said.err and "factors_lr" in said.err and "hint: lower the learning rates" in said.err
     assert (tmp_path / "reports" / "small.html").exists()
-    one = shell("fit", "train.npz", "--test", "test.npz", "-p", "predictor_type=regressor", "-p", "factors_lr=1e30", "-o", "m.fm")
+    words = ("-p", "predictor_type=regressor", "-p", "factors_lr=1e30")
+    one = shell("fit", "train.npz", "--test", "test.npz", *words, "-o", "m.fm")
     assert one.code == 6 and one.err.startswith("error: diverged at epoch 1\n") and not (tmp_path / "m.fm").exists()
 
 
