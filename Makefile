@@ -2,6 +2,7 @@
 # Another Python: make install PYTHON=python3.12. pip's own settings (index, cache, certificates) are respected.
 
 PYTHON ?= python3
+WORKERS ?= 2
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
@@ -17,8 +18,7 @@ demo: .venv/.runtime ## tune studies/digits.yaml and write its report
 	.venv/bin/fmtune run studies/digits.yaml
 
 test: lint ## lint, then all tests with coverage; skipped tests are listed with their reason
-	.venv/bin/coverage run -m pytest
-	.venv/bin/coverage report --skip-covered
+	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
 
 lint: .venv/.dev ## ruff and mypy
 	.venv/bin/ruff check .
@@ -40,7 +40,10 @@ lock: python ## write both locks anew from pyproject.toml; UPGRADE=1 also takes 
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install -q uv
 	$(COMPILE) --group build -o requirements.lock
-	$(COMPILE) --group dev --extra parquet --extra serve -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock
+
+# What the tests need of the extras; a database, Ray and a GPU have targets of their own.
+EXTRAS = parquet sklearn onnx mlflow postgres dashboard serve
 
 COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)

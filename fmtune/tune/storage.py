@@ -70,6 +70,9 @@ def open_storage(url: str) -> RDBStorage:
     """
     sqlite = url.startswith("sqlite")
     try:
+        # A driver would take the rest of the password for the host, and show it.
+        if not sqlite and url.split("?")[0].count("@") > 1:
+            raise ValueError("it has more than one @; in a user's name or password write it as %40")
         if sqlite:
             _inspect(sa.make_url(url).database)
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE}} if sqlite else None)
