@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class SparseRows:
         None for rows that are only to be scored.
     feature_dim : int
         Number of features; every index is below it.
+    weights : float32 (n,) or None
+        What each row counts in training, at least 0; None is 1 for every row.
     """
 
     indptr: Int64
@@ -43,6 +45,7 @@ class SparseRows:
     values: Float32
     labels: Float32 | None
     feature_dim: int
+    weights: Float32 | None = None
 
     layout = "sparse"
 
@@ -59,7 +62,7 @@ class SparseRows:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        arrays = (self.indptr, self.indices, self.values, self.labels)
+        arrays = (self.indptr, self.indices, self.values, self.labels, self.weights)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def take(self, order: NDArray[np.integer[Any]]) -> SparseRows:
@@ -68,15 +71,15 @@ class SparseRows:
         indptr = np.zeros(len(order) + 1, np.int64)
         np.cumsum(lengths, out=indptr[1:])
         pick = np.repeat(self.indptr[:-1][order] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        labels = None if self.labels is None else self.labels[order]
-        return SparseRows(indptr, self.indices[pick], self.values[pick], labels, self.feature_dim)
+        labels, weights = _part(self.labels, order), _part(self.weights, order)
+        return SparseRows(indptr, self.indices[pick], self.values[pick], labels, self.feature_dim, weights)
 
     def slice(self, start: int, stop: int) -> SparseRows:
         """Return rows ``start`` to ``stop`` without copying entries."""
         lo, hi = self.indptr[start], self.indptr[stop]
-        labels = None if self.labels is None else self.labels[start:stop]
+        labels, weights = _part(self.labels, slice(start, stop)), _part(self.weights, slice(start, stop))
         indptr = self.indptr[start : stop + 1] - lo
-        return SparseRows(indptr, self.indices[lo:hi], self.values[lo:hi], labels, self.feature_dim)
+        return SparseRows(indptr, self.indices[lo:hi], self.values[lo:hi], labels, self.feature_dim, weights)
 
     def to_sparse(self) -> SparseRows:
         """Return self."""
@@ -86,15 +89,15 @@ class SparseRows:
         """Return the same rows as a matrix (n, feature_dim)."""
         matrix = np.zeros((self.n, self.feature_dim), np.float32)
         matrix[np.repeat(np.arange(self.n), np.diff(self.indptr)), self.indices] = self.values
-        return DenseRows(matrix, self.labels, self.feature_dim)
+        return DenseRows(matrix, self.labels, self.feature_dim, self.weights)
 
     def widen(self, feature_dim: int) -> SparseRows:
         """Return the same rows seen as having ``feature_dim`` features (at least as many as now)."""
-        return SparseRows(self.indptr, self.indices, self.values, self.labels, feature_dim)
+        return replace(self, feature_dim=feature_dim)
 
     def digest(self) -> str:
         """Return the SHA-256 of shape and content, in hex; equal for equal rows of either layout's arrays."""
-        return _digest((self.indptr, self.indices, self.values, self.labels), self.feature_dim)
+        return _digest((self.indptr, self.indices, self.values, self.labels), self.weights, self.feature_dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +109,14 @@ class DenseRows:
     matrix : float32 (n, feature_dim)
     labels : float32 (n,) or None
     feature_dim : int
+    weights : float32 (n,) or None
+        As in :class:`SparseRows`.
     """
 
     matrix: Float32
     labels: Float32 | None
     feature_dim: int
+    weights: Float32 | None = None
 
     layout = "dense"
 
@@ -127,17 +133,18 @@ class DenseRows:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        return self.matrix.nbytes + (0 if self.labels is None else self.labels.nbytes)
+        arrays = (self.matrix, self.labels, self.weights)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def take(self, order: NDArray[np.integer[Any]]) -> DenseRows:
         """Return the rows in the given order (int, shape (m,)), as a copy."""
-        labels = None if self.labels is None else self.labels[order]
-        return DenseRows(self.matrix[order], labels, self.feature_dim)
+        labels, weights = _part(self.labels, order), _part(self.weights, order)
+        return DenseRows(self.matrix[order], labels, self.feature_dim, weights)
 
     def slice(self, start: int, stop: int) -> DenseRows:
         """Return rows ``start`` to ``stop`` without a copy."""
-        labels = None if self.labels is None else self.labels[start:stop]
-        return DenseRows(self.matrix[start:stop], labels, self.feature_dim)
+        labels, weights = _part(self.labels, slice(start, stop)), _part(self.weights, slice(start, stop))
+        return DenseRows(self.matrix[start:stop], labels, self.feature_dim, weights)
 
     def to_sparse(self) -> SparseRows:
         """Return the entries that are not zero, in CSR form."""
@@ -145,7 +152,7 @@ class DenseRows:
         indptr = np.zeros(self.n + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=self.n), out=indptr[1:])
         values = self.matrix[rows, columns]
-        return SparseRows(indptr, columns.astype(np.int32), values, self.labels, self.feature_dim)
+        return SparseRows(indptr, columns.astype(np.int32), values, self.labels, self.feature_dim, self.weights)
 
     def to_dense(self) -> DenseRows:
         """Return self."""
@@ -157,11 +164,11 @@ class DenseRows:
             return self
         matrix = np.zeros((self.n, feature_dim), np.float32)
         matrix[:, : self.feature_dim] = self.matrix
-        return DenseRows(matrix, self.labels, feature_dim)
+        return replace(self, matrix=matrix, feature_dim=feature_dim)
 
     def digest(self) -> str:
         """Return the SHA-256 of shape and content, in hex."""
-        return _digest((self.matrix, self.labels), self.feature_dim)
+        return _digest((self.matrix, self.labels), self.weights, self.feature_dim)
 
 
 Rows = SparseRows | DenseRows
@@ -173,36 +180,44 @@ def concatenate(blocks: Sequence[Rows]) -> Rows:
     Raises
     ------
     DataError
-        No block, sparse beside dense, or labels in some blocks only.
+        No block, sparse beside dense, or labels or weights in some blocks only.
     """
     if not blocks:
         raise DataError("no rows")
     dim = max(block.feature_dim for block in blocks)
-    labelled = [block.labels for block in blocks if block.labels is not None]
-    if labelled and len(labelled) != len(blocks):
-        raise DataError(
-            "some of the data have labels and some have none", hint="give every shard of a channel labels"
-        )
-    labels = np.concatenate(labelled) if labelled else None
+    labels = _joined("labels", [block.labels for block in blocks])
+    weights = _joined("weights", [block.weights for block in blocks])
     sparse = [block for block in blocks if isinstance(block, SparseRows)]
     dense = [block for block in blocks if isinstance(block, DenseRows)]
     if sparse and dense:
-        raise DataError(
-            "sparse and dense rows are mixed", hint="convert the shards of a channel to one layout"
-        )
+        raise DataError("sparse and dense rows are mixed", hint="convert the shards of a channel to one layout")
     if dense:
-        return DenseRows(np.concatenate([block.widen(dim).matrix for block in dense]), labels, dim)
+        return DenseRows(np.concatenate([block.widen(dim).matrix for block in dense]), labels, dim, weights)
     starts = np.cumsum([0] + [block.nnz for block in sparse])
     ends = [block.indptr[1:] - block.indptr[0] + start for block, start in zip(sparse, starts, strict=False)]
     indptr = np.concatenate([[0], *ends])
     indices = np.concatenate([block.indices for block in sparse])
     values = np.concatenate([block.values for block in sparse])
-    return SparseRows(indptr.astype(np.int64), indices, values, labels, dim)
+    return SparseRows(indptr.astype(np.int64), indices, values, labels, dim, weights)
 
 
-def _digest(arrays: Sequence[NDArray[Any] | None], feature_dim: int) -> str:
+def _part(array: Float32 | None, pick: Any) -> Float32 | None:
+    return None if array is None else array[pick]
+
+
+def _joined(what: str, arrays: Sequence[Float32 | None]) -> Float32 | None:
+    there = [array for array in arrays if array is not None]
+    if there and len(there) != len(arrays):
+        raise DataError(
+            f"some of the data have {what} and some have none", hint=f"give every shard of a channel {what}"
+        )
+    return np.concatenate(there) if there else None
+
+
+def _digest(arrays: Sequence[NDArray[Any] | None], weights: Float32 | None, feature_dim: int) -> str:
+    """Return the digest; weights enter it only where there are any, so that others keep the digest they had."""
     state = hashlib.sha256(f"feature_dim={feature_dim}".encode())
-    for array in arrays:
+    for array in (*arrays, *([] if weights is None else [weights])):
         if array is None:
             state.update(b"none")
         else:

@@ -39,13 +39,14 @@ def train(
     rates = ((h.bias_lr, h.bias_wd), (h.linear_lr, h.linear_wd), (h.factors_lr, h.factors_wd))
     rescale = 1 / h.mini_batch_size if h.rescale_grad is None else h.rescale_grad
     eps, t = h.eps or 1e-8, 0
+    weights = np.ones(data.n) if data.weights is None else data.weights.astype(np.float64)
     for _ in range(h.epochs):
         for at in range(0, len(order), h.mini_batch_size):
             pick = order[at : at + h.mini_batch_size]
             x, y = x_all[pick], y_all[pick]
             q = x @ theta[2]
             z = theta[0] + x @ theta[1] + 0.5 * ((q**2).sum(1) - (x**2 @ theta[2] ** 2).sum(1))
-            e = (z if h.predictor_type == "regressor" else 1 / (1 + np.exp(-z))) - y
+            e = ((z if h.predictor_type == "regressor" else 1 / (1 + np.exp(-z))) - y) * weights[pick]
             grads = [np.array([e.sum()]), x.T @ e, x.T @ (e[:, None] * q) - theta[2] * (x**2).T.dot(e)[:, None]]
             touched = (x != 0).any(0) if h.lazy else np.ones(x.shape[1], bool)
             t += 1

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fmtune.errors import DataError
 from fmtune.fm.arena import ARENAS
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
 from fmtune.kernels import losses, random, rules
-from fmtune.rows import DenseRows
+from fmtune.rows import DenseRows, Rows
 from tests import fm_reference as reference
 
 LAYOUTS = tuple(ARENAS)
@@ -122,6 +124,57 @@ def test_an_epoch_equals_the_float64_reference(layout: str, rule: str, predictor
     np.testing.assert_allclose(model.bias, bias, atol=1e-4)
     np.testing.assert_allclose(model.linear, linear, atol=1e-4)
     np.testing.assert_allclose(model.factors, factors, atol=1e-4)
+
+
+def _epoch(data: Rows, h: Hyperparameters, layout: str) -> Model:
+    """The model after one epoch in the file's order."""
+    pack = Pack(Feed(data), Recipe.of(h.replace(shuffle="none"), layout))
+    (lane,) = pack.change(enter=[h.replace(shuffle="none")])
+    pack.epoch()
+    return pack.model(lane)
+
+
+WEIGHTED = Hyperparameters(predictor_type="binary_classifier", num_factors=5, factors_lr=0.02, factors_init_sigma=0.1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mini_batch_size", [1, 50])
+def test_a_weight_multiplies_its_rows_gradient(layout: str, mini_batch_size: int) -> None:
+    """Weights enter as in the float64 reference, to 1e-5; all weights 2 at half the rescale_grad change no bit."""
+    data = reference.rows(230, 40, 6)
+    h = WEIGHTED.replace(mini_batch_size=mini_batch_size)
+    weights = np.random.default_rng(3).integers(0, 4, 230).astype(np.float32)
+    weighted = replace(data, weights=weights)
+    model = _epoch(weighted, h, layout)
+    bias, linear, factors = reference.train(_start(h, 40), weighted, h, np.arange(230))
+    np.testing.assert_allclose(model.bias, bias, atol=1e-5)
+    np.testing.assert_allclose(model.linear, linear, atol=1e-5)
+    np.testing.assert_allclose(model.factors, factors, atol=1e-5)
+    twice = replace(data, weights=np.full(230, 2, np.float32))
+    double = _epoch(twice, h.replace(rescale_grad=0.5 / mini_batch_size), layout)
+    np.testing.assert_array_equal(double.factors, _epoch(data, h, layout).factors)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weight_two_is_the_row_twice_and_weight_zero_says_nothing(layout: str) -> None:
+    """In one mini-batch, a row of weight 2 counts as two equal rows; a row of weight 0 has no say by its label."""
+    data = reference.rows(40, 30, 6)
+    h = WEIGHTED.replace(mini_batch_size=100)
+    twice = np.sort(np.r_[np.arange(40), np.arange(10)])
+    heavy = replace(data, weights=np.where(np.arange(40) < 10, 2, 1).astype(np.float32))
+    np.testing.assert_allclose(_epoch(heavy, h, layout).factors, _epoch(data.take(twice), h, layout).factors, atol=1e-7)
+    labels = np.asarray(data.labels)
+    silent = np.where(np.arange(40) < 10, 0, 1).astype(np.float32)
+    one, other = (replace(data, labels=y, weights=silent) for y in (labels, np.where(silent == 0, 1 - labels, labels)))
+    np.testing.assert_array_equal(_epoch(one, h, layout).factors, _epoch(other, h, layout).factors)
+
+
+def test_weights_are_one_for_each_row_and_not_negative() -> None:
+    """A train channel with a negative, infinite or missing weight is refused."""
+    data = reference.rows(3, 30, 6)
+    for weights in ([1, 1, -1], [1, np.inf, 1], [1, 1]):
+        with pytest.raises(DataError, match="a weight for each row"):
+            Feed(replace(data, weights=np.array(weights, np.float32)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -9,7 +9,7 @@ import difflib
 import glob
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -290,7 +290,4 @@ def _mapped(rows: Rows, name: str) -> Rows:
     if not (np.abs(labels) == 1).all() or (labels == 1).all():
         return rows
     warn(f"{name}: all labels are -1 or +1; read as 0 and 1")
-    mapped = (labels > 0).astype(np.float32)
-    if isinstance(rows, DenseRows):
-        return DenseRows(rows.matrix, mapped, rows.feature_dim)
-    return type(rows)(rows.indptr, rows.indices, rows.values, mapped, rows.feature_dim)
+    return replace(rows, labels=(labels > 0).astype(np.float32))

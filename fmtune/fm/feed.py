@@ -58,6 +58,9 @@ class Feed:
             raise DataError("the train channel has no labels", where="train")
         if rows.n == 0:
             raise DataError("the train channel has no rows", where="train")
+        weights = rows.weights
+        if weights is not None and (len(weights) != rows.n or not (np.isfinite(weights) & (weights >= 0)).all()):
+            raise DataError("there must be a weight for each row, finite and at least 0", where="train")
         self._layouts: dict[str, Rows] = {rows.layout: rows}
         self._rows = rows
         self._kept: OrderedDict[tuple[object, ...], Batches] = OrderedDict()
@@ -91,19 +94,21 @@ class Feed:
         assert rows.labels is not None
         if isinstance(rows, SparseRows):
             return cpu_sparse.make_batches(
-                rows.indptr, rows.indices, rows.values, rows.labels, rows.feature_dim, starts, transposed
+                rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts, transposed
             )
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
-        return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched)
+        weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
+        return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched, weights)
 
 
 def _empty_rows(n: int, like: Rows) -> Rows:
-    """Return ``n`` rows of zeros with label 0, in the layout of ``like``."""
-    labels = np.zeros(n, np.float32)
+    """Return ``n`` rows of zeros with label 0 and weight 1, in the layout of ``like``."""
+    labels, weights = np.zeros(n, np.float32), None if like.weights is None else np.ones(n, np.float32)
     if isinstance(like, SparseRows):
         none = np.zeros(0, np.int32)
-        return SparseRows(np.zeros(n + 1, np.int64), none, none.astype(np.float32), labels, like.feature_dim)
-    return DenseRows(np.zeros((n, like.feature_dim), np.float32), labels, like.feature_dim)
+        indptr = np.zeros(n + 1, np.int64)
+        return SparseRows(indptr, none, none.astype(np.float32), labels, like.feature_dim, weights)
+    return DenseRows(np.zeros((n, like.feature_dim), np.float32), labels, like.feature_dim, weights)
 
 
 def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:

@@ -46,12 +46,14 @@ class Lanes(NamedTuple):
 
 class Batches(NamedTuple):
     """Rows in training order: ``matrix`` (float32, (n, feature_dim)), ``labels`` (float32, (n,)), ``rows``
-    (int64, (batches + 1,)), and ``touched`` (bool, (batches, feature_dim)): columns not all zero in the batch."""
+    (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero in the batch, and
+    ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
 
     matrix: NDArray[np.float32]
     labels: NDArray[np.float32]
     rows: NDArray[np.int64]
     touched: NDArray[np.bool_]
+    weights: NDArray[np.float32]
 
 
 @njit(inline="always")
@@ -136,7 +138,7 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
     q, weight = np.empty(d, np.float32), np.empty(d, np.float32)
     z, rate = np.empty(longest, np.float32), np.empty(3, np.float32)
-    begin, state = batches.rows[first], planes - 1
+    begin, state, weighted = batches.rows[first], planes - 1, len(batches.weights) > 0
     for lane in range(len(lanes.offset)):
         width, factors, at = lanes.width[lane], lanes.factors[lane], lanes.offset[lane]
         block = arena[at : at + planes * d * width].reshape((planes, d, width))
@@ -156,6 +158,8 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
                 weight[i] = np.float32(0.0)
             for b in range(n):
                 e = slope(loss, z[b], batches.labels[r0 + b])
+                if weighted:
+                    e *= batches.weights[r0 + b]
                 total += e
                 for f in range(factors):
                     s[b, f] *= e

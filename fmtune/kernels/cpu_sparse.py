@@ -63,7 +63,8 @@ class Batches(NamedTuple):
 
     ``rows`` (int64, (batches + 1,)): first row of each; ``touched`` (int64, (batches + 1,)): its range in
     ``feature`` (int32), the features it touches; ``entries`` (int64, (touched + 1,)): each one's range in
-    ``row`` (int32, counted from the batch's first) and ``value`` (float32), in row order.
+    ``row`` (int32, counted from the batch's first) and ``value`` (float32), in row order.  ``weights``
+    (float32, (n,) or (0,)): factors of the rows' slopes; none is 1.
     """
 
     indptr: NDArray[np.int64]
@@ -76,6 +77,7 @@ class Batches(NamedTuple):
     entries: NDArray[np.int64]
     row: NDArray[np.int32]
     value: NDArray[np.float32]
+    weights: NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
@@ -247,7 +249,7 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
     s, rate = np.empty(columns, np.float32), np.empty((n_lanes, 3), np.float32)
     at = np.empty(_longest(batches.indptr, begin, batches.rows[last]), np.int64)
     mark = np.full(0 if lazy else len(home), -1, np.int64)
-    none = np.zeros(2, np.int64)
+    none, weighted = np.zeros(2, np.int64), len(batches.weights) > 0
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
@@ -257,6 +259,8 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
             for lane in range(n_lanes):
                 z = _score(lanes, lane, groups, q, b, s)
                 error = slope(loss, z, batches.labels[r0 + b])
+                if weighted:
+                    error *= batches.weights[r0 + b]
                 e[b, lane] = error
                 if scores.shape[1] > 0:
                     scores[lane, r0 + b - begin] = z
@@ -298,7 +302,7 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
     groups = (columns - n_lanes) // 8
     q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
     rate, state = np.empty((n_lanes, 3), np.float32), min(2, planes - 1)
-    bias, error = lanes.bias, np.empty(n_lanes, np.float32)
+    bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     for b in range(first, last):
         if b + _ROWS_AHEAD < last:
@@ -309,6 +313,8 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
         for lane in range(n_lanes):
             z = _score(lanes, lane, groups, q, 0, s)
             error[lane] = slope(loss, z, batches.labels[b])
+            if weighted:
+                error[lane] *= batches.weights[b]
             if scores.shape[1] > 0:
                 scores[lane, b - first] = z
             for group in range(lanes.first[lane], lanes.last[lane]):
@@ -332,12 +338,14 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
 
 
 def make_batches(
-    indptr: Any, indices: Any, values: Any, labels: Any, feature_dim: int, rows: Any, transposed: bool = True
-) -> Batches:
+    indptr: Any, indices: Any, values: Any, labels: Any, weights: Any, feature_dim: int, rows: Any,
+    transposed: bool = True,
+) -> Batches:  # fmt: skip
     """Return mini-batches for rows that are already in training order, with their transposes or without."""
+    none, whole, zeros = np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.float32)
+    weights = zeros if weights is None else weights
     if not transposed:
-        none, whole, zeros = np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.float32)
-        return Batches(indptr, indices, values, labels, rows, whole, none, whole, none, zeros)
+        return Batches(indptr, indices, values, labels, rows, whole, none, whole, none, zeros, weights)
     nnz = int(indptr[-1])
     touched = np.zeros(len(rows), np.int64)
     feature, entries = np.empty(nnz, np.int32), np.empty(nnz + 1, np.int64)
@@ -346,4 +354,4 @@ def make_batches(
     count = transpose(indptr, indices, values, rows, slot, touched, feature, entries, row, value)
     entries[count] = nnz
     return Batches(indptr, indices, values, labels, rows, touched, feature[:count].copy(), entries[: count + 1].copy(),
-                   row, value)
+                   row, value, weights)
