@@ -47,7 +47,7 @@ def _code(words: list[str]) -> int:
     import click
 
     from fmtune import cli
-    from fmtune.errors import FmtuneError
+    from fmtune.errors import FmtuneError, Interrupted
 
     debug = "--debug" in words
     try:
@@ -57,7 +57,8 @@ def _code(words: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except FmtuneError as error:
-        return _say(_faults(error), error.exit_code, debug)
+        # Who stopped a run knows that nothing went wrong.
+        return _say(_faults(error), error.exit_code, debug, "" if isinstance(error, Interrupted) else "error: ")
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -66,9 +67,9 @@ def _code(words: list[str]) -> int:
         text = error.format_message()
         return _say([text[:1].lower() + text[1:].rstrip(".") + hint], 2, debug)
     except Stopped as stop:
-        return _say([_farewell(words)], 128 + stop.number, debug)
+        return _say([_farewell(words)], 128 + stop.number, debug, "")
     except (KeyboardInterrupt, click.Abort):
-        return _say([_farewell(words)], 128 + signal.SIGINT, debug)
+        return _say([_farewell(words)], 128 + signal.SIGINT, debug, "")
     except (BrokenPipeError, SystemExit):
         # The reader of our output has gone (click turns that into SystemExit, and into nothing else); what is
         # still buffered must not raise again at exit.
@@ -93,13 +94,13 @@ def _faults(error: FmtuneError) -> list[str]:
     return faults or [str(error)]
 
 
-def _say(texts: list[str], code: int, debug: bool) -> int:
+def _say(texts: list[str], code: int, debug: bool, lead: str = "error: ") -> int:
     if debug:
         traceback.print_exc()
     # A closed terminal takes no more words; the code still counts.
     try:
         for text in texts:
-            print(f"error: {text}", file=sys.stderr, flush=True)
+            print(f"{lead}{text}", file=sys.stderr, flush=True)
     except OSError:
         pass
     return code
@@ -154,7 +155,7 @@ def _leave(number: int, text: str) -> None:
     if sys.stdout.isatty():
         os.write(1, b"\x1b[?25h")
     try:
-        os.write(2, f"error: {text}\n".encode())
+        os.write(2, f"{text}\n".encode())
     finally:
         os._exit(128 + number)
 

@@ -158,6 +158,10 @@ class Best:
         if best is None or self._sign * event["value"] < self._sign * best["value"]:
             self.of[event["cell"]], self.just_now = event, True
 
+    def overall(self) -> list[Event]:
+        """Return the best trial of all cells, if any is finished."""
+        return sorted(self.of.values(), key=lambda event: self._sign * float(event["value"]))[:1]
+
 
 class Screen(Listener):
     """A table of cells, a bar each, and the last trials, redrawn as events come."""
@@ -210,9 +214,10 @@ class Screen(Listener):
             table.add_row(*self._row(cell, study["n_trials"]))
         if self.ended:
             return Group(head, table)
-        last = [Text(_trial(t), style="dim", no_wrap=True, overflow="ellipsis") for t in self._last]
+        best = [Text(f"best {_trial(t)}", no_wrap=True, overflow="ellipsis") for t in self._best.overall()]
+        last = [Text(f"     {_trial(t)}", style="dim", no_wrap=True, overflow="ellipsis") for t in self._last]
         # The cursor waits on a line of its own, where a terminal's ^C does not wrap and shift the table.
-        return Group(head, table, *last, Text(""))
+        return Group(head, table, *best, *last, Text(""))
 
     def _row(self, cell: str, total: int) -> list[RenderableType]:
         states = self._count.get(cell, {})

@@ -404,7 +404,7 @@ def test_a_signal_while_importing_is_one_line(tmp_path: Path, number: int, code:
     said = _interrupted(tmp_path, number, ("run", "study.yaml"), _imports("numpy"))
     assert (said.code, said.out) == (code, "")
     assert said.err.splitlines() == [
-        "error: stopped; finished trials are kept", "  hint: run the same command again: it goes on where it stopped",
+        "stopped; finished trials are kept", "  hint: run the same command again: it goes on where it stopped",
     ]  # fmt: skip
 
 
@@ -418,7 +418,7 @@ def test_a_signal_while_a_kernel_is_compiled_stops_at_once(tmp_path: Path) -> No
     assert run.stdout.readline().startswith("small: 24 trials")
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=30)
-    assert run.returncode == 130 and err.startswith("error: stopped; ") and "hint: run the same command again" in err
+    assert run.returncode == 130 and err.startswith("stopped; ") and "hint: run the same command again" in err
     # Nothing was trained: the process did not wait for its kernels.
     assert " trial " not in out
 

@@ -86,6 +86,21 @@ METRICS = {
     "auc": Metric(auc, "maximize", "binary_classifier"),
 }
 
+# What else people call them.
+ALIASES = {
+    "rmse": ("root_mean_squared_error",), "mse": ("mean_squared_error",),
+    "absolute_loss": ("mae", "mean_absolute_error"),
+    "binary_classification_cross_entropy": ("log_loss", "logloss", "cross_entropy", "binary_crossentropy"),
+    "binary_classification_accuracy": ("accuracy", "acc"), "binary_f_beta": ("f1", "f1_score", "f_beta"),
+    "auc": ("roc_auc", "auroc", "roc_auc_score"),
+}  # fmt: skip
+
+
+def meant(word: str) -> str | None:
+    """Return the metric that goes by another name elsewhere, or None."""
+    plain = word.lower().replace("-", "_").replace(" ", "_")
+    return next((name for name, others in ALIASES.items() if plain == name or plain in others), None)
+
 
 def evaluate(scores: Array, labels: Array, predictor_type: str) -> dict[str, float]:
     """Return every metric of the predictor type, by name."""

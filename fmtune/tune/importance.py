@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 # Below this many complete trials an importance says more of chance than of the parameters.
 ENOUGH = 16
@@ -18,6 +17,8 @@ def importance(study: optuna.Study) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+            # Optuna loads this module at its first use: with scikit-learn at its side that takes a second.
+            module = optuna.importance
+            return dict(module.get_param_importances(study, evaluator=module.PedAnovaImportanceEvaluator()))
         except (ValueError, RuntimeError):
             return {}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from fmtune.fm.hyperparameters import PARAMETERS
-from fmtune.fm.metrics import METRICS
+from fmtune.fm.metrics import METRICS, meant
 from fmtune.tune import schema as schemas
 from fmtune.tune.places import Wrong, shown, suggestion
 from fmtune.tune.yamlfile import unquoted
@@ -42,7 +42,8 @@ def _study_name(value: Any) -> Any:
 def _objective(value: Any) -> Any:
     known = [f"test:{name}" for name in METRICS]
     if isinstance(value, str) and value not in known:
-        near = f" (did you mean 'test:{value}'?)" if value in METRICS else suggestion(value, known)
+        name = meant(value.removeprefix("test:"))
+        near = f" (did you mean 'test:{name}'?)" if name else suggestion(value, known)
         raise _refuse(f"unknown objective {shown(value)}{near}", f"there are {', '.join(known)}")
     return value
 
