@@ -64,7 +64,7 @@ def test_json_never_holds_what_is_not_json() -> None:
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_a_terminal(width: int) -> None:
-    """Head, a row a cell with counts, best, lanes, speed and time left, and the last trials, none wrapped."""
+    """Head, a row a cell with counts, best, lanes, speed and time left, the best trial and the last ones, none wrapped."""
     table = Screen()
     for event in EVENTS:
         table(event)
@@ -72,13 +72,14 @@ def test_the_table_fits_a_terminal(width: int) -> None:
     with console.capture() as capture:
         console.print(table.render())
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    assert len(lines) == 9 and lines[8] == "" and max(map(len, lines)) <= width
+    assert len(lines) == 10 and lines[9] == "" and max(map(len, lines)) <= width
     assert lines[0].split() == ["clicks", "test:rmse", "4", "lanes,", "1", "thread"]
     assert lines[1].split() == ["cell", "trials", "pruned", "failed", "best", "trial", "lanes", "rows/s", "left"]
     row = lines[2].split()
     assert row[:2] == ["cpu-sparse", "7/8"] and row[3:] == ["2", "1", "0.25", "#4", "3", "1.23", "M", "0", "s"]
     assert lines[3].split()[:2] == ["cpu-dense", "0/8"]
-    assert lines[4].startswith("#6 fail     diverged at epoch 1") and lines[7].startswith("#3 complete 0.5")
+    assert lines[4].startswith("best #4 complete 0.25")
+    assert lines[5].startswith("     #6 fail     diverged at epoch 1") and lines[8].startswith("     #3 complete 0.5")
 
 
 def test_the_table_before_and_after() -> None:
