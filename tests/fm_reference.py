@@ -38,7 +38,8 @@ def train(
     m, v = [np.zeros_like(t) for t in theta], [np.zeros_like(t) for t in theta]
     rates = ((h.bias_lr, h.bias_wd), (h.linear_lr, h.linear_wd), (h.factors_lr, h.factors_wd))
     rescale = 1 / h.mini_batch_size if h.rescale_grad is None else h.rescale_grad
-    eps, t = h.eps or 1e-8, 0
+    eps, t = h.eps or (1.0 if h.optimizer == "ftrl" else 1e-8), 0
+    first = [x.copy() for x in theta]
     weights = np.ones(data.n) if data.weights is None else data.weights.astype(np.float64)
     for _ in range(h.epochs):
         for at in range(0, len(order), h.mini_batch_size):
@@ -60,6 +61,15 @@ def train(
                     v[k][at_rows] = 0.999 * v[k][at_rows] + 0.001 * g * g
                     c = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
                     theta[k][at_rows] -= rate * c * m[k][at_rows] / (np.sqrt(v[k][at_rows]) + eps)
+                elif h.optimizer == "sgd":
+                    theta[k][at_rows] -= rate * g
+                elif h.optimizer == "ftrl":  # McMahan et al. (2013), algorithm 1, for the distance from the start
+                    l1, w0, root = (0, h.linear_l1, h.factors_l1)[k], first[k][at_rows], np.sqrt(v[k][at_rows])
+                    v[k][at_rows] += g * g
+                    bigger = np.sqrt(v[k][at_rows])
+                    m[k][at_rows] += g - (bigger - root) / rate * theta[k][at_rows]
+                    z = m[k][at_rows] - w0 * eps / rate
+                    theta[k][at_rows] = -np.sign(z) * np.maximum(np.abs(z) - l1, 0) * rate / (eps + bigger)
                 else:
                     m[k][at_rows] += g * g
                     theta[k][at_rows] -= rate * g / (np.sqrt(m[k][at_rows]) + eps)

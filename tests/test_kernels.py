@@ -114,7 +114,8 @@ def test_an_epoch_equals_the_float64_reference(layout: str, rule: str, predictor
     data = reference.rows(230, 40, 6, binary=predictor_type != "regressor")
     h = Hyperparameters(
         predictor_type=predictor_type, num_factors=5, mini_batch_size=50, optimizer=rule, lazy=lazy, shuffle="none",
-        bias_lr=0.02, linear_lr=0.02, factors_lr=0.02, factors_init_sigma=0.1, clip_gradient=0.5,
+        bias_lr=0.02, linear_lr=0.02, factors_lr=0.02, factors_init_sigma=0.1, clip_gradient=0.5, linear_l1=0.02,
+        factors_l1=0.01,
     )  # fmt: skip
     pack = Pack(Feed(data), Recipe.of(h, layout))
     (lane,) = pack.change(enter=[h])
@@ -197,11 +198,10 @@ def test_gradients_equal_central_differences(predictor_type: str) -> None:
     data = reference.rows(6, 5, 3, binary=predictor_type != "regressor")
     h = Hyperparameters(
         predictor_type=predictor_type, num_factors=2, mini_batch_size=6, factors_init_sigma=0.5, rescale_grad=1.0,
-        bias_wd=0.0, linear_wd=0.0, factors_wd=0.0, optimizer="adagrad", eps=1e12,
-        bias_lr=1e12, linear_lr=1e12, factors_lr=1e12,
+        bias_wd=0.0, linear_wd=0.0, factors_wd=0.0, optimizer="sgd", bias_lr=1.0, linear_lr=1.0, factors_lr=1.0,
     )  # fmt: skip
     start = _start(h, 5)
-    # With eps so large that the rule is a plain step of length 1, the step is the gradient.
+    # A plain step of length 1 is the gradient.
     bias, linear, factors = reference.train(start, data, h, np.arange(6))
     moved = np.concatenate([[start.bias - bias], start.linear - linear, (start.factors - factors).ravel()])
     at = np.concatenate([[start.bias], start.linear, start.factors.ravel()]).astype(np.float64)
@@ -234,9 +234,21 @@ def test_exponential_is_accurate_and_the_same_in_vectors() -> None:
 def test_rules_are_plain_python(rule: str) -> None:
     """Each rule's source runs without the compiler, as CUDA's simulator needs, and gives the same numbers."""
     step = getattr(rules, rule)
-    args = tuple(np.float32(x) for x in (0.3, 0.2, 0.1, -0.4, 0.01, 1e-8))
+    args = tuple(np.float32(x) for x in (0.3, 0.2, 0.1, -0.4, 0.01, 1e-8, 0.5))
     np.testing.assert_allclose(step.py_func(*args), step(*args), rtol=1e-6)
-    assert rules.RULES[rule].states in (1, 2)
+    assert rules.RULES[rule].states in (0, 1, 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_l1_makes_parameters_exactly_zero(layout: str) -> None:
+    """FTRL's L1 leaves linear weights and factors of exactly 0, more of them the larger it is; 0 leaves none."""
+    data = reference.rows(230, 40, 6)
+    zeros = []
+    for l1 in (0.0, 0.05, 100.0):
+        h = WEIGHTED.replace(optimizer="ftrl", mini_batch_size=10, linear_lr=0.1, linear_l1=l1, factors_l1=l1)
+        model = _epoch(data, h, layout)
+        zeros.append(int((model.linear == 0).sum() + (model.factors == 0).sum()))
+    assert zeros[0] == 0 < zeros[1] < zeros[2] == 40 * 6
 
 
 def test_initial_values_depend_on_their_place_only() -> None:
@@ -265,38 +277,38 @@ import numpy as np
 from numba import cuda
 from fmtune.kernels import losses, rules
 
-@cuda.jit
-def kernel(step, theta, a, b, g, out):
-    i = cuda.grid(1)
-    if i < len(theta):
-        d = rules.decayed(g[i], theta[i], np.float32(0.5), np.float32(0.01), np.float32(0.8))
-        if step == 0:
-            t, x, y = rules.adam(theta[i], a[i], b[i], d, np.float32(0.1), np.float32(1e-8))
-        else:
-            t, x, y = rules.adagrad(theta[i], a[i], b[i], d, np.float32(0.1), np.float32(1e-8))
-        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = t, x, y, losses.slope(losses.BINARY, t, np.float32(1.0))
-
 theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
-for step in (0, 1):
+f = np.float32
+for name in rules.RULES:
+    step = getattr(rules, name)
+
+    @cuda.jit
+    def kernel(theta, a, b, g, out):
+        i = cuda.grid(1)
+        if i < len(theta):
+            d = rules.decayed(g[i], theta[i], f(0.5), f(0.01), f(0.8))
+            t, x, y = step(theta[i], a[i], b[i], d, f(0.1), f(1e-8), f(0.5))
+            out[i, 0], out[i, 1], out[i, 2], out[i, 3] = t, x, y, losses.slope(losses.BINARY, t, f(1.0))
+
     out = np.zeros((16, 4), np.float32)
-    kernel[1, 32](step, theta, a, b, g, out)
+    kernel[1, 32](theta, a, b, g, out)
     sys.stdout.write(" ".join(x.hex() for x in out.astype(float).ravel()) + "\\n")
 """
 
 
 def test_rules_run_in_the_cuda_simulator_as_they_stand() -> None:
-    """Rules and losses, called from a CUDA kernel in numba's simulator, give what the compiled ones give."""
+    """Every rule and loss, called from a CUDA kernel in numba's simulator, gives what the compiled ones give."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SIMULATED], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
     f = np.float32
-    for rule, line in zip((rules.adam, rules.adagrad), done.stdout.splitlines(), strict=True):
+    for name, line in zip(RULES, done.stdout.splitlines(), strict=True):
         simulated = np.array([float.fromhex(x) for x in line.split()]).reshape(16, 4)
         for i in range(16):
             d = rules.decayed(g[i], theta[i], f(0.5), f(0.01), f(0.8))
-            t, x, y = rule(theta[i], a[i], b[i], d, f(0.1), f(1e-8))
+            t, x, y = getattr(rules, name)(theta[i], a[i], b[i], d, f(0.1), f(1e-8), f(0.5))
             np.testing.assert_allclose(simulated[i], [t, x, y, losses.slope(losses.BINARY, t, f(1.0))], rtol=2e-6)
 
 

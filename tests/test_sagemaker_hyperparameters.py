@@ -41,6 +41,7 @@ def test_every_value_of_the_table_arrives():
         "epochs": "7", "mini_batch_size": 20, "clip_gradient": "100", "eps": "1e-3", "rescale_grad": "0.01",
         "use_bias": "False", "use_linear": "true", "seed": "3", "optimizer": "adagrad", "lazy": "false",
         "shuffle": "once", "shuffle_seed": "4", "pad_last_batch": "false",
+        "linear_l1": "0.5", "factors_l1": "0.25",
     }  # fmt: skip
     for group in ("bias", "linear", "factors"):
         values |= {f"{group}_{what}": "0.25" for what in ("lr", "wd", "init_sigma", "init_scale", "init_value")}

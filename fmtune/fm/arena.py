@@ -40,13 +40,14 @@ def columns_of(num_factors: int) -> int:
 
 
 def knobs_of(h: Hyperparameters) -> Float32:
-    """Return rate, decay, rescale, clip and eps for bias, linear and factors: float32 (3, 5)."""
+    """Return rate, decay, rescale, clip, eps and l1 for bias, linear and factors: float32 (3, 6)."""
     rescale = 1.0 / h.mini_batch_size if h.rescale_grad is None else h.rescale_grad
     clip = np.inf if h.clip_gradient is None else h.clip_gradient
     eps = RULES[h.optimizer].eps if h.eps is None else h.eps
     rates = (h.bias_lr * h.use_bias, h.linear_lr * h.use_linear, h.factors_lr)
     decays = (h.bias_wd, h.linear_wd, h.factors_wd)
-    return np.array([[rate, wd, rescale, clip, eps] for rate, wd in zip(rates, decays, strict=True)], np.float32)
+    of = zip(rates, decays, (0.0, h.linear_l1, h.factors_l1), strict=True)
+    return np.array([[rate, wd, rescale, clip, eps, l1] for rate, wd, l1 in of], np.float32)
 
 
 def initial(h: Hyperparameters, array: str, out: Float32) -> None:
@@ -88,7 +89,7 @@ class SparseArena:
         groups = np.array([-(-k // GROUP) for k in factors], np.int64)
         last, n = np.cumsum(groups), len(factors)
         bias = np.zeros((self._planes, n), np.float32)
-        return cpu_sparse.Lanes(last - groups, last, bias, np.zeros(n, np.int64), np.zeros((n, 3, 5), np.float32))
+        return cpu_sparse.Lanes(last - groups, last, bias, np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32))
 
     def _columns(self, lanes: cpu_sparse.Lanes, lane: int) -> tuple[slice, int]:
         """Return a lane's factor columns and its linear column."""
@@ -171,7 +172,7 @@ class DenseArena:
         sizes = width * (self._dim * self._planes)
         return cpu_dense.Lanes(
             np.cumsum(sizes) - sizes, np.array(factors, np.int64), width, np.zeros((n, self._planes), np.float32),
-            np.zeros(n, np.int64), np.zeros((n, 3, 5), np.float32),
+            np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32),
         )  # fmt: skip
 
     def _block(self, lane: int) -> Float32:

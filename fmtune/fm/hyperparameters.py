@@ -2,7 +2,7 @@
 
 ``PARAMETERS`` is the one table of names, types, ranges and defaults; the study file, the command line
 and the JSON Schema are made from it.  What SageMaker has not (``optimizer``, ``seed``, ``shuffle``,
-``lazy``, ``patience``) is named in the same style.
+``lazy``, ``patience``, the L1 penalties) is named in the same style.
 """
 
 from __future__ import annotations
@@ -77,11 +77,15 @@ PARAMETERS: dict[str, Parameter] = {
     "clip_gradient": _rate(
         None, "largest absolute value of a gradient, after rescaling and decay; none is off", open_low=True
     ),
-    "eps": _rate(None, "added to the denominator of the update; none is the rule's own (1e-8)", open_low=True),
+    "eps": _rate(
+        None, "added to the denominator of the update; none is the rule's own (1e-8, or ftrl's beta, 1)", open_low=True
+    ),
     "rescale_grad": _rate(None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True),
     "use_bias": _flag(True, "train the bias; off, it stays 0"),
     "use_linear": _flag(True, "train the linear weights; off, they stay 0"),
-    "optimizer": _one_of("adam", ("adam", "adagrad"), "update rule; adam is SageMaker's"),
+    "optimizer": _one_of("adam", ("adam", "adagrad", "sgd", "ftrl"), "update rule; adam is SageMaker's"),
+    "linear_l1": _rate(0.0, "L1 penalty of the linear weights, which makes some exactly 0; ftrl only"),
+    "factors_l1": _rate(0.0, "L1 penalty of the factors, which makes some exactly 0; ftrl only"),
     "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),
     "shuffle": _one_of(
         "once",
@@ -135,6 +139,8 @@ class Hyperparameters:
     use_bias: bool = True
     use_linear: bool = True
     optimizer: str = "adam"
+    linear_l1: float = 0.0
+    factors_l1: float = 0.0
     lazy: bool = True
     shuffle: str = "once"
     patience: int = 0

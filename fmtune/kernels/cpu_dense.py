@@ -32,8 +32,8 @@ class Lanes(NamedTuple):
 
     ``offset`` (int64, (lanes,)): where in the arena the lane's block begins; ``factors`` and ``width``
     (int64, (lanes,)): number of factors, and of columns; ``bias`` (float32, (lanes, planes)); ``steps``
-    (int64, (lanes,)); ``knobs`` (float32, (lanes, 3, 5)): for bias, linear and factors: rate, decay,
-    rescale, clip, eps.
+    (int64, (lanes,)); ``knobs`` (float32, (lanes, 3, 6)): for bias, linear and factors: rate, decay,
+    rescale, clip, eps, l1.
     """
 
     offset: NDArray[np.int64]
@@ -138,7 +138,7 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
     q, weight = np.empty(d, np.float32), np.empty(d, np.float32)
     z, rate = np.empty(longest, np.float32), np.empty(3, np.float32)
-    begin, state, weighted = batches.rows[first], planes - 1, len(batches.weights) > 0
+    begin, second, third, weighted = batches.rows[first], min(1, planes - 1), planes - 1, len(batches.weights) > 0
     for lane in range(len(lanes.offset)):
         width, factors, at = lanes.width[lane], lanes.factors[lane], lanes.offset[lane]
         block = arena[at : at + planes * d * width].reshape((planes, d, width))
@@ -171,7 +171,7 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
             factor = correction(rule, lanes.steps[lane])
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor
-            step1(rule, bias[:1], bias[1:], bias[state:], 0, np.float32(total), rate[0], lanes.knobs, lane, 0)
+            step1(rule, bias[:1], bias[second:], bias[third:], 0, np.float32(total), rate[0], lanes.knobs, lane, 0)
             for i in range(d):
                 if lazy and not batches.touched[k, i]:
                     continue
@@ -179,7 +179,7 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
                 for f in range(0, whole, 8):
                     move = load8(g, i * width + f) - load8(arena, place + f) * weight[i]
                     step8(rule, arena, place + f, d * width, move, rate[2], lanes.knobs, lane, 2)
-                one, two, three = block[0, i], block[1, i], block[state, i]
+                one, two, three = block[0, i], block[second, i], block[third, i]
                 for f in range(whole, factors):
                     move = g[i, f] - theta[i, f] * weight[i]
                     step1(rule, one, two, three, f, move, rate[2], lanes.knobs, lane, 2)

@@ -47,8 +47,8 @@ class Lanes(NamedTuple):
     """The lanes of a pack, as arrays.
 
     ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``bias`` (float32,
-    (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 5)): for bias,
-    linear and factors: rate, decay, rescale, clip, eps.
+    (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 6)): for bias,
+    linear and factors: rate, decay, rescale, clip, eps, l1.
     """
 
     first: NDArray[np.int64]
@@ -207,7 +207,7 @@ def _update(rule, arena, r, lanes, entries, u, row, value, q, e, rate):  # type:
     planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
     groups, lo, hi = (columns - n_lanes) // 8, entries[u], entries[u + 1]
     place = np.int64(r) * planes * columns
-    last = min(2, planes - 1)
+    second, third = min(1, planes - 1), min(2, planes - 1)
     for lane in range(n_lanes):
         weight = linear = np.float32(0.0)
         for t in range(lo, hi):
@@ -222,7 +222,7 @@ def _update(rule, arena, r, lanes, entries, u, row, value, q, e, rate):  # type:
             g = g - load8(arena, place + c) * weight
             step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
         c = 8 * groups + lane
-        step1(rule, arena[r, 0], arena[r, 1], arena[r, last], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
+        step1(rule, arena[r, 0], arena[r, second], arena[r, third], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
 
 
 @njit(cache=True, nogil=True)
@@ -282,13 +282,14 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
             for r in range(len(mark)):
                 if mark[r] != k:
                     _update(rule, arena, r, lanes, none, 0, batches.row, batches.value, q, e, rate)
-        state = min(2, planes - 1)
+        second, third = min(1, planes - 1), min(2, planes - 1)
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
                 total += e[b, lane]
             bias = lanes.bias
-            step1(rule, bias[0], bias[1], bias[state], lane, np.float32(total), rate[lane, 0], lanes.knobs, lane, 0)
+            moved = np.float32(total)
+            step1(rule, bias[0], bias[second], bias[third], lane, moved, rate[lane, 0], lanes.knobs, lane, 0)
 
 
 @njit(cache=True, nogil=True)
@@ -301,7 +302,7 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
     planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
     groups = (columns - n_lanes) // 8
     q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
-    rate, state = np.empty((n_lanes, 3), np.float32), min(2, planes - 1)
+    rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     for b in range(first, last):
@@ -332,9 +333,10 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
                     g = x * load8(q, c) - load8(arena, place + c) * weight
                     step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
                 c, linear = 8 * groups + lane, x * error[lane]
-                step1(rule, arena[r, 0], arena[r, 1], arena[r, state], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
+                one, two, three = arena[r, 0], arena[r, second], arena[r, third]
+                step1(rule, one, two, three, c, linear, rate[lane, 1], lanes.knobs, lane, 1)
         for lane in range(n_lanes):
-            step1(rule, bias[0], bias[1], bias[state], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
+            step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
 
 
 def make_batches(
@@ -353,5 +355,5 @@ def make_batches(
     slot = np.full(feature_dim, -1, np.int64)
     count = transpose(indptr, indices, values, rows, slot, touched, feature, entries, row, value)
     entries[count] = nnz
-    return Batches(indptr, indices, values, labels, rows, touched, feature[:count].copy(), entries[: count + 1].copy(),
-                   row, value, weights)
+    feature, entries = feature[:count].copy(), entries[: count + 1].copy()
+    return Batches(indptr, indices, values, labels, rows, touched, feature, entries, row, value, weights)

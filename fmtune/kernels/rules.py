@@ -3,14 +3,14 @@ r"""Update rules: how a parameter moves when its gradient is known.
 A rule is a function of float32 scalars, in plain arithmetic, so that the same source is compiled for the
 CPU (one float or eight side by side), for CUDA and for CUDA's simulator::
 
-    step(theta, a, b, gradient, rate, eps) -> (theta, a, b)
+    step(theta, a, b, gradient, rate, eps, l1) -> (theta, a, b)
 
-``a`` and ``b`` are the parameter's optimizer state (a rule with one state returns ``b`` as it came),
-``gradient`` is rescaled, decayed and clipped by :func:`decayed`, and ``rate`` is the learning rate times
-:func:`correction`.
+``a`` and ``b`` are the parameter's optimizer state (a rule returns those that it has not as they came),
+``gradient`` is rescaled, decayed and clipped by :func:`decayed`, ``rate`` is the learning rate times
+:func:`correction`, and ``l1`` is the L1 penalty, for rules that can make a parameter exactly zero.
 
-To add a rule: write its function, give it a row in ``RULES`` and a branch in :func:`correction` and in
-the rooms' ``step_row``; the contract test runs over the table.
+To add a rule: write its function, give it a row in ``RULES``, a branch in ``steps`` and, if its rate changes
+with time, one in :func:`correction`; the contract tests run over the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numba.extending import overload
 
 from fmtune.kernels.simd import float8, limited8
 
-ADAM, ADAGRAD = 0, 1
+ADAM, ADAGRAD, SGD, FTRL = 0, 1, 2, 3
 
 _BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
 _KEEP1, _KEEP2 = np.float32(1.0 - 0.9), np.float32(1.0 - 0.999)
@@ -41,6 +41,8 @@ class Rule(NamedTuple):
 RULES = {
     "adam": Rule(ADAM, 2, 1e-8),
     "adagrad": Rule(ADAGRAD, 1, 1e-8),
+    "sgd": Rule(SGD, 0, 1e-8),
+    "ftrl": Rule(FTRL, 2, 1.0),
 }
 
 
@@ -65,7 +67,7 @@ def decayed(gradient, theta, rescale, decay, clip):  # type: ignore[no-untyped-d
 
 
 @njit(inline="always")
-def adam(theta, a, b, gradient, rate, eps):  # type: ignore[no-untyped-def]
+def adam(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
     """MXNet's Adam: ``eps`` outside the root, bias correction folded into ``rate``."""
     a = _BETA1 * a + _KEEP1 * gradient
     b = _BETA2 * b + _KEEP2 * (gradient * gradient)
@@ -73,10 +75,31 @@ def adam(theta, a, b, gradient, rate, eps):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def adagrad(theta, a, b, gradient, rate, eps):  # type: ignore[no-untyped-def]
+def adagrad(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
     """AdaGrad (Duchi et al., 2011): the rate falls with the root of the summed squares."""
     a = a + gradient * gradient
     return theta - rate * gradient / (math.sqrt(a) + eps), a, b
+
+
+@njit(inline="always")
+def sgd(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
+    """Stochastic gradient descent: a plain step."""
+    return theta - rate * gradient, a, b
+
+
+@njit(inline="always")
+def ftrl(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
+    """FTRL-Proximal, per coordinate (McMahan et al., 2013), with the start in the place of zero.
+
+    ``eps`` is its beta (1 unless said otherwise).  Its ``z`` is kept as the part that L1 holds back, ``b``; the
+    rest follows from ``theta``, so a parameter begins at its first value and not at zero.  Everything is
+    multiplied by the rate, so that a rate of zero divides by nothing.
+    """
+    a = a + gradient * gradient
+    root = math.sqrt(a) + eps
+    z = b + rate * gradient - theta * root
+    b = limited(z, rate * l1)  # type: ignore[no-untyped-call]
+    return (b - z) / root, a, b
 
 
 @njit(inline="always")

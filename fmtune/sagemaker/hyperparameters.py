@@ -73,6 +73,8 @@ SCHEMA: dict[str, Row] = {
     "_wd": Row("float", "1.0", 0.0),
     "sagemaker_compat": Row("bool", ours=True),
     "optimizer": Row("text", choices=PARAMETERS["optimizer"].choices, ours=True),
+    "linear_l1": Row("float", None, 0.0, ours=True),
+    "factors_l1": Row("float", None, 0.0, ours=True),
     "lazy": Row("bool", ours=True),
     "shuffle": Row("text", choices=PARAMETERS["shuffle"].choices, ours=True),
     "pad_last_batch": Row("bool", ours=True),
