@@ -64,7 +64,7 @@ def test_json_never_holds_what_is_not_json() -> None:
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_a_terminal(width: int) -> None:
-    """Head, a row a cell with counts, best, lanes, speed and time left, the best trial and the last ones, none wrapped."""
+    """Head, a row a cell with counts, best, lanes, speed and time left, the best trial the last ones, none wrapped."""
     table = Screen()
     for event in EVENTS:
         table(event)
