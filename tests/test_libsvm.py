@@ -81,7 +81,7 @@ SHARED = (
     "check that file, or give a larger feature_dim (in a study, below data:)"
 )
 BAD: dict[str, tuple[str | bytes, str, str, str]] = {
-    "no rows": ("# nothing\n\n", "", "the file holds no rows", LINE),
+    "no rows": ("# nothing\n\n", "", "the file holds no rows", "a channel needs at least one row"),
     "a word for a label": ("1 1:1\nyes 1:1\n", "line 2", "'yes' is not a label", LINE),
     "several labels": ("1,3 1:1\n", "line 1", "'1,3' is several labels", "a row has one label"),
     "no colon": ("1 1:1 2\n", "line 1", "'2' is not an index:value pair", LINE),

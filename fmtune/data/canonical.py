@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,25 @@ def warn(text: str) -> None:
     warnings.warn(text, DataWarning, stacklevel=2)
 
 
+class Disorder(NamedTuple):
+    """Rows whose keys were out of order, and entries of them that were summed."""
+
+    rows: int = 0
+    repeats: int = 0
+
+    def __add__(self, other: Disorder) -> Disorder:  # type: ignore[override]
+        return Disorder(self.rows + other.rows, self.repeats + other.repeats)
+
+    def say(self, name: str) -> None:
+        """Warn of it, if there was any; ``name`` is the path."""
+        count, repeats = self
+        if not count:
+            return
+        what = f"{count} row{' has' if count == 1 else 's have'} keys out of order{' or repeated' if repeats else ''}"
+        summed = f"{repeats} repeated entr{'y was' if repeats == 1 else 'ies were'} summed"
+        warn(f"{name}: {what}; {summed if repeats else 'they were sorted'}")
+
+
 def sparse_rows(
     indptr: Int64,
     keys: NDArray[Any],
@@ -43,7 +62,27 @@ def sparse_rows(
     base: int = 0,
     at_least: int = 0,
 ) -> SparseRows:
-    """Return checked rows.
+    """Return checked rows, and warn of keys that were out of order; ``name`` is what the warning is about, the path.
+
+    Parameters as in :func:`put_right`.
+    """
+    rows, disorder = put_right(indptr, keys, values, labels, feature_dim, place, base=base, at_least=at_least)
+    disorder.say(name)
+    return rows
+
+
+def put_right(
+    indptr: Int64,
+    keys: NDArray[Any],
+    values: NDArray[Any],
+    labels: NDArray[Any] | None,
+    feature_dim: int | None,
+    place: Place,
+    *,
+    base: int = 0,
+    at_least: int = 0,
+) -> tuple[SparseRows, Disorder]:
+    """Return checked rows, each row's keys ascending and unique, and what was done for that.
 
     Parameters
     ----------
@@ -53,8 +92,6 @@ def sparse_rows(
     labels : float (n,) or None
     feature_dim
         Every key must be below it; None takes the largest key + 1, but not less than ``at_least``.
-    name
-        What a warning is about, the path.
     place
         Where row ``r`` stands.
     base
@@ -76,13 +113,15 @@ def sparse_rows(
     within = np.ones(len(keys), bool)
     within[indptr[:-1][indptr[:-1] < len(keys)]] = False
     falls = np.flatnonzero(within[1:] & (np.diff(keys) <= 0)) + 1
+    disorder = Disorder()
     if len(falls):
-        rows = np.unique(np.searchsorted(indptr, falls, "right"))
-        indptr, keys, values = _ordered(indptr, keys, values, name, len(rows))
+        before = len(keys)
+        at_fault = np.unique(np.searchsorted(indptr, falls, "right"))
+        indptr, keys, values = _ordered(indptr, keys, values)
         _check_values(keys, values, _row_of(indptr), place, base)
-    return SparseRows(
-        np.ascontiguousarray(indptr, np.int64), np.ascontiguousarray(keys, np.int32), values, labels, feature_dim
-    )
+        disorder = Disorder(len(at_fault), before - len(keys))
+    indptr, keys = np.ascontiguousarray(indptr, np.int64), np.ascontiguousarray(keys, np.int32)
+    return SparseRows(indptr, keys, values, labels, feature_dim), disorder
 
 
 def checked_labels(labels: NDArray[Any], place: Place) -> Float32:
@@ -152,19 +191,15 @@ def _check_values(keys: NDArray[Any], values: Float32, row_of: Callable[[int], i
 
 
 def _ordered(
-    indptr: Int64, keys: NDArray[Any], values: Float32, name: str, count: int
+    indptr: Int64, keys: NDArray[Any], values: Float32
 ) -> tuple[Int64, NDArray[Any], Float32]:
-    """Sort each row's keys and sum the values of equal ones, in file order and float64; warn what was done."""
+    """Sort each row's keys and sum the values of equal ones, in file order and float64."""
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     order = np.lexsort((keys, rows))
     keys, values, rows = keys[order], values[order], rows[order]
     first = np.ones(len(keys), bool)
     first[1:] = (np.diff(keys) != 0) | (np.diff(rows) != 0)
-    repeats = len(keys) - int(first.sum())
-    what = f"{count} row{' has' if count == 1 else 's have'} keys out of order{' or repeated' if repeats else ''}"
-    summed = f"{repeats} repeated entr{'y was' if repeats == 1 else 'ies were'} summed"
-    warn(f"{name}: {what}; {summed if repeats else 'they were sorted'}")
-    if repeats:
+    if not first.all():
         with np.errstate(over="ignore"):
             values = np.add.reduceat(values.astype(np.float64), np.flatnonzero(first)).astype(np.float32)
         keys, rows = keys[first], rows[first]

@@ -11,15 +11,19 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from array import array
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from fmtune.data.canonical import sparse_rows
+from fmtune.data.canonical import LARGEST_DIM, Disorder, put_right
+from fmtune.data.parts import BLOCK, Block, Job, Part, blocks, in_order, whole
 from fmtune.errors import DataError
+from fmtune.kernels import text
+from fmtune.kernels.text import Bytes
 from fmtune.rows import Rows, SparseRows
 
 LONGEST_LINE = 16 << 20
@@ -27,7 +31,6 @@ LONGEST_LINE = 16 << 20
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
 _PAIR = re.compile(rb"(?:^|[ \t])\d+:(?:" + _NUMBER + rb")(?=\s|$)", re.M | re.I)
-_ZERO = re.compile(rb"(?:^|[ \t])0+:")
 _HINT = "a line is 'label index:value index:value ...'"
 
 
@@ -38,7 +41,7 @@ def sniff(head: bytes) -> bool:
 
 def counts_from_zero(path: Path) -> bool:
     """Say whether an index 0 occurs in the file."""
-    return any(_ZERO.search(line) for _, line in _lines(path))
+    return any(in_order(partial(text.holds_zero, block.buf) for block in _blocks(path)))
 
 
 def read(path: Path, feature_dim: int | None = None, *, base: int | None = None) -> Rows:
@@ -59,40 +62,13 @@ def read(path: Path, feature_dim: int | None = None, *, base: int | None = None)
         Anything that is not such a line, with its number.
     """
     base = (0 if counts_from_zero(path) else 1) if base is None else base
-    indptr, keys, values, labels, numbers = array("q", [0]), array("q"), array("d"), array("d"), array("q")
-    for number, line in _lines(path):
-        tokens = line.partition(b"#")[0].split()
-        if not tokens:
-            continue
-        try:
-            if b"_" in line:  # Python's numbers may hold it, libsvm's may not
-                raise ValueError
-            if b":" not in tokens[0]:
-                labels.append(float(tokens.pop(0)))
-            for token in tokens:
-                key, _, value = token.partition(b":")
-                keys.append(int(key))
-                values.append(float(value))
-        except (ValueError, OverflowError):
-            raise _fault(line.partition(b"#")[0].split(), f"{path}: line {number}") from None
-        numbers.append(number)
-        indptr.append(len(keys))
-        if labels and len(labels) != len(numbers):
-            bare = "has no label, though lines before it have one"
-            what = bare if len(labels) == len(numbers) - 1 else "has a label, though lines before it have none"
-            raise DataError(f"the line {what}", where=f"{path}: line {number}", hint="give every line a label, or none")
-    if not numbers:
-        raise DataError("the file holds no rows", where=str(path), hint=_HINT)
-    return sparse_rows(
-        np.array(indptr, np.int64),
-        np.array(keys, np.int64) - base,
-        np.array(values, np.float64),
-        np.array(labels, np.float64) if labels else None,
-        feature_dim,
-        str(path),
-        lambda row: f"{path}: line {numbers[row]}",
-        base=base,
-    )
+    return whole(path, jobs(path, feature_dim, base))
+
+
+def jobs(path: Path, feature_dim: int | None = None, base: int = 1, size: int = BLOCK) -> Iterator[Job]:
+    """Yield jobs that together read a file, ``size`` bytes each, about; parameters and errors as in :func:`read`."""
+    for block in _blocks(path, size):
+        yield partial(_part, block, path, feature_dim, base)
 
 
 def write(stream: BinaryIO, rows: Rows) -> None:
@@ -112,25 +88,137 @@ def _texts(numbers: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[str]:
     return [texts[k] for k in which.tolist()]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line); a broken gzip file or a line without end is a DataError."""
+def _blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:
+    """Yield the text in blocks of whole lines; a broken gzip file is a DataError."""
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-        number = 0
         try:
-            while line := stream.readline(LONGEST_LINE):
-                number += 1
-                if len(line) == LONGEST_LINE:
-                    raise DataError("the line is longer than 16 MiB", where=f"{path}: line {number}", hint=_HINT)
-                yield number, line
+            yield from blocks(stream, _cut, size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(
                 f"the gzip stream is damaged or cut short ({error})",
-                where=f"{path}: line {number + 1}",
+                where=f"{path}: line {_torn(path)}",
                 hint="copy or download the file again",
             ) from error
+
+
+def _cut(buf: Bytes) -> tuple[int, int]:
+    """Return the bytes of the whole lines that a buffer begins with, and their number; see ``parts.blocks``."""
+    end = buf.tobytes().rfind(b"\n") + 1
+    # A line as long as that has no end to wait for: the parser refuses it.
+    return (end, int(text.count(buf[:end])[0])) if end or len(buf) < LONGEST_LINE else (len(buf), 0)
+
+
+def _torn(path: Path) -> int:
+    """Return the line in which a gzip stream breaks off."""
+    number = 1
+    with gzip.open(path) as stream, suppress(EOFError, gzip.BadGzipFile, zlib.error):
+        while stream.readline(LONGEST_LINE):
+            number += 1
+    return number
+
+
+def _part(block: Block, path: Path, feature_dim: int | None, base: int) -> Part:
+    return _Reader(block, path, feature_dim, base).part()
+
+
+class _Reader:
+    """A block of lines: the plain ones read by a kernel, the others one by one."""
+
+    def __init__(self, block: Block, path: Path, feature_dim: int | None, base: int) -> None:
+        self.buf, self.path, self.feature_dim, self.base = block.buf, path, feature_dim, base
+        ends, colons = text.count(self.buf)
+        self.indptr, self.lines = np.zeros(ends + 2, np.int64), np.empty(ends + 1, np.int64)
+        self.keys, self.values = np.empty(colons, np.int32), np.empty(colons, np.float32)
+        self.labels = np.empty(ends + 1, np.float32)
+        self.disorder = Disorder()
+        self.state = np.zeros(text.STATE, np.int64)
+        self.state[text.LINE], self.state[text.LABELLED] = block.record + 1, -1
+
+    def place(self, row: int) -> str:
+        return f"{self.path}: line {self.lines[row]}"
+
+    @cached_property
+    def content(self) -> bytes:
+        """The block as bytes."""
+        return self.buf.tobytes()
+
+    def part(self) -> Part:
+        self.refuse_long_line()
+        limit = LARGEST_DIM if self.feature_dim is None else self.feature_dim
+        arrays = (self.indptr, self.keys, self.values, self.labels, self.lines, self.state)
+        at = 0
+        while (at := text.parse(self.buf, at, self.base, limit, *arrays)) < len(self.buf):
+            at = self.line(at)
+        rows, entries = self.state[[text.ROWS, text.ENTRIES]].tolist()
+        labels = self.labels[:rows] if self.state[text.LABELLED] == 1 else None
+        indptr, keys, values = self.indptr[: rows + 1], self.keys[:entries], self.values[:entries]
+        if self.state[text.DISORDER]:
+            found, disorder = put_right(indptr, keys, values, labels, self.feature_dim, self.place, base=self.base)
+            return Part(found, self.place(0), "line", 0, disorder + self.disorder)
+        dim = int(self.state[text.BEYOND]) if self.feature_dim is None else self.feature_dim
+        place = self.place(0) if rows else str(self.path)
+        return Part(SparseRows(indptr, keys, values, labels, dim), place, "line", 0, self.disorder)
+
+    def refuse_long_line(self) -> None:
+        """Raise DataError for a line of 16 MiB: in less than twice as much it covers byte 16 MiB."""
+        if len(self.buf) < LONGEST_LINE:
+            return
+        content = self.content
+        begin = content.rfind(b"\n", 0, LONGEST_LINE - 1) + 1
+        end = content.find(b"\n", LONGEST_LINE - 1)
+        if (len(content) if end < 0 else end + 1) - begin >= LONGEST_LINE:
+            number = int(self.state[text.LINE]) + content.count(b"\n", 0, begin)
+            raise DataError("the line is longer than 16 MiB", where=f"{self.path}: line {number}", hint=_HINT)
+
+    def line(self, at: int) -> int:
+        """Read the line at byte ``at``, which the kernel has left; return where the next one begins."""
+        state, end = self.state, self.content.find(b"\n", at)
+        line = self.content[at : end if end >= 0 else None]
+        row, first = state[[text.ROWS, text.ENTRIES]].tolist()
+        self.lines[row] = state[text.LINE]
+        where, tokens = self.place(row), line.partition(b"#")[0].split()
+        label, keys, values = _numbers(tokens, where)
+        labelled = int(label is not None)
+        if state[text.LABELLED] not in (-1, labelled):
+            bare = "has no label, though lines before it have one"
+            what = "has a label, though lines before it have none" if labelled else bare
+            raise DataError(f"the line {what}", where=where, hint="give every line a label, or none")
+        ends, labels = np.array([0, len(keys)]), None if label is None else np.array([label])
+        whole = (ends, np.array(keys, np.int64) - self.base, np.array(values, np.float64), labels)
+        rows, disorder = put_right(*whole, self.feature_dim, lambda _: where, base=self.base)
+        last = first + rows.nnz
+        self.keys[first:last], self.values[first:last] = rows.indices, rows.values
+        if rows.labels is not None:
+            self.labels[row] = rows.labels[0]
+        state[[text.ROWS, text.ENTRIES, text.LABELLED]] = row + 1, last, labelled
+        state[text.LINE] += 1
+        self.disorder += disorder
+        state[text.BEYOND] = max(state[text.BEYOND], rows.feature_dim if self.feature_dim is None else 0)
+        self.indptr[row + 1] = last
+        return at + len(line) + 1
+
+
+def _numbers(tokens: list[bytes], where: str) -> tuple[float | None, list[int], list[float]]:
+    """Return label, indices and values of a line as Python reads them."""
+    label: float | None = None
+    keys, values = [], []
+    try:
+        if any(b"_" in token for token in tokens):  # Python's numbers may hold it, libsvm's may not
+            raise ValueError
+        for at, token in enumerate(tokens):
+            key, colon, value = token.partition(b":")
+            if at == 0 and not colon:
+                label = float(token)
+                continue
+            keys.append(int(key))
+            values.append(float(value))
+        np.array(keys, np.int64)
+    except (ValueError, OverflowError):
+        raise _fault(tokens, where) from None
+    return label, keys, values
 
 
 def _fault(tokens: list[bytes], where: str) -> DataError:

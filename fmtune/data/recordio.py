@@ -7,17 +7,20 @@ one with values alone is dense; where both occur the file is read as sparse, wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.data.canonical import LARGEST_DIM, beyond, check_matrix, checked_labels, sparse_rows, warn
+from fmtune.data.canonical import LARGEST_DIM, Disorder, beyond, check_matrix, checked_labels, put_right
+from fmtune.data.parts import BLOCK, Block, Job, Part, blocks, whole
 from fmtune.data.schema import Record
 from fmtune.errors import DataError
 from fmtune.kernels import frames, records, wire
-from fmtune.rows import DenseRows, Float32, Int64, Rows
+from fmtune.rows import DenseRows, Float32, Int64, Rows, SparseRows
 
 _TORN = "the file is cut short: copy or download it again"
 _DAMAGED = "the file is damaged or was not written as RecordIO: write it again"
@@ -71,26 +74,50 @@ def read(path: Path, feature_dim: int | None = None) -> Rows:
     DataError
         Anything that is not such a file, with record and byte.
     """
-    return parse(np.fromfile(path, np.uint8), feature_dim, str(path))
+    return whole(path, jobs(path, feature_dim))
+
+
+def jobs(path: Path, feature_dim: int | None = None, size: int = BLOCK) -> Iterator[Job]:
+    """Yield jobs that together read a file, ``size`` bytes each, about; parameters and errors as in :func:`read`."""
+    with path.open("rb") as stream:
+        for block in blocks(stream, _cut, size):
+            yield partial(_part, block, feature_dim, str(path))
 
 
 def parse(content: bytes | NDArray[np.uint8], feature_dim: int | None = None, name: str = "records") -> Rows:
     """Read records from memory; ``name`` stands for the path in messages."""
     buf = content if isinstance(content, np.ndarray) else np.frombuffer(bytearray(content), np.uint8)
-    return _Reader(buf, feature_dim, name).rows()
+    return whole(Path(name), [partial(_part, Block(buf, 0, 0), feature_dim, name)])
+
+
+def _cut(buf: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the bytes of the whole records that a buffer begins with, and their number; see ``parts.blocks``."""
+    work = wire.work()
+    count, _ = frames.count_frames(buf, work)
+    if count >= 0:
+        return len(buf), count
+    code, byte, end = work[[0, 1, frames.WHOLE]].tolist()
+    torn = code in (frames.HEADER, frames.BODY, frames.PADDING) or (code == frames.PARTS and byte == len(buf))
+    # A record that is not all there comes with the next block; what else is wrong, the parser says.
+    return (end if torn else len(buf)), -1 - count
+
+
+def _part(block: Block, feature_dim: int | None, name: str) -> Part:
+    return _Reader(block, feature_dim, name).part()
 
 
 class _Reader:
-    """One file: frames listed, records measured, arrays filled."""
+    """A block of one file: frames listed, records measured, arrays filled."""
 
-    def __init__(self, buf: NDArray[np.uint8], feature_dim: int | None, name: str) -> None:
+    def __init__(self, block: Block, feature_dim: int | None, name: str) -> None:
         self.name, self.feature_dim, self.work = name, feature_dim, wire.work()
+        buf, self.record, self.byte = block
         count, joined = frames.count_frames(buf, self.work)
         if count < 0:
             raise self.fault(-1 - count)
         if count == 0:
             raise DataError("the file is empty", where=name, hint="a channel needs at least one record")
-        self.frames, self.starts, self.stops = (np.zeros(count, np.int64) for _ in range(3))
+        self.frames, self.starts, self.stops = (np.empty(count, np.int64) for _ in range(3))
         self.parts = joined > 0
         whole = np.zeros(joined, np.uint8)
         frames.list_frames(buf, whole, self.frames, self.starts, self.stops)
@@ -100,13 +127,13 @@ class _Reader:
     def place(self, record: int, byte: int | None = None) -> str:
         """Say where a record stands; within joined parts a byte has no place of its own in the file."""
         at = self.frames[record] if byte is None or self.parts else byte
-        return f"{self.name}: record {record + 1}, byte {at}"
+        return f"{self.name}: record {self.record + record + 1}, byte {self.byte + at}"
 
     def fault(self, record: int) -> DataError:
         """Return the error for the fault that a kernel left."""
         code, byte, detail = self.work[:3].tolist()
         if code < wire.GARBAGE:  # a fault of framing: the frames are not listed yet
-            where = f"{self.name}: record {record + 1}, byte {byte}"
+            where = f"{self.name}: record {self.record + record + 1}, byte {self.byte + byte}"
         else:
             where = self.place(record, byte if code == wire.GARBAGE else None)
         if code == records.KEY:
@@ -114,7 +141,7 @@ class _Reader:
         what, hint = FAULTS[code]
         return DataError(what.format(detail=detail % 2**64), where=where, hint=hint)
 
-    def rows(self) -> Rows:
+    def part(self) -> Part:
         kinds = np.zeros(len(self.starts), np.int8)
         bits, keys = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
         record, most, most_label = records.measure(
@@ -132,12 +159,9 @@ class _Reader:
             if self.totals[records.EMPTY]:
                 self.work[0] = records.NO_VALUES
                 raise self.fault(int(np.argmax(kinds == records.EMPTY)))
-            return self.dense(labels)
-        if dense:
-            warn(
-                f"{self.name}: {dense} dense and {len(kinds) - dense} sparse records are mixed; all were read as sparse"
-            )
-        return self.sparse(labels)
+            return Part(self.dense(labels), self.place(0), "record", dense)
+        rows, disorder = self.sparse(labels)
+        return Part(rows, self.place(0), "record", dense, disorder)
 
     def label_room(self) -> Float32:
         """Return room for the labels, none if no record has one."""
@@ -178,10 +202,10 @@ class _Reader:
         checked = checked_labels(labels, self.place) if len(labels) else None
         return DenseRows(matrix, checked, matrix.shape[1])
 
-    def sparse(self, labels: Float32) -> Rows:
+    def sparse(self, labels: Float32) -> tuple[SparseRows, Disorder]:
         indptr: Int64 = np.zeros(len(self.starts) + 1, np.int64)
         room = int(self.totals[records.ENTRIES])
-        indices, values = np.zeros(room, np.int32), np.zeros(room, np.float32)
+        indices, values = np.empty(room, np.int32), np.empty(room, np.float32)
         limit = LARGEST_DIM if self.feature_dim is None else self.feature_dim
         record = records.fill_sparse(
             self.buf,
@@ -201,16 +225,13 @@ class _Reader:
             raise self.fault(record)
         held = int(indptr[-1])
         at_least = max(int(self.totals[records.LARGEST]), int(self.totals[records.COLUMNS]))
-        return sparse_rows(
-            indptr,
-            indices[:held],
-            values[:held],
-            labels if len(labels) else None,
-            self.feature_dim,
-            self.name,
-            self.place,
-            at_least=at_least,
-        )
+        mine = labels if len(labels) else None
+        if not self.totals[[records.DISORDER, records.WILD]].any() and np.isfinite(labels).all():
+            seen = max(at_least, int(self.totals[records.BEYOND]))
+            dim = seen if self.feature_dim is None else self.feature_dim
+            return SparseRows(indptr, indices[:held], values[:held], mine, dim), Disorder()
+        arrays = (indptr, indices[:held], values[:held], mine)
+        return put_right(*arrays, self.feature_dim, self.place, at_least=at_least)
 
 
 def write(stream: BinaryIO, rows: Rows) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import glob
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,9 +20,10 @@ import numpy as np
 from fmtune.data import libsvm, npz, recordio
 from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.foreign import describe_bytes, unzipped
+from fmtune.data.parts import Job, Part, Seam, in_order, joined
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_write
-from fmtune.rows import DenseRows, Float32, Rows, concatenate
+from fmtune.rows import DenseRows, Float32, Rows
 
 __all__ = [
     "FORMATS",
@@ -45,19 +48,25 @@ HEAD = 1 << 16
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: how it is known, read and written, and the suffixes that choose it for writing."""
+    """A file format: how it is known, read and written, and the suffixes that choose it for writing.
+
+    ``jobs`` reads a large file in parts, where the format allows it.
+    """
 
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes], bool]
     read: Callable[[Path, int | None], Rows]
     write: Callable[[BinaryIO, Rows], None]
+    jobs: Callable[..., Iterator[Job]] | None = None
 
 
 FORMATS: dict[str, Format] = {
-    "recordio": Format((".recordio", ".pbr", ".protobuf", ".rec"), recordio.sniff, recordio.read, recordio.write),
-    "libsvm": Format((".libsvm", ".svm", ".svmlight", ".txt"), libsvm.sniff, libsvm.read, libsvm.write),
+    "recordio": Format((".recordio", ".pbr", ".protobuf", ".rec"), recordio.sniff, recordio.read, recordio.write,
+        recordio.jobs),
+    "libsvm": Format((".libsvm", ".svm", ".svmlight", ".txt"), libsvm.sniff, libsvm.read, libsvm.write,
+        libsvm.jobs),
     "npz": Format((".npz",), npz.sniff, npz.read, npz.write),
-}
+}  # fmt: skip
 
 
 def read_channel(
@@ -102,8 +111,10 @@ def read_channel(
     files = files_of(paths, name)
     formats = [format_of(file) for file in files]
     base = _base(zip(files, formats, strict=True)) if base is None else base
-    blocks = [_read(file, kind, feature_dim, base) for file, kind in zip(files, formats, strict=True)]
-    rows = _join(blocks, files, name)
+    seam = Seam(name, files)
+    blocks = [seam.take(which, part) for which, part in _parts(files, formats, feature_dim, base)]
+    seam.close()
+    rows = joined(blocks)
     if rows.labels is None:
         if labelled:
             raise DataError(
@@ -250,37 +261,47 @@ def _base(files: Iterable[tuple[Path, str]]) -> int:
     return 0 if any(libsvm.counts_from_zero(file) for file, kind in files if kind == "libsvm") else 1
 
 
-def _read(file: Path, kind: str, feature_dim: int | None, base: int) -> Rows:
+def _jobs(file: Path, kind: str, feature_dim: int | None, base: int) -> Iterator[Job]:
+    """Yield the jobs that read a file; what the disk says against it is a DataError."""
+    form = FORMATS[kind]
+    with _readable(file):
+        if form.jobs is None:
+            yield partial(_read, file, form, feature_dim)
+        elif kind == "libsvm":
+            yield from form.jobs(file, feature_dim, base)
+        else:
+            yield from form.jobs(file, feature_dim)
+
+
+def _read(file: Path, form: Format, feature_dim: int | None) -> Part:
+    with _readable(file):
+        rows = form.read(file, feature_dim)
+        return Part(rows, str(file), dense=rows.n if isinstance(rows, DenseRows) else 0)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
     try:
-        return libsvm.read(file, feature_dim, base=base) if kind == "libsvm" else FORMATS[kind].read(file, feature_dim)
+        yield
     except OSError as error:
         raise DataError(
             f"the file cannot be read: {error.strerror}", where=str(file), hint="check the disk, or copy the file again"
         ) from error
 
 
-def _join(blocks: Sequence[Rows], files: Sequence[Path], name: str) -> Rows:
-    """Join shards; sparse beside dense ones are read as sparse, dense ones must be equally wide."""
-    bare = [file for block, file in zip(blocks, files, strict=True) if block.labels is None]
-    if bare and len(bare) < len(blocks):
-        raise DataError(
-            "the shard has no labels, but others have",
-            where=f"{name} ({bare[0]})",
-            hint="give every shard labels, or none",
-        )
-    dense = [(block, file) for block, file in zip(blocks, files, strict=True) if isinstance(block, DenseRows)]
-    for block, file in dense:
-        if block.feature_dim != dense[0][0].feature_dim:
-            raise DataError(
-                f"a dense shard has {block.feature_dim} values a row, {dense[0][1].name} has {dense[0][0].feature_dim}",
-                where=f"{name} ({file})",
-                hint="dense shards of a channel need the same columns",
-            )
-    if dense and len(dense) < len(blocks):
-        sparse = len(blocks) - len(dense)
-        warn(f"{name}: {len(dense)} dense and {sparse} sparse shards are mixed; all were read as sparse")
-        blocks = [block.to_sparse() for block in blocks]
-    return blocks[0] if len(blocks) == 1 else concatenate(blocks)
+def _parts(
+    files: Sequence[Path], formats: Sequence[str], feature_dim: int | None, base: int
+) -> Iterator[tuple[int, Part]]:
+    """Yield the parts of all files in order, each with the number of its file; several are read at a time."""
+    return in_order(
+        partial(_numbered, which, job)
+        for which, (file, kind) in enumerate(zip(files, formats, strict=True))
+        for job in _jobs(file, kind, feature_dim, base)
+    )
+
+
+def _numbered(which: int, job: Job) -> tuple[int, Part]:
+    return which, job()
 
 
 def _mapped(rows: Rows, name: str) -> Rows:

@@ -50,17 +50,20 @@ try:
         cpu_sparse,
         frames,
         losses,
+        plain,
         prefetch,
         random,
         records,
         rules,
         simd,
         steps,
+        text,
         wire,
     )
 finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "cpu_dense", "cpu_sparse", "frames", "losses", "prefetch", "random", "records", "rules", "simd", "steps", "wire",
+    "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps",
+    "text", "wire",
 ]  # fmt: skip

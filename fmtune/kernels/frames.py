@@ -21,17 +21,20 @@ LONGEST = 16 << 20
 
 # Faults: codes below those of wire.
 HEADER, NOT_MAGIC, TOO_LONG, BODY, PADDING, DIRTY, PARTS = 1, 2, 3, 4, 5, 6, 7
+WHOLE = 3
+"""Where ``work`` holds the byte after the last whole record, when a fault was found."""
 
 
 @compiled
 def count_frames(buf: Bytes, work: Int64) -> Any:
     """Return (records, bytes of all payloads joined, or 0 if no record has parts); records < 0 is a fault.
 
-    A fault in record ``r`` (from 0) gives ``-1 - r``.
+    A fault in record ``r`` (from 0) gives ``-1 - r``, and ``work[WHOLE]`` the byte where it begins.
     """
     at, end = np.int64(0), len(buf)
     records, joined, size = 0, np.int64(0), np.int64(0)
     parts, within = False, False
+    work[WHOLE] = 0
     while at < end:
         bad = 0
         length, flag = np.int64(0), np.int64(0)
@@ -63,10 +66,11 @@ def count_frames(buf: Bytes, work: Int64) -> Any:
                 return -1 - records, 0
         parts |= flag != 0
         within = flag == 1 or flag == 2
+        at += 8 + length + -length % 4
         if not within:
             records += 1
             joined += size
-        at += 8 + length + -length % 4
+            work[WHOLE] = at
     if within:
         fail(work, PARTS, end, 0)
         return -1 - records, 0

@@ -22,8 +22,8 @@ from fmtune.fm.feed import Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.pack import Pack
+from fmtune.machine import cores
 from fmtune.rows import Rows
-from fmtune.tune import environment
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.selection import contributions, joined
@@ -93,7 +93,7 @@ def _confirm(spec: Spec, folder: Path, finalists: int, seeds: int, again: bool) 
     digests = {name: s["digest"] for name, s in data.stats.items()}
     if store.attrs().get("fmtune:digests", digests) != digests:
         raise StorageError("the data changed since the study's first trial", where=spec.study_name)
-    with ThreadPoolExecutor(spec.threads or environment.cores()) as pool:
+    with ThreadPoolExecutor(spec.threads or cores()) as pool:
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
     found = compare(spec.metric, scores, data.channels.test_labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import resource
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from fmtune import __version__, kernels
+from fmtune.machine import cores
 
 _PACKAGES = ("optuna", "numpy", "scipy", "numba", "llvmlite", "sqlalchemy")
 
@@ -30,11 +30,6 @@ def describe() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_mb() -> float:

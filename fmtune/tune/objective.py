@@ -25,8 +25,9 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict as score_rows
+from fmtune.machine import cores
 from fmtune.rows import DenseRows, Rows, SparseRows
-from fmtune.tune import checks, environment
+from fmtune.tune import checks
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.space import distributions
@@ -181,7 +182,7 @@ def optimize(
     """
     wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
     source = _AskTell(study, objective, n_trials)
-    many = threads or environment.cores()
+    many = threads or cores()
     Driver(source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many).run()
 
 

@@ -29,6 +29,7 @@ from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.pack import compile_kernels, score
+from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune import environment
 from fmtune.tune.channels import StudyData, bring, folder_of
@@ -96,7 +97,7 @@ class _Run:
         self.url = spec.storage or sqlite_url(folder)
         self.metric = spec.objective.removeprefix("test:")
         self.direction = METRICS[self.metric].direction
-        self.threads = spec.threads or environment.cores()
+        self.threads = spec.threads or cores()
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
