@@ -33,7 +33,7 @@ def atomic_write(path: Path, content: bytes) -> None:
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise ResourceError(_reason(error, len(content)), where=str(path), hint=_hint(error)) from error
+        raise unwritable(error, path, len(content)) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -56,6 +56,15 @@ def make_folder(path: Path) -> None:
         ) from error  # fmt: skip
 
 
+def unwritable(error: OSError, path: Path, size: int) -> ResourceError:
+    """Return the error that says why ``path``, a file of ``size`` bytes, could not be written."""
+    if error.errno in _FULL:
+        what = f"no space left on the disk ({error.strerror}); {size / 1e6:.3g} MB are needed"
+    else:
+        what = f"cannot be written: {error.strerror or error}"
+    return ResourceError(what, where=str(path), hint=_hint(error))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -68,12 +77,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _reason(error: OSError, size: int) -> str:
-    if error.errno in _FULL:
-        return f"no space left on the disk ({error.strerror}); {size / 1e6:.3g} MB are needed"
-    return f"cannot be written: {error.strerror or error}"
 
 
 def _hint(error: OSError) -> str:

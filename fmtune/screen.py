@@ -1,4 +1,4 @@
-"""Screen: what a run shows: a live table in a terminal, one line a trial elsewhere, or JSON lines."""
+"""Screen: what a run or a download shows: live in a terminal, a line a trial or file elsewhere, or JSON lines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -56,6 +58,35 @@ def screen(style: str, out: TextIO | None = None) -> Iterator[Listener]:
                 live.refresh()
     else:
         yield Json(stream) if style == "json" else Lines(stream)
+
+
+@contextmanager
+def downloads(out: TextIO | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Give what shows downloads (a file's name, bytes so far, its size): a bar in a terminal, else a line at the end.
+
+    Parameters
+    ----------
+    out
+        Where to; by default standard error, so that a verb's own output stays clean.
+    """
+    stream = out or sys.stderr
+    if not stream.isatty():
+        yield lambda name, done, size: print(_downloaded(name, size), file=stream) if done == size else None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: int, size: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=size)
+            bars.update(tasks[name], completed=done)
+
+        yield show
+
+
+def _downloaded(name: str, size: int) -> str:
+    return f"downloaded {name}, {size / 1e6:.1f} MB"
 
 
 def as_json(value: Any) -> str:
@@ -125,6 +156,8 @@ class Lines(Listener):
                 f"{event['study_name']}: {event['n_trials']} trials in each of {', '.join(event['cells'])}; "
                 f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {event['storage']}"
             )
+        if event["event"] == "download":
+            return _downloaded(event["file"], event["size"]) if event["bytes"] == event["size"] else None
         if event["event"] != "trial":
             return None
         value = "-" if event["value"] is None else f"{event['value']:.6g}"
@@ -172,6 +205,7 @@ class Screen(Listener):
         super().__init__()
         self.ended = False
         self._study: Event | None = None
+        self._download: Event | None = None
         self._count: dict[str, dict[str, int]] = {}
         self._pace: dict[str, Event] = {}
         self._began: dict[str, float] = {}
@@ -183,8 +217,10 @@ class Screen(Listener):
         self._best(event)
         kind = event["event"]
         if kind == "study":
-            self._study = event
+            self._study, self._download = event, None
             self._count = {cell: dict(event["done"].get(cell, {})) for cell in event["cells"]}
+        elif kind == "download":
+            self._download = event
         elif kind == "start":
             self._began.setdefault(event["cell"], time.monotonic())
         elif kind == "progress":
@@ -200,6 +236,10 @@ class Screen(Listener):
     def render(self) -> RenderableType:
         """Return the table as it stands."""
         study = self._study
+        if self._download is not None and not self.ended:
+            got, size = self._download["bytes"], self._download["size"]
+            bar = ProgressBar(total=size, completed=got, width=24)
+            return Columns([self._download["file"], bar, f"{got / 1e6:.1f} of {size / 1e6:.1f} MB"])
         if study is None:
             return Text("" if self.ended else "reading the study and its data ...", style="dim")
         head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ")

@@ -195,6 +195,14 @@ def test_the_data_verbs(done: Path, shell: Shell) -> None:
     assert "4 trials are done, 0 to go" in shell("plan", "study.yaml", folder=done).out
 
 
+def test_a_card_is_got_from_a_copy_or_by_download(shell: Shell, tmp_path: Path) -> None:
+    """A card that comes with fmtune is there already; a wrong copy is refused, with the next step."""
+    assert "digits.csv.gz there" in shell("data", "get", "digits").out
+    (tmp_path / "ml-100k.zip").write_bytes(b"x")
+    wrong = shell("data", "get", "movielens-100k", "--from", "ml-100k.zip")
+    assert wrong.code == 3 and "then: fmtune data get movielens-100k --from ml-100k.zip" in wrong.err
+
+
 @pytest.mark.parametrize(("words", "code", "message"), [
     (["rum"], 2, "unknown verb 'rum' (did you mean 'run'?)"),
     (["data", "chekc"], 2, "unknown verb 'chekc' (did you mean 'check'?)"),

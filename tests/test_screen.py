@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fmtune.screen import Screen, as_json, params, rate, screen, span
+from fmtune.screen import Screen, as_json, downloads, params, rate, screen, span
 
 STUDY = {
     "event": "study", "study_name": "clicks", "objective": "test:rmse", "direction": "minimize",
@@ -93,6 +93,43 @@ def test_the_table_before_and_after() -> None:
         for event in EVENTS:
             listener(event)
     assert "cpu-sparse" in out.getvalue() and "diverged" not in out.getvalue()
+
+
+DOWNLOAD = [{"event": "download", "file": "a.gz", "bytes": done, "size": 3_000_000} for done in (1_500_000, 3_000_000)]
+
+
+def test_a_run_shows_its_downloads() -> None:
+    """A line for each file that has come; the live table shows a bar until the study is known."""
+    out = io.StringIO()
+    with screen("lines", out) as listener:
+        for event in DOWNLOAD:
+            listener(event)
+    assert out.getvalue() == "downloaded a.gz, 3.0 MB\n"
+    table, console = Screen(), Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    table(DOWNLOAD[0])
+    with console.capture() as capture:
+        console.print(table.render())
+    assert "a.gz" in capture.get() and "1.5 of 3.0 MB" in capture.get()
+    table(STUDY)
+    with console.capture() as capture:
+        console.print(table.render())
+    assert "a.gz" not in capture.get() and "cpu-dense" in capture.get()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_downloads_have_a_bar_each_in_a_terminal() -> None:
+    """And one line at the end of each file elsewhere."""
+    for out, shown in ((Terminal(), ["a.gz", "3.0/3.0 MB"]), (io.StringIO(), ["downloaded a.gz, 3.0 MB\n"])):
+        with downloads(out) as progress:
+            for event in DOWNLOAD:
+                progress(event["file"], event["bytes"], event["size"])
+        assert all(text in out.getvalue() for text in shown)
 
 
 def test_numbers_are_short() -> None:

@@ -56,5 +56,6 @@ def test_stats_tell_how_the_numbers_are_spread(tmp_path: Path) -> None:
 def test_the_cards_are_listed_with_their_keys() -> None:
     """Name, licence and keys of each."""
     listed = {card["name"]: card for card in verbs.list_cards()}
-    assert listed["digits"]["licence"] == "CC BY 4.0"
+    assert listed["digits"]["licence"] == "CC BY 4.0" and listed["digits"]["download"] == 0
+    assert listed["movielens-100k"]["download"] == 4_924_029
     assert [key["name"] for key in listed["digits"]["keys"]] == ["class", "split"]

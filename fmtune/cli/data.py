@@ -1,4 +1,4 @@
-"""Verbs of data: list, convert, check, stats."""
+"""Verbs of data: list, get, convert, check, stats."""
 
 from __future__ import annotations
 
@@ -28,9 +28,22 @@ def data_list(as_json: bool) -> None:
         print_json(cards)
         return
     for card in cards:
-        click.echo(f"{card['name']}: {card['title']} (licence: {card['licence']})")
+        weight = f"; {card['download'] / 1e6:.1f} MB to download" if card["download"] else ""
+        click.echo(f"{card['name']}: {card['title']} (licence: {card['licence']}{weight})")
         for key in card["keys"]:
             click.echo(f"    {key['name']}: {key['default']}  # {key['help']}")
+
+
+@data.command("get")
+@click.argument("card")
+@click.option("--from", "source", type=FILE, metavar="PATH", help="Take a copy that you have: a file, or their folder.")
+def data_get(card: str, source: Path | None) -> None:
+    """Download the files of CARD, or go on with a download; a study does so by itself."""
+    from fmtune.data import verbs
+    from fmtune.screen import downloads
+
+    with downloads() as progress:
+        table(verbs.get(card, source, progress=progress))
 
 
 @data.command("convert")

@@ -211,10 +211,13 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
 @STUDY
 def plan(study: Path) -> None:
     """Say what a run would do, and do nothing of it."""
+    from fmtune.screen import downloads
     from fmtune.tune import plan as plans
     from fmtune.tune import spec as specs
 
-    click.echo("\n".join(plans.lines(specs.read(study))))
+    with downloads() as progress:
+        lines = plans.lines(specs.read(study), progress)
+    click.echo("\n".join(lines))
 
 
 @click.command()

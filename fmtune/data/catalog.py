@@ -4,6 +4,7 @@ A card says where data come from, their licence and digest, and which keys a stu
 
     data: {card: digits, class: 3, split: 1}
 
+Its files lie beside it, or have addresses: then they are downloaded when they are first used.
 To add a dataset of a new kind: write one function that makes Channels, and put it in MAKERS.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,25 +22,30 @@ import numpy as np
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
-from fmtune.data import planted
+from fmtune.data import idx, movielens, planted, shelf
+from fmtune.data.download import File, Progress
 from fmtune.errors import DataError, UsageError
-from fmtune.rows import DenseRows, Rows
+from fmtune.rows import DenseRows, Rows, SparseRows
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that a study may set: its type (``int`` or ``float``), default and range, ends included."""
+    """A key that a study may set: its type, default and meaning.
+
+    ``int`` and ``float`` have a range, ends included; ``str`` has choices; ``bool`` needs neither.
+    """
 
     type: str
-    default: int | float
-    low: int | float
-    high: int | float
+    default: int | float | str | bool
     help: str
+    low: int | float | None = None
+    high: int | float | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Card:
-    """A dataset card; ``file`` lies beside it, None for generated data."""
+    """A dataset card; ``folder`` is where it lies, beside those of its files that have no address."""
 
     name: str
     title: str
@@ -50,10 +55,15 @@ class Card:
     origin: str
     licence: str
     keys: dict[str, Key]
+    folder: Path
+    files: tuple[File, ...] = ()
     obtained: str | None = None
     citation: str | None = None
-    file: Path | None = None
-    sha256: str | None = None
+
+    @property
+    def remote(self) -> tuple[File, ...]:
+        """The files that are downloaded."""
+        return tuple(file for file in self.files if file.urls)
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,14 @@ def cards(where: Path | None = None) -> dict[str, Card]:
 
 
 def load(
-    card: str | Mapping[str, Any], keys: Mapping[str, Any] | None = None, *, where: Path | None = None
+    card: str | Mapping[str, Any],
+    keys: Mapping[str, Any] | None = None,
+    *,
+    where: Path | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
 ) -> Channels:
-    """Return the channels of a card.
+    """Return the channels of a card; what is not on this machine yet is downloaded.
 
     Parameters
     ----------
@@ -93,19 +108,33 @@ def load(
         Values of the card's keys; the others have their defaults.
     where
         A folder of cards, instead of the usual one.
+    home
+        Where downloaded files lie, instead of the usual folder.
+    progress
+        Called as bytes come.
 
     Raises
     ------
     UsageError
         No such card or key, or a value out of its range.
     DataError
-        The card's file is missing or is not the one the card describes.
+        A file of the card is missing or is not the one the card describes.
+    ResourceError
+        A file could not be downloaded.
     """
     if not isinstance(card, str):
         keys = {**card, **(keys or {})}
         card = str(keys.pop("card", ""))
     chosen = find(card, where)
-    return MAKERS[chosen.maker](chosen, check_keys(chosen, keys or {}))
+    checked = check_keys(chosen, keys or {})
+    return MAKERS[chosen.maker](chosen, checked, obtain(chosen, home=home, progress=progress))
+
+
+def obtain(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> dict[str, bytes]:
+    """Return the content of each file of a card by name, downloaded if need be; arguments as for ``load``."""
+    beside = {file.name: _beside(card, file) for file in card.files if not file.urls}
+    far = shelf.bring(card.name, card.remote, home or shelf.folder(), progress or (lambda name, done, size: None))
+    return {**beside, **far}
 
 
 def find(name: str, where: Path | None = None) -> Card:
@@ -123,13 +152,27 @@ def check_keys(card: Card, keys: Mapping[str, Any]) -> dict[str, Any]:
             hint = f"the keys of {card.name} are {', '.join(card.keys)}"
             raise UsageError(f"unknown key {name!r}{_near(name, card.keys)}", where=f"card {card.name}", hint=hint)
         key = card.keys[name]
-        number = isinstance(value, int if key.type == "int" else int | float) and not isinstance(value, bool)
-        if not number or not key.low <= value <= key.high:
-            wanted = f"{'a whole number' if key.type == 'int' else 'a number'} from {key.low} to {key.high}"
-            raise UsageError(
-                f"{name} is {value!r}, not {wanted}", where=f"card {card.name}", hint=f"{name}: {key.help}"
-            )
+        if not _fits(key, value):
+            hint = f"{name}: {key.help}"
+            raise UsageError(f"{name} is {value!r}, not {_wanted(key)}", where=f"card {card.name}", hint=hint)
     return {name: keys.get(name, key.default) for name, key in card.keys.items()}
+
+
+def _fits(key: Key, value: Any) -> bool:
+    if key.type == "bool" or isinstance(value, bool):
+        return key.type == "bool" and isinstance(value, bool)
+    if key.type == "str":
+        return value in key.choices
+    number = isinstance(value, int if key.type == "int" else int | float)
+    return number and (key.low is None or value >= key.low) and (key.high is None or value <= key.high)
+
+
+def _wanted(key: Key) -> str:
+    if key.type == "bool":
+        return "true or false"
+    if key.type == "str":
+        return f"one of {', '.join(key.choices)}"
+    return f"{'a whole number' if key.type == 'int' else 'a number'} from {key.low} to {key.high}"
 
 
 def _near(name: str, known: Mapping[str, object]) -> str:
@@ -139,28 +182,30 @@ def _near(name: str, known: Mapping[str, object]) -> str:
 
 def _card(path: Path) -> Card:
     text = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    text["keys"] = {name: Key(**key) for name, key in text.get("keys", {}).items()}
-    if "file" in text:
-        text["file"] = path.parent / text["file"]
-    return Card(**text)
+    text["keys"] = {name: Key(**_tuples(key)) for name, key in text.get("keys", {}).items()}
+    text["files"] = tuple(File(**_tuples(file)) for file in text.get("files", ()))
+    return Card(**text, folder=path.parent)
 
 
-def _content(card: Card) -> bytes:
-    """Return a card's file, if it is the one that the card describes."""
-    assert card.file is not None
-    if not card.file.is_file():
-        raise DataError("the card's file is missing", where=str(card.file), hint=f"get it from {card.origin}")
-    content = card.file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != card.sha256:
-        raise DataError(
-            "the file's SHA-256 is not the card's", where=str(card.file), hint=f"get it again from {card.origin}"
-        )
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _beside(card: Card, file: File) -> bytes:
+    """Return the content of a file that comes with its card, if it is the one that the card describes."""
+    path = card.folder / file.name
+    if not path.is_file():
+        raise DataError("the card's file is missing", where=str(path), hint=f"get it from {card.origin}")
+    content = path.read_bytes()
+    if not file.is_right(content):
+        what = "the file's SHA-256 is not the card's"
+        raise DataError(what, where=str(path), hint=f"get it again from {card.origin}")
     return content
 
 
-def _digits(card: Card, keys: dict[str, Any]) -> Channels:
+def _digits(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
     """Make "is it a <class>?" of the digits: 64 pixels in 0..1, a seeded split stratified by digit."""
-    table = np.loadtxt(io.BytesIO(gzip.decompress(_content(card))), delimiter=",", dtype=np.float32)
+    table = np.loadtxt(io.BytesIO(gzip.decompress(files["digits.csv.gz"])), delimiter=",", dtype=np.float32)
     digits = table[:, 64].astype(np.int64)
     labels = (digits == keys["class"]).astype(np.float32)
     rows = DenseRows(table[:, :64] / np.float32(16), labels, 64).to_sparse()
@@ -184,7 +229,43 @@ def _stratified(classes: NDArray[np.int64], shares: tuple[float, ...], seed: int
     return [order[np.sort(np.concatenate(part))] for part in parts]
 
 
-def _planted(card: Card, keys: dict[str, Any]) -> Channels:
+def _images(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
+    """Make "is it a <class>?" of pictures in IDX files (train, its labels, test, its labels): pixels in 0..1."""
+    images, labels, sealed, sealed_labels = (idx.read(content, name) for name, content in files.items())
+    for name, few, many in (("train", labels, images), ("test", sealed_labels, sealed)):
+        if few.shape != many.shape[:1]:
+            what = f"{len(many):,} pictures and labels of shape {few.shape}"
+            raise DataError(what, where=f"card {card.name}, {name}", hint="get the files again")
+    learnt = len(images) - keys["test"]
+    if learnt < 1:
+        hint = f"the training file has {len(images):,} pictures"
+        raise UsageError("test leaves no pictures to learn from", where=f"card {card.name}", hint=hint)
+    whole = _pixels(images, labels == keys["class"])
+    what = f"{card.title}: is it class {keys['class']}?"
+    facts = {"classes": int(labels.max()) + 1, "positive": int((labels == keys["class"]).sum())}
+    holdout = _pixels(sealed, sealed_labels == keys["class"])
+    return Channels(whole.slice(0, learnt), whole.slice(learnt, whole.n), holdout, what, facts)
+
+
+def _pixels(images: NDArray[np.uint8], labels: NDArray[np.bool_]) -> SparseRows:
+    """Return a row of each picture, its grey levels scaled to 0..1; background (0) is not stored."""
+    flat = images.reshape(len(images), -1)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(flat, axis=1))])
+    places = np.flatnonzero(flat)
+    values = flat.ravel()[places].astype(np.float32) / np.float32(255)
+    indices = (places % flat.shape[1]).astype(np.int32)
+    return SparseRows(indptr, indices, values, labels.astype(np.float32), flat.shape[1])
+
+
+def _movielens(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
+    """Make the ratings of a split that comes with MovieLens."""
+    ((name, content),) = files.items()
+    ratings = movielens.read(content, keys["split"], attributes=keys["attributes"], name=name)
+    what = f"{card.title}, split {keys['split']}: a row is {', '.join(ratings.groups)}"
+    return Channels(ratings.train, ratings.test, None, what, {"groups": ratings.groups})
+
+
+def _planted(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
     """Draw planted-clicks; the planted model's log loss of each channel is a fact."""
     shares = {name: keys.pop(name) for name in ("test", "holdout")}
     if keys["features"] < keys["fields"]:
@@ -213,4 +294,6 @@ def _planted(card: Card, keys: dict[str, Any]) -> Channels:
     )
 
 
-MAKERS: dict[str, Callable[[Card, dict[str, Any]], Channels]] = {"digits": _digits, "planted": _planted}
+Maker = Callable[[Card, dict[str, Any], Mapping[str, bytes]], Channels]
+
+MAKERS: dict[str, Maker] = {"digits": _digits, "images": _images, "movielens": _movielens, "planted": _planted}

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fmtune.data import catalog, libsvm
+from fmtune.data import catalog, libsvm, shelf
 from fmtune.data.canonical import DataWarning
+from fmtune.data.download import Progress
 from fmtune.data.source import Paths, files_of, format_of, read_channel, write
 from fmtune.rows import Rows
 
@@ -118,8 +119,46 @@ def stats(paths: Paths) -> dict[str, Any]:
     return report
 
 
+def get(
+    name: str, source: Path | None = None, *, progress: Progress | None = None, where: Path | None = None,
+    home: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Bring a card's files to this machine: from ``source``, a file or folder that has them, or by download.
+
+    Parameters
+    ----------
+    name
+        The card.
+    progress
+        Called as bytes come.
+    where, home
+        Folders of the cards and of downloaded files, instead of the usual ones.
+
+    Returns
+    -------
+    dict
+        ``card``, ``licence``, ``folder`` and ``files`` (``copied``, ``there`` or ``missing`` by name).
+
+    Raises
+    ------
+    UsageError
+        No such card.
+    DataError, ResourceError
+        A file is not the card's, or cannot be had.
+    """
+    card = catalog.find(name, where)
+    home = home or shelf.folder()
+    if source is None:
+        catalog.obtain(card, home=home, progress=progress)
+        files = {file.name: "there" for file in card.files}
+    else:
+        files = shelf.take(card.name, card.remote, home, source)
+    place = home / card.name if card.remote else card.folder
+    return {"card": card.name, "licence": card.licence, "folder": str(place), "files": files}
+
+
 def list_cards() -> list[dict[str, Any]]:
-    """Return each dataset card's name, title, task, origin, licence and keys (name, default, help)."""
+    """Return each dataset card's name, title, task, origin, licence, size of its download in bytes, and keys."""
     return [
         {
             "name": card.name,
@@ -128,6 +167,7 @@ def list_cards() -> list[dict[str, Any]]:
             "task": card.task,
             "origin": card.origin,
             "licence": card.licence,
+            "download": sum(file.size for file in card.remote),
             "keys": [{"name": name, "default": key.default, "help": key.help} for name, key in card.keys.items()],
         }
         for card in catalog.cards().values()

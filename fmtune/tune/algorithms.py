@@ -139,7 +139,8 @@ ELSEWHERE: dict[str, str] = {
 
 def card_option(key: Key) -> Option:
     """Return a dataset card's key as an option, so that one check and one schema serve both."""
-    return Option(int if key.type == "int" else float, key.low, key.high, (), key.help)
+    kind = {"int": int, "float": float, "str": str, "bool": bool}[key.type]
+    return Option(kind, key.low, key.high, key.choices, key.help)
 
 
 def short_name(table: dict[str, Algorithm], name: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtune.data import catalog, source
+from fmtune.data.download import Progress
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
 from fmtune.rows import Rows
@@ -41,18 +42,20 @@ class StudyData:
     index_base: int | None = None
 
 
-def bring(spec: Spec) -> StudyData:
-    """Read a study's channels.
+def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
+    """Read a study's channels; ``progress`` is called while a card's files are downloaded.
 
     Raises
     ------
     DataError
         A channel cannot be read, or its labels do not fit the predictor type.
+    ResourceError
+        A card's file could not be downloaded.
     """
     binary = spec.predictor_type == "binary_classifier"
     rows: dict[str, Rows | None]
     if spec.data.card is not None:
-        loaded = catalog.load(spec.data.card, spec.data.keys)
+        loaded = catalog.load(spec.data.card, spec.data.keys, progress=progress)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts, base = loaded.description, dict(loaded.facts), None
     else:

@@ -10,6 +10,7 @@ import optuna
 import psutil
 from sqlalchemy import URL, make_url
 
+from fmtune.data.download import Progress
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.pack import bytes_of
 from fmtune.kernels.rules import RULES
@@ -20,15 +21,17 @@ from fmtune.tune.storage import open_storage, redacted, sqlite_url
 from fmtune.tune.study import DEVICES, lanes_of
 
 
-def lines(spec: Spec) -> list[str]:
+def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     """Return the plan of a study file, a line each: data, cells, trials, packs, memory, what is new.
+
+    ``progress`` is called while a card's files are downloaded.
 
     Raises
     ------
     DataError, StorageError
         As the run would.
     """
-    data = bring(spec)
+    data = bring(spec, progress)
     stored = _stored(spec)
     lanes, lag = lanes_of(spec, stored.lag)
     said = [f"study {spec.study_name}: {spec.objective} ({spec.direction}); {data.description}"]

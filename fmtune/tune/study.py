@@ -64,7 +64,8 @@ def run(
     root
         The folder in which ``runs/`` lies; by default the current one.
     listener
-        Called with one dict an event (``compiled``, ``start``, ``progress``, ``trial``, ``cell``, ``winner``).
+        Called with one dict an event (``download``, ``study``, ``compiled``, ``start``, ``progress``,
+        ``trial``, ``cell``, ``winner``).
 
     Returns
     -------
@@ -112,7 +113,7 @@ class _Run:
         return self.stopped_by is not None or time.monotonic() > self.deadline
 
     def go(self) -> optuna.Study:
-        data = bring(self.spec)
+        data = bring(self.spec, lambda name, done, size: self.emit("download", file=name, bytes=done, size=size))
         storage = open_storage(self.url)
         store = Store(storage, self.spec.study_name, self.direction)
         attrs = store.attrs()
