@@ -3,10 +3,11 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+WITHIN ?= 150
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test test-browser test-load pictures lint lock clean python
+.PHONY: help install demo test bench test-browser test-load pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -19,6 +20,9 @@ demo: .venv/.runtime ## tune studies/digits.yaml and write its report
 
 test: lint ## lint, then all tests with coverage; skipped tests are listed with their reason
 	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+
+bench: .venv/.runtime ## this version against the last accepted one, in turns; fails when it is surely slower or worse
+	.venv/bin/fmtune bench --ci --within $(WITHIN)
 
 lint: .venv/.dev ## ruff and mypy
 	.venv/bin/ruff check .

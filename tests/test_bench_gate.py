@@ -108,6 +108,20 @@ def test_a_case_that_the_base_cannot_run_is_new():
     assert gate.paired("a", entry(error="no such layout"), entry()).verdict == "new"
 
 
+def test_a_disturbed_case_cannot_be_told():
+    """A process that was stopped from outside, on either side or of a case that is new, is no failure."""
+    stopped = {**entry(error="stopped"), "disturbed": True}
+    for sides in ((entry(), stopped), (stopped, entry())):
+        assert gate.paired("a", *sides).verdict == "cannot tell"
+    assert gate.check(result(), result(stopped))[0].verdict == "cannot tell"
+
+
+def test_a_case_that_neither_version_runs_cannot_be_told():
+    """A full disk is not the newer version's fault; what only the newer one cannot run is."""
+    assert gate.paired("a", entry(error="no space"), entry(error="no space")).verdict == "cannot tell"
+    assert gate.paired("a", entry(), entry(error="it broke")).verdict == "failed"
+
+
 def test_a_redefined_case_is_not_compared():
     """A changed definition under the same name is new, with a sentence."""
     now = entry(level=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,11 +11,12 @@ from bench_fixtures import CACHE
 
 from fmtune.bench import baseline, ceilings, versions
 from fmtune.bench.case import Case
-from fmtune.bench.paired import duel
+from fmtune.bench.gate import Verdict
+from fmtune.bench.paired import Effort, confirmed, duel, run_paired
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
 from fmtune.bench.stock import Stock
-from fmtune.bench.worker import OURS, CaseFailed, Side, Worker
+from fmtune.bench.worker import OURS, CaseFailed, Disturbed, Side, Worker
 
 FIT = Case(
     "fit", "fit", data={"card": "digits"}, epochs=2, seeds=2, calibrate="gather",
@@ -69,12 +72,16 @@ def test_a_failing_case_says_why(tmp_path):
     assert found.samples == []
 
 
-def test_a_worker_that_does_not_answer_is_ended(tmp_path):
-    """Patience runs out with a sentence, not with a bare exit code."""
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_was_disturbed_is_told_from_one_that_crashed(number, tmp_path):
+    """Stopped or killed from outside says nothing about the case; a crash of its own does."""
     files = Stock(tmp_path).files(FIT)
-    one = Side("one", CACHE)
-    with pytest.raises(CaseFailed, match="no answer within"), Worker(one, FIT.plain(), files, 0.01) as worker:
+    with pytest.raises(CaseFailed) as caught, Worker(Side("one", CACHE), FIT.plain(), files, 1.0) as worker:
+        os.kill(worker.pid, number)
         worker.started()
+    said = {signal.SIGSTOP: "no answer within 1 s", signal.SIGKILL: "from outside, by SIGKILL", signal.SIGSEGV: "-11"}
+    assert said[number] in str(caught.value)
+    assert isinstance(caught.value, Disturbed) == (number != signal.SIGSEGV)
 
 
 def test_a_peer_that_is_not_installed_says_so(tmp_path):
@@ -90,11 +97,28 @@ def test_a_planted_loss_of_quality_is_found_against_a_tree(tmp_path):
     base = Side("base", CACHE, versions.overlay(OURS, tmp_path / "overlay"))
     files = Stock(tmp_path).files(FIT)
     duels = [
-        duel(FIT, files, base, Side("new", CACHE, plant=plant), rounds=1, blocks=1, budget=-1)[0]
+        duel(FIT, files, base, Side("new", CACHE, plant=plant), Effort(rounds=1, blocks=1, budget=-1))[0]
         for plant in ({}, {"hyperparameters": {"linear_lr": 1e-5, "bias_lr": 1e-5}})
     ]
     assert [verdict.quality for verdict in duels] == ["equal", "worse"]
     assert duels[1].verdict == "worse"
+
+
+def test_a_failure_is_looked_for_twice(tmp_path):
+    """A planted loss of quality is found again in a second run; without time nothing is measured and nothing fails."""
+    base, new = Side("base", CACHE), Side("new", CACHE, plant={"hyperparameters": {"linear_lr": 1e-5, "bias_lr": 1e-5}})
+    effort = Effort(rounds=1, blocks=1, budget=-1, twice=True)
+    (verdict,) = run_paired([FIT], tmp_path, base, new, effort)[1]
+    assert verdict.verdict == "worse" and verdict.notes[-1] == "found again in a second run"
+    result, (verdict,) = run_paired([FIT], tmp_path, base, new, replace(effort, within=0.0))
+    assert (verdict.verdict, verdict.notes) == ("cannot tell", ("the time was up",))
+    baseline.Result.model_validate(result)
+
+
+def test_a_failure_that_is_not_found_again_cannot_be_told():
+    """The two runs' words stand in the notes."""
+    found = confirmed(Verdict("a", "regressed", 1.05, 1.03, 1.07), Verdict("a", "ok", 1.0, 0.99, 1.01))
+    assert (found.verdict, found.notes) == ("cannot tell", ("regressed in one run, in a second one: ok",))
 
 
 def test_what_an_example_needs():

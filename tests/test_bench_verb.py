@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from fmtune.bench.verb import Options, bench
+from fmtune.bench.worker import OURS
 from fmtune.errors import DataError, UsageError
 
 SUITE = """\
@@ -70,6 +71,7 @@ CONFLICTS = [
     {"accept": True, "check": Path("b.json"), "cases": ("startup-help",)},
     {"peers": ("torch",), "against": "main"},
     {"tolerance": 5.0},
+    {"ci": True, "check": Path("b.json")},
     {"peers": ("torhc",)},
     {"cases": ("no-such",)},
     {"suite": "no-such"},
@@ -83,6 +85,23 @@ def test_what_does_not_go_together_is_refused(options):
     """A slip in the command line is a UsageError before anything is measured."""
     with pytest.raises(UsageError):
         run(**options)
+
+
+@pytest.mark.parametrize("against", ["no-such-ref", None])
+def test_ci_says_what_hinders_it(suite, against):
+    """With --ci what cannot be compared is said and passes, and no time at all is no failure either."""
+    code, lines, _ = run(suite=suite, ci=True, against=against, within=0.0)
+    assert code == 0
+    assert lines[-1].startswith("not compared: ") or lines[-1].startswith("No regression found in 0 of 1")
+
+
+def test_ci_takes_turns_with_another_tree(suite):
+    """Against a path every case is measured, and the result carries the verdicts."""
+    code, _, texts = run(suite=suite, ci=True, against=str(OURS), budget=-1.0, as_json=True)
+    found = json.loads(texts[0])
+    assert code == 0
+    assert found["mode"] == "paired" and found["verdicts"][0]["name"] == "nothing"
+    assert len(found["cases"][0]["base"]["samples"]) == len(found["cases"][0]["samples"]) > 0
 
 
 def test_a_missing_baseline_is_seen_first(suite, tmp_path):

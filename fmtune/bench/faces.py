@@ -65,13 +65,14 @@ def sentence(verdict: Verdict) -> str:
     """Return one line about a verdict."""
     line = f"{verdict.name}: {verdict.verdict}"
     if verdict.ratio is not None:
-        line += f", {_change(verdict)}"
+        line += f", {change(verdict)}"
     if verdict.quality not in ("none", "equal"):
         line += f", quality {verdict.quality}"
     return "; ".join((line, *verdict.notes))
 
 
-def _change(verdict: Verdict) -> str:
+def change(verdict: Verdict) -> str:
+    """Return a verdict's change of time and its interval; its ratio is known."""
     ends = [f"{100 * (x - 1):+.1f} %" for x in (verdict.ratio, verdict.low, verdict.high) if x is not None]
     return f"{ends[0]} ({ends[1]} to {ends[2]})" if len(ends) == 3 else ends[0]
 
@@ -81,7 +82,7 @@ def markdown(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str
     judged = {verdict.name: verdict for verdict in verdicts}
     machine = result["machine"]
     lines = [
-        f"## fmtune bench: {_cell(result['suite'])}", "", headline(verdicts) if verdicts else _measured(result), "",
+        f"## fmtune bench: {_cell(result['suite'])}", "", f"**{_cell(lead(result, verdicts))}**", "",
         "| case | verdict | change of CPU time | quality | CPU time | rows/s | of the ceiling |",
         "| --- | --- | --- | --- | --: | --: | --: |",
     ]  # fmt: skip
@@ -94,20 +95,19 @@ def markdown(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str
     return _cut(lines, rows, tail)
 
 
-def headline(verdicts: Sequence[Verdict]) -> str:
+def lead(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str:
     """Return the verdict over all cases in a sentence."""
+    if not verdicts:
+        failed = sum(entry["error"] is not None for entry in result["cases"])
+        count = len(result["cases"])
+        return f"{count} case{'s' * (count != 1)} measured" + (f", {failed} failed" if failed else "")
     words = [verdict.verdict for verdict in verdicts]
     bad = [v for v in verdicts if v.verdict in FAILS]
     if bad:
-        return f"**{len(bad)} of {len(words)} cases fail**: " + ", ".join(f"{_cell(v.name)} {v.verdict}" for v in bad)
+        return f"{len(bad)} of {len(words)} cases fail: " + ", ".join(f"{v.name} {v.verdict}" for v in bad)
     unsure = words.count("cannot tell")
-    text = f"**No regression found** in {len(words) - unsure} of {len(words)} cases"
+    text = f"No regression found in {len(words) - unsure} of {len(words)} cases"
     return text + (f"; {unsure} cannot be told apart within the budget" if unsure else "")
-
-
-def _measured(result: Mapping[str, Any]) -> str:
-    failed = sum(entry["error"] is not None for entry in result["cases"])
-    return f"{len(result['cases'])} cases measured" + (f", {failed} failed" if failed else "")
 
 
 def _row(entry: Mapping[str, Any], verdict: Verdict | None) -> str:
@@ -115,7 +115,7 @@ def _row(entry: Mapping[str, Any], verdict: Verdict | None) -> str:
     word = verdict.verdict if verdict else "failed" if entry["error"] else "measured"
     cells = (
         _cell(entry["name"]), f"**{word}**" if word in FAILS else word,
-        _change(verdict) if verdict and verdict.ratio is not None else "",
+        change(verdict) if verdict and verdict.ratio is not None else "",
         verdict.quality if verdict else "", f"{1000 * s['cpu']:.2f} ms" if s else "",
         f"{s['rows_per_s']:,.0f}" if "rows_per_s" in s else "", f"{100 * share:.0f} %" if share is not None else "",
     )  # fmt: skip

@@ -71,7 +71,7 @@ class Verdict:
 def paired(
     name: str, base: Mapping[str, Any], new: Mapping[str, Any], *, tolerance: float = TOLERANCES["paired"]
 ) -> Verdict:
-    """Judge a case whose two sides took turns: each holds ``samples``, ``companions`` and ``error``."""
+    """Judge a case whose two sides took turns: each holds ``samples``, ``companions``, ``error`` and ``disturbed``."""
     if (known := _unmeasured(name, base, new)) is not None:
         return known
     logs = interval(log_seconds(base["samples"]), log_seconds(new["samples"]), turns=True)
@@ -111,8 +111,8 @@ def check(
     verdicts = []
     for name, case in after.items():
         if name not in before:
-            word, note = ("failed", str(case["error"])) if case["error"] else ("new", "not in the baseline")
-            verdicts.append(Verdict(name, word, notes=(note,)))
+            fresh = Verdict(name, "new", notes=("not in the baseline",))
+            verdicts.append(_unmeasured(name, {"error": None}, case) or fresh)
         else:
             verdicts.append(stored(name, before[name], case, tolerance=tolerance, elsewhere=elsewhere))
     gone = "in the baseline, but not in this run: accept a new baseline if it was taken out on purpose"
@@ -240,6 +240,11 @@ def _counts(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _unmeasured(name: str, base: Mapping[str, Any], new: Mapping[str, Any]) -> Verdict | None:
+    for side, who in ((new, ""), (base, "base: ")):
+        if side.get("disturbed"):
+            return Verdict(name, "cannot tell", notes=(f"{who}{side['error']}",))
+    if new["error"] and base["error"]:
+        return Verdict(name, "cannot tell", notes=(f"neither version runs it: {new['error']}",))
     if new["error"]:
         return Verdict(name, "failed", notes=(str(new["error"]),))
     if base["error"]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from fmtune.bench import machine
 from fmtune.bench.case import Case
-from fmtune.bench.paired import duel
+from fmtune.bench.paired import Effort, duel
 from fmtune.bench.stock import Stock
 from fmtune.bench.worker import Side
 
@@ -72,7 +72,7 @@ def prove(
             at = time.monotonic()
             base = Side("base", Path(folder) / "cache-base")
             new = Side("new", Path(folder) / "cache-new", plant=plant[1])
-            verdict, found = duel(CASE, files, base, new, budget=budget)
+            verdict, found = duel(CASE, files, base, new, Effort(budget=budget))
             done = {"planted": plant[0], **verdict.plain(), "seconds": round(time.monotonic() - at, 1),
                     "rounds": len(found["new"].starts), "load": os.getloadavg()[0]}  # fmt: skip
             note(done)

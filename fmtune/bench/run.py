@@ -20,27 +20,37 @@ from fmtune.bench import machine
 from fmtune.bench.case import Case
 from fmtune.bench.ceilings import Ceilings, floor
 from fmtune.bench.stock import Stock
-from fmtune.bench.worker import CaseFailed, Side, Worker
+from fmtune.bench.worker import PATIENCE, CaseFailed, Disturbed, Side, Worker
 
 SCHEMA = "fmtune.bench/1"
+
+SECONDS = 2.0
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Measured:
-    """What one side's workers gave for one case; ``error`` says why there is nothing."""
+    """What one side's workers gave for one case; ``error`` says why there is nothing.
+
+    ``disturbed``: the error came from outside and says nothing about the case.
+    """
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     companions: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    disturbed: bool = False
+
+    def fail(self, error: CaseFailed) -> None:
+        """Note why there is nothing more."""
+        self.error, self.disturbed = str(error), isinstance(error, Disturbed)
 
 
 def measure(
     case: Case, files: Mapping[str, str], sides: Sequence[Side], found: Mapping[str, Measured],
-    *, rounds: Iterable[int], blocks: int = 10, seconds: float = 2.0,
+    *, rounds: Iterable[int], blocks: int = 10, seconds: float = SECONDS, patience: float = PATIENCE,
 ) -> None:  # fmt: skip
     """Run rounds of a case and add what they give to ``found``, by side.
 
@@ -58,10 +68,14 @@ def measure(
         A B B A turns in each round.
     seconds
         After these a round takes no more turns than the first two.
+    patience
+        Seconds after which a worker that has not answered is ended.
     """
     for number in rounds:
         with ExitStack() as stack:
-            begun = {s: _begin(stack, case, files, s) for s in sides if found[s.name].error is None}
+            able = [side for side in sides if found[side.name].error is None]
+            # Several get ready at the same time.
+            begun = {side: stack.enter_context(Worker(side, case.plain(), files, patience)) for side in able}
             workers = {s.name: w for s, w in begun.items() if _ready(w, s, found[s.name])}
             turn = list(workers)
             began = time.monotonic()
@@ -76,17 +90,12 @@ def measure(
                     _companions(workers[name], found[name])
 
 
-def _begin(stack: ExitStack, case: Case, files: Mapping[str, str], side: Side) -> Worker:
-    """Start a worker; several get ready at the same time."""
-    return stack.enter_context(Worker(side, case.plain(), files))
-
-
 def _ready(worker: Worker, side: Side, into: Measured) -> bool:
     cold = not any((side.cache / "fmtune").rglob("*.nbc"))
     try:
         start = worker.started()
     except CaseFailed as error:
-        into.error = str(error)
+        into.fail(error)
         return False
     into.about = start.pop("about")
     into.starts.append({**start, "cold": cold})
@@ -97,14 +106,14 @@ def _sample(worker: Worker, into: Measured, number: int, block: int) -> None:
     try:
         into.samples.append({"round": number, "block": block, **worker.sample()})
     except CaseFailed as error:
-        into.error = str(error)
+        into.fail(error)
 
 
 def _companions(worker: Worker, into: Measured) -> None:
     try:
         into.companions = worker.companions()
     except CaseFailed as error:
-        into.error = str(error)
+        into.fail(error)
 
 
 def run_suite(
@@ -165,8 +174,8 @@ def record(
     """Return a case's part of the result: its definition, raw samples, warm-ups, companions, rate and share."""
     entry: dict[str, Any] = {
         "name": case.name, "kind": case.kind, "case": case.plain(), "error": measured.error,
-        "samples": measured.samples, "starts": measured.starts, "companions": measured.companions,
-        "about": measured.about, "calibration": dict(calibration),
+        "disturbed": measured.disturbed, "samples": measured.samples, "starts": measured.starts,
+        "companions": measured.companions, "about": measured.about, "calibration": dict(calibration),
     }  # fmt: skip
     if measured.samples and measured.error is None:
         entry["summary"] = summary(measured.samples, measured.about)

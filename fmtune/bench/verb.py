@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any
 
 import platformdirs
 
-from fmtune.bench import baseline, case, faces, gate, peer, versions
+from fmtune.bench import baseline, case, faces, gate, machine, peer, versions
+from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
-from fmtune.bench.paired import run_paired
+from fmtune.bench.paired import Effort, run_paired
 from fmtune.bench.run import Say, run_suite
 from fmtune.bench.worker import Side
-from fmtune.errors import UsageError
+from fmtune.errors import FmtuneError, UsageError
 from fmtune.files import atomic_write
 
 
@@ -38,6 +41,8 @@ class Options:
     peer_python: str | None = None
     tolerance: float | None = None
     budget: float = 60.0
+    within: float = math.inf
+    ci: bool = False
     strict: bool = False
 
 
@@ -68,18 +73,23 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         folder = Path(scratch)
         peers = peer.sides(options.peers, folder / "cache", options.peer_python)
         verdicts: list[Verdict] = []
-        if options.against is not None:
-            with versions.side_of(options.against, folder, Path(platformdirs.user_cache_dir("fmtune"))) as base:
-                new = Side("new", folder / "cache-new")
-                result, verdicts = run_paired(cases, folder, base, new, suite=options.suite,
-                                              tolerance=options.tolerance, budget=options.budget, say=say)  # fmt: skip
+        if options.ci or options.against is not None:
+            try:
+                result, verdicts = _compare(options, cases, folder, say)
+            except (FmtuneError, OSError) as error:
+                if not options.ci:
+                    raise
+                say(f"not compared: {error}")
+                return 0
         else:
             result = run_suite(cases, folder, suite=options.suite, cache=folder / "cache", peers=peers, say=say)
     if old is not None:
         verdicts = gate.check(old, result, tolerance=options.tolerance, only=options.cases)
-        result = {**result, "mode": "stored", "verdicts": [verdict.plain() for verdict in verdicts]}
+        result = {**result, "mode": "stored"}
         for verdict in verdicts:
             say(faces.sentence(verdict))
+    if verdicts:
+        result = {**result, "verdicts": [verdict.plain() for verdict in verdicts]}
     _show(options, result, verdicts, say, put)
     if verdicts:
         return gate.exit_code(verdicts, strict=options.strict)
@@ -93,7 +103,32 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
     return int(failed)
 
 
+def _compare(
+    options: Options, cases: tuple[Case, ...], folder: Path, say: Say
+) -> tuple[dict[str, Any], list[Verdict]]:  # fmt: skip
+    """Measure this version and another one in turns."""
+    began = time.monotonic()
+    against = options.against or versions.accepted()
+    patience = options.within / 2 if math.isfinite(options.within) else None
+    base = versions.side_of(against, folder, Path(platformdirs.user_cache_dir("fmtune")), patience)
+    say(f"against {against[:12]}")
+    if options.ci:
+        # A limit of time leaves out other cases at another commit.
+        first = int((machine.commit() or "0").rstrip("+"), 16) % len(cases)
+        cases = (*cases[first:], *cases[:first])
+    effort = Effort(
+        tolerance=gate.TOLERANCES["paired"] if options.tolerance is None else options.tolerance, budget=options.budget,
+        within=options.within - (time.monotonic() - began), rounds=3 if options.ci else 4, twice=options.ci,
+    )  # fmt: skip
+    found = run_paired(cases, folder, base, Side("new", folder / "cache-new"), effort, suite=options.suite, say=say)
+    if options.ci and gate.exit_code(found[1]):
+        say(f"if this is meant: fmtune bench --accept --check {versions.BASELINE}, in the same commit")
+    return found
+
+
 def _together(options: Options) -> None:
+    if options.ci and (options.check is not None or options.peers):
+        raise UsageError("--ci compares two versions in turns", hint="leave --check and --peer away")
     if options.against is not None and options.check is not None:
         raise UsageError("--against and --check are two modes and never mixed", hint="run one after the other")
     if options.accept and options.check is None:
@@ -123,4 +158,4 @@ def _show(
         with options.summary.open("a", encoding="utf-8") as stream:
             stream.write(faces.markdown(result, verdicts))
     if verdicts:
-        say(faces.headline(verdicts).replace("*", "").replace("\\", ""))
+        say(faces.lead(result, verdicts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 # The folder that holds this fmtune.
 OURS = Path(__file__).parents[2]
 
 
+# Signals that a process does not send itself by a fault of its own.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# CPU seconds without an answer after which a worker hangs, and was not merely kept from working.
+_HANGS = 120.0
+PATIENCE = 300.0
+
+
 class CaseFailed(Exception):
     """A worker died or did not answer; the text says why."""
+
+
+class Disturbed(CaseFailed):
+    """A worker was ended, stopped or starved from outside, which says nothing about the case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +78,9 @@ class Worker:
         Seconds after which a worker that has not answered is ended.
     """
 
-    def __init__(self, side: Side, case: Mapping[str, Any], files: Mapping[str, str], patience: float = 300.0) -> None:
+    def __init__(
+        self, side: Side, case: Mapping[str, Any], files: Mapping[str, str], patience: float = PATIENCE
+    ) -> None:
         self._patience = patience
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         module = side.module or f"fmtune.bench.kinds.{case['kind']}"
@@ -76,6 +92,11 @@ class Worker:
         request = {"case": {**case, "hyperparameters": given}, "files": files, "plant": side.plant}
         with contextlib.suppress(CaseFailed):  # started() will say it
             self._send(request)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
 
     def started(self) -> dict[str, Any]:
         """Wait until the worker is warm; return what it said of its start."""
@@ -112,14 +133,15 @@ class Worker:
             self._process.stdin.write(json.dumps(value) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise CaseFailed(self._reason()) from None
+            raise self._ended() from None
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        late = threading.Event()
+        late: list[CaseFailed] = []
+        before = self._busy()
 
         def give_up() -> None:
-            late.set()
+            late.append(self._late(self._busy() - before))
             self._process.kill()
 
         guard = threading.Timer(self._patience, give_up)
@@ -128,17 +150,32 @@ class Worker:
         line = self._process.stdout.readline()
         guard.cancel()
         if not line:
-            waited = f"no answer within {self._patience:g} s: it hangs, or was stopped from outside"
-            raise CaseFailed(waited if late.is_set() else self._reason())
+            raise late[0] if late else self._ended()
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _reason(self) -> str:
-        """Return the last words of a worker that is gone."""
+    def _busy(self) -> float:
+        """Return the CPU seconds of the worker so far."""
+        try:
+            return float(sum(psutil.Process(self.pid).cpu_times()[:4]))
+        except psutil.Error:
+            return 0.0
+
+    def _late(self, busy: float) -> CaseFailed:
+        """Return what it means that a worker has not answered, by the CPU seconds it had meanwhile."""
+        waited = f"no answer within {self._patience:.3g} s"
+        if busy > _HANGS:
+            return CaseFailed(f"{waited}: it hangs")
+        return Disturbed(f"{waited}, {busy:.1f} s of them on a processor: stopped, starved, or waiting for something")
+
+    def _ended(self) -> CaseFailed:
+        """Return why a worker is gone: its last words, unless it was ended from outside."""
         code = self._process.wait()
+        if -code in _FROM_OUTSIDE:
+            return Disturbed(f"the worker was ended from outside, by {signal.Signals(-code).name}")
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return lines[-1][:500] if lines else f"the worker ended with code {code}"
+        return CaseFailed(lines[-1][:500] if lines else f"the worker ended with code {code}")
 
 
 def environment(side: Side) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -25,19 +26,22 @@ from fmtune.cli.common import FILE
 @click.option("--peer-python", metavar="PATH", help="The interpreter that has the peers.")
 @click.option("--tolerance", type=float, metavar="SHARE", help="How much slower is nobody's business.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds for a case that is not decided.")
+@click.option("--within", default=math.inf, metavar="SECONDS", help="Limit of a comparison of all cases.")
+@click.option("--ci", is_flag=True, help="Against the last accepted version; fails only for what two runs find.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a case cannot be told.")
 @click.pass_context
 def bench(
     context: click.Context, suite: str, cases: tuple[str, ...], against: str | None, check: Path | None, accept: bool,
     as_json: bool, out: Path | None, junit: Path | None, summary: Path | None, smaller: Path | None,
-    peers: tuple[str, ...], peer_python: str | None, tolerance: float | None, budget: float, strict: bool,
+    peers: tuple[str, ...], peer_python: str | None, tolerance: float | None, budget: float,
+    within: float, ci: bool, strict: bool,
 ) -> None:  # fmt: skip
     """Measure, and say slower, faster and worse, no change, or cannot tell; docs/bench.md says how."""
     from fmtune.bench import verb
 
     options = verb.Options(
         suite, cases, against, check, accept, as_json, out, junit, summary, smaller, peers, peer_python, tolerance,
-        budget, strict,
+        budget, within, ci, strict,
     )  # fmt: skip
 
     def say(text: str) -> None:

@@ -109,13 +109,23 @@ def best(study: Path) -> None:
 @click.option("--extract", "face", flag_value="extract", help="Print the JSON inside a page: STUDIES is page.html.")
 @click.option("--png", type=FILE, metavar="DIR", help="Write each chart as a picture into DIR.")
 def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: Path | None) -> None:
-    """Write a study's report: one HTML file; of several studies, their comparison."""
+    """Write a study's report: one HTML file; of several studies, their comparison.
+
+    A result of `fmtune bench` (baseline.json) gives its page, with the history that lies beside it.
+    """
+    from fmtune.bench import baseline
     from fmtune.files import atomic_write
-    from fmtune.report import charts, markdown, page, table
+    from fmtune.report import benchmark, charts, markdown, page, table
     from fmtune.tune import spec as specs
 
     if face == "extract":
         _emit(json.dumps(page.extract(_page(studies[0])), indent=1), out)
+        return
+    if studies[0].suffix == ".json":
+        whole = benchmark.build_benchmark(baseline.read(studies[0]), baseline.history(studies[0].parent))
+        place = out or studies[0].with_suffix(".html")
+        atomic_write(place, whole.encode())
+        click.echo(place)
         return
     read = [specs.read(study) for study in studies]
     results = [_result(member) for spec in read for member in spec.members()]
