@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmtune import digests
 from fmtune.errors import DataError
 
 Float32 = NDArray[np.float32]
@@ -222,5 +223,7 @@ def _digest(arrays: Sequence[NDArray[Any] | None], weights: Float32 | None, feat
             state.update(b"none")
         else:
             state.update(f"{array.dtype.str}{array.shape}".encode())
-            state.update(np.ascontiguousarray(array).data)
+            whole = np.ascontiguousarray(array)
+            # A large array enters by the digests of its blocks, which all cores can make.
+            state.update("".join(digests.of_array(whole)).encode() if whole.nbytes > digests.BLOCK else whole.data)
     return state.hexdigest()

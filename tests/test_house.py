@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors"},
     {"files", "machine"},
+    {"digests"},
     {"rows"},
     {"kernels"},
     {"data", "fm"},

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fmtune.data import libsvm, npz, recordio
+from fmtune.data.cache import Cache
 from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.foreign import describe_bytes, unzipped
 from fmtune.data.parts import Job, Part, Seam, in_order, joined
@@ -77,6 +78,7 @@ def read_channel(
     name: str = "train",
     map_labels: bool = True,
     base: int | None = None,
+    cache: Cache | None = None,
 ) -> Rows:
     """Read one channel.
 
@@ -95,6 +97,8 @@ def read_channel(
         Read labels that are all -1 or +1 as 0 and 1, and say so; False leaves them, for a regression on such labels.
     base
         First index of libsvm files; None finds out.
+    cache
+        Where rows are kept for the next time; None keeps none.
 
     Returns
     -------
@@ -110,11 +114,18 @@ def read_channel(
     """
     files = files_of(paths, name)
     formats = [format_of(file) for file in files]
-    base = _base(zip(files, formats, strict=True)) if base is None else base
-    seam = Seam(name, files)
-    blocks = [seam.take(which, part) for which, part in _parts(files, formats, feature_dim, base)]
-    seam.close()
-    rows = joined(blocks)
+    base = _base([files], cache) if base is None else base
+
+    def read() -> Iterator[Rows]:
+        seam = Seam(name, files)
+        for which, part in _parts(files, formats, feature_dim, base):
+            yield seam.take(which, part)
+        seam.close()
+
+    key = {"base": base if "libsvm" in formats else None, "feature_dim": feature_dim}
+    rows = None if cache is None else cache.rows(files, key, read)
+    if rows is None:
+        rows = joined(list(read()))
     if rows.labels is None:
         if labelled:
             raise DataError(
@@ -127,30 +138,37 @@ def read_channel(
 
 
 def read_channels(
-    channels: Mapping[str, Paths], *, feature_dim: int | None = None, map_labels: bool = True
+    channels: Mapping[str, Paths],
+    *,
+    feature_dim: int | None = None,
+    map_labels: bool = True,
+    cache: Cache | None = None,
 ) -> dict[str, Rows]:
     """Read the channels of one study, which share the numbering of features.
 
     ``feature_dim``, unless given, is that of the first channel (``train``); a key beyond it in another channel is
-    an error.  libsvm indices count from 0 in all channels if index 0 occurs in any.  Labels are mapped as in
-    ``read_channel``.
+    an error.  libsvm indices count from 0 in all channels if index 0 occurs in any.  Labels are mapped, and rows
+    kept, as in ``read_channel``.
     """
     files = {name: files_of(paths, name) for name, paths in channels.items()}
-    base = _base((file, format_of(file)) for several in files.values() for file in several)
+    base = _base(list(files.values()), cache)
     rows: dict[str, Rows] = {}
     for name, several in files.items():
-        rows[name] = read_channel(several, feature_dim=feature_dim, name=name, map_labels=map_labels, base=base)
+        rows[name] = read_channel(
+            several, feature_dim=feature_dim, name=name, map_labels=map_labels, base=base, cache=cache
+        )
         feature_dim = rows[name].feature_dim if feature_dim is None else feature_dim
     return rows
 
 
-def index_base(paths: Sequence[Paths]) -> int | None:
+def index_base(paths: Sequence[Paths], cache: Cache | None = None) -> int | None:
     """Return the first index (0 or 1) of the libsvm files among these channels, seen together; None without any.
 
     A model keeps it: a few rows to be scored later may hold no index 0 that would tell.
     """
-    files = [(file, format_of(file)) for several in paths for file in files_of(several)]
-    return _base(files) if any(kind == "libsvm" for _, kind in files) else None
+    channels = [files_of(several) for several in paths]
+    text = any(format_of(file) == "libsvm" for files in channels for file in files)
+    return _base(channels, cache) if text else None
 
 
 def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
@@ -256,9 +274,18 @@ def _opened(path: Path) -> BinaryIO:
         ) from error
 
 
-def _base(files: Iterable[tuple[Path, str]]) -> int:
-    """Return the first index of the libsvm files among these, seen together."""
-    return 0 if any(libsvm.counts_from_zero(file) for file, kind in files if kind == "libsvm") else 1
+def _base(channels: Sequence[Sequence[Path]], cache: Cache | None) -> int:
+    """Return the first index of the libsvm files among those of these channels, seen together."""
+    for files in channels:
+        text = [file for file in files if format_of(file) == "libsvm"]
+        find = partial(_counts_from_zero, text)
+        if find() if cache is None or not text else cache.remembered(text, "counts from zero", find):
+            return 0
+    return 1
+
+
+def _counts_from_zero(files: Sequence[Path]) -> bool:
+    return any(libsvm.counts_from_zero(file) for file in files)
 
 
 def _jobs(file: Path, kind: str, feature_dim: int | None, base: int) -> Iterator[Job]:

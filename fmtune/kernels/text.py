@@ -37,22 +37,28 @@ def count(buf: Bytes) -> Any:
     return lines, colons
 
 
-@njit(cache=True, nogil=True)
-def holds_zero(buf: Bytes) -> bool:
-    """Say whether an index 0 occurs; the first byte begins a line."""
-    for i in range(1, len(buf)):
-        if buf[i] == _COLON and buf[i - 1] == _ZERO:
-            j = i - 2
-            while j >= 0 and buf[j] == _ZERO:
-                j -= 1
-            if j < 0 or buf[j] == _SPACE or buf[j] == 9 or buf[j] == _NEWLINE:
-                return True
-    return False
-
-
 @njit(inline="always")
 def _blank(byte: Any) -> Any:
     return byte == _SPACE or (byte >= 9 and byte <= 13)
+
+
+@njit(cache=True, nogil=True)
+def holds_zero(buf: Bytes) -> bool:
+    """Say whether an index 0 occurs; the first byte begins a line."""
+    comment = len(buf) > 0 and buf[0] == _HASH
+    for i in range(1, len(buf)):
+        byte = buf[i]
+        if byte == _NEWLINE:
+            comment = False
+        elif byte == _HASH:
+            comment = True
+        elif byte == _COLON and buf[i - 1] == _ZERO and not comment:
+            j = i - 2
+            while j >= 0 and buf[j] == _ZERO:
+                j -= 1
+            if j < 0 or _blank(buf[j]):
+                return True
+    return False
 
 
 @njit(cache=True, nogil=True)

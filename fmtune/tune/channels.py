@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtune.data import catalog, source
+from fmtune.data.cache import Cache
 from fmtune.data.download import Progress
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
@@ -59,11 +60,12 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts, base = loaded.description, dict(loaded.facts), None
     else:
+        cache = Cache()
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
         paths = {name: list(found) for name, found in given.items() if found}
-        rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary))
+        rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache))
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
-        base = source.index_base(list(paths.values()))
+        base = source.index_base(list(paths.values()), cache)
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:

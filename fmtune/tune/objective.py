@@ -19,6 +19,7 @@ import scipy.sparse
 from optuna.trial import Trial, TrialState
 
 from fmtune.data import source
+from fmtune.data.cache import Cache
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -55,7 +56,7 @@ def as_channels(train_data: Data, test: Data | None, binary: bool) -> Channels:
             files[name] = data
     # Files are read together: they share the numbering of features.
     dim = rows["train"].feature_dim if "train" in rows else None
-    rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary) if files else {})
+    rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary, cache=Cache()) if files else {})
     for name, found in rows.items():
         source.check_labels(found.labels, binary, name)
     return Channels(rows["train"], rows.get("test"))
