@@ -80,7 +80,6 @@ class SparseArena:
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
         self._planes = 1 + (rule.states if rule else 0)
-        self._home = np.arange(feature_dim, dtype=np.int32)
         self._factors: list[int] = []
         self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
         self._lanes = self._empty([])
@@ -114,7 +113,7 @@ class SparseArena:
         factors = self._arena[:, 0, columns][:, : start.num_factors]
         weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[:1, lane : lane + 1]
         if isinstance(start, Model):
-            factors[self._home], weights[self._home, 0], bias[0, 0] = start.factors, start.linear, start.bias
+            factors[:], weights[:, 0], bias[0, 0] = start.factors, start.linear, start.bias
             return
         initial(start, "factors", factors)
         initial(start, "linear", weights)
@@ -124,7 +123,7 @@ class SparseArena:
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
         assert isinstance(batches, cpu_sparse.Batches)
-        rest = (self._arena, self._home, self._lanes, batches, first, last, scores)
+        rest = (self._arena, self._lanes, batches, first, last, scores)
         if len(batches.touched) == len(batches.rows):
             cpu_sparse.learn(*self._codes, *rest)
         else:
@@ -134,13 +133,13 @@ class SparseArena:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, SparseRows)
         out = np.empty((len(self._factors), rows.n), np.float32)
-        cpu_sparse.score(self._arena, self._home, self._lanes, rows.indptr, rows.indices, rows.values, out)
+        cpu_sparse.score(self._arena, self._lanes, rows.indptr, rows.indices, rows.values, out)
         return out
 
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
         columns, linear = self._columns(self._lanes, lane)
-        theta = self._arena[:, 0][self._home]
+        theta = self._arena[:, 0]
         return (
             float(self._lanes.bias[0, lane]),
             theta[:, linear].copy(),

@@ -3,7 +3,7 @@ r"""Learn and score on the CPU over sparse rows, all lanes of a pack in one pass
 The parameters of all lanes lie side by side in one arena, float32 of shape (features, planes, columns).
 Plane 0 holds the parameters, the others the optimizer's state.  Columns 0 to ``8 * len(lanes.owner)`` hold
 factors, in groups of eight, each group owned by one lane; then one column a lane holds its linear weight.
-``home`` maps a feature to its row of the arena.
+A feature's row has its number.
 
 A mini-batch is two passes.  Forward, over its rows::
 
@@ -125,22 +125,16 @@ def _ask_for(arena, row, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _forward(arena, home, indices, values, lo, hi, groups, at, q, b, s, ahead):  # type: ignore[no-untyped-def]
-    """Sum one row's entries into ``q[b]`` and ``s`` (float32, (columns,)), and their places into ``at``."""
-    planes, columns = arena.shape[1], arena.shape[2]
-    stride, base = planes * columns, b * columns
-    for e in range(lo, hi):
-        if ahead and e + _ENTRIES_AHEAD < len(indices):
-            _ask_for(arena, home[indices[e + _ENTRIES_AHEAD]], 4 * columns)
-        at[e - lo] = np.int64(home[indices[e]]) * stride
+def _forward(flat, values, lo, m, groups, columns, at, q, base, s):  # type: ignore[no-untyped-def]
+    """Sum a row's ``m`` entries, from ``lo`` on and at the places ``at``, into ``q[base:]`` and ``s``."""
     group = 0
     while group + 4 <= groups:
         c = 8 * group
         q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = splat8(np.float32(0.0))
-        for e in range(lo, hi):
-            x, p = values[e], at[e - lo] + c
-            t0, t1 = x * load8(arena, p), x * load8(arena, p + 8)
-            t2, t3 = x * load8(arena, p + 16), x * load8(arena, p + 24)
+        for e in range(m):
+            x, p = values[lo + e], at[e] + c
+            t0, t1 = x * load8(flat, p), x * load8(flat, p + 8)
+            t2, t3 = x * load8(flat, p + 16), x * load8(flat, p + 24)
             q0, q1, q2, q3 = q0 + t0, q1 + t1, q2 + t2, q3 + t3
             s0, s1, s2, s3 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2, s3 + t3 * t3
         store8(q, base + c, q0)
@@ -154,8 +148,8 @@ def _forward(arena, home, indices, values, lo, hi, groups, at, q, b, s, ahead): 
         group += 4
     while group < groups:
         q0 = s0 = splat8(np.float32(0.0))
-        for e in range(lo, hi):
-            t0 = values[e] * load8(arena, at[e - lo] + 8 * group)
+        for e in range(m):
+            t0 = values[lo + e] * load8(flat, at[e] + 8 * group)
             q0 = q0 + t0
             s0 = s0 + t0 * t0
         store8(q, base + 8 * group, q0)
@@ -163,33 +157,44 @@ def _forward(arena, home, indices, values, lo, hi, groups, at, q, b, s, ahead): 
         group += 1
     for c in range(8 * groups, columns):
         total = np.float32(0.0)
-        for e in range(lo, hi):
-            total += values[e] * arena[home[indices[e]], 0, c]
-        q[b, c] = total
+        for e in range(m):
+            total += values[lo + e] * flat[at[e] + c]
+        q[base + c] = total
 
 
 @njit(inline="always")
-def _score(lanes, lane, groups, q, b, s):  # type: ignore[no-untyped-def]
+def _score(lanes, lane, groups, q, base, s):  # type: ignore[no-untyped-def]
     """Return one lane's score; eight running sums, joined as a tree, so that the order is the same everywhere."""
-    base = b * q.shape[1]
     pairs = splat8(np.float32(0.0))
     for group in range(lanes.first[lane], lanes.last[lane]):
         total = load8(q, base + 8 * group)
         pairs = pairs + (total * total - load8(s, 8 * group))
-    return lanes.bias[0, lane] + q[b, 8 * groups + lane] + np.float32(0.5) * sum8(pairs)
+    return lanes.bias[0, lane] + q[base + 8 * groups + lane] + np.float32(0.5) * sum8(pairs)
 
 
 @njit(cache=True, nogil=True)
-def score(arena, home, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
+def score(arena, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
     """Write raw scores of rows into ``out`` (float32, (lanes, rows))."""
-    columns, n_lanes = arena.shape[2], len(lanes.first)
-    groups = (columns - n_lanes) // 8
-    q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
+    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
+    groups, flat = (columns - n_lanes) // 8, arena.ravel()
+    q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     at = np.empty(_longest(indptr, 0, len(indptr) - 1), np.int64)
     for b in range(len(indptr) - 1):
-        _forward(arena, home, indices, values, indptr[b], indptr[b + 1], groups, at, q, 0, s, True)
+        lo, m = indptr[b], indptr[b + 1] - indptr[b]
+        _places(arena, indices, lo, m, planes * columns, at)
+        _forward(flat, values, lo, m, groups, columns, at, q, 0, s)
         for lane in range(n_lanes):
             out[lane, b] = _score(lanes, lane, groups, q, 0, s)
+
+
+@njit(inline="always")
+def _places(arena, indices, lo, m, stride, at):  # type: ignore[no-untyped-def]
+    """Write where the rows of ``m`` entries begin into ``at``, and ask for the parameters of later entries."""
+    stop = 4 * arena.shape[2]
+    for e in range(m):
+        if lo + e + _ENTRIES_AHEAD < len(indices):
+            _ask_for(arena, indices[lo + e + _ENTRIES_AHEAD], stop)
+        at[e] = np.int64(indices[lo + e]) * stride
 
 
 @njit(inline="always")
@@ -202,31 +207,63 @@ def _longest(indptr, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _update(rule, arena, r, lanes, entries, u, row, value, q, e, rate):  # type: ignore[no-untyped-def]
-    """Move all parameters of the feature in row ``r`` by a mini-batch's entries ``entries[u:u + 2]``."""
-    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    groups, lo, hi = (columns - n_lanes) // 8, entries[u], entries[u + 1]
-    place = np.int64(r) * planes * columns
-    second, third = min(1, planes - 1), min(2, planes - 1)
-    for lane in range(n_lanes):
+def _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate, knobs, lane):  # type: ignore[no-untyped-def]
+    """Move a lane's linear weight of the ``m`` features at ``at``, eight features at a time.
+
+    ``lines`` (float32, ((planes + 1) * wide,)) is where they are put side by side; its last line holds the gradients.
+    Alone, each of them waits for a root and a division of its own.
+    """
+    for plane in range(planes):
+        for e in range(m):
+            lines[plane * wide + e] = flat[at[e] + plane * columns + column]
+    for e in range(0, m, 8):
+        step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, knobs, lane, 1)
+    for plane in range(planes):
+        for e in range(m):
+            flat[at[e] + plane * columns + column] = lines[plane * wide + e]
+
+
+@njit(inline="always")
+def _factors(rule, flat, place, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot):  # type: ignore[no-untyped-def]
+    """Move a feature's factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``."""
+    for lane in range(len(lanes.first)):
         weight = linear = np.float32(0.0)
         for t in range(lo, hi):
             x = value[t]
             weight += (x * x) * e[row[t], lane]
             linear += x * e[row[t], lane]
+        eight[8 * lane + slot] = linear
         for group in range(lanes.first[lane], lanes.last[lane]):
             c = 8 * group
             g = splat8(np.float32(0.0))
             for t in range(lo, hi):
                 g = g + value[t] * load8(q, np.int64(row[t]) * columns + c)
-            g = g - load8(arena, place + c) * weight
-            step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
-        c = 8 * groups + lane
-        step1(rule, arena[r, 0], arena[r, second], arena[r, third], c, linear, rate[lane, 1], lanes.knobs, lane, 1)
+            g = g - load8(flat, place + c) * weight
+            step8(rule, flat, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
+
+
+@njit(inline="always")
+def _linears(rule, flat, planes, columns, lanes, at, m, eight, lines, rate):  # type: ignore[no-untyped-def]
+    """Move all lanes' linear weights of ``m`` features, at most eight, by the gradients in ``eight``."""
+    n_lanes = len(lanes.first)
+    for lane in range(n_lanes):
+        store8(lines, 8 * planes, load8(eight, 8 * lane))
+        column = columns - n_lanes + lane
+        _linear(rule, flat, planes, columns, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
+
+
+@njit(inline="always")
+def _begin_step(rule, lanes, rate):  # type: ignore[no-untyped-def]
+    """Count an update of every lane and write the rates it has: float32 (lanes, 3)."""
+    for lane in range(len(lanes.first)):
+        lanes.steps[lane] += 1
+        factor = correction(rule, lanes.steps[lane])
+        for array in range(3):
+            rate[lane, array] = lanes.knobs[lane, array, 0] * factor
 
 
 @njit(cache=True, nogil=True)
-def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive).
 
     Parameters
@@ -235,29 +272,32 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
         Codes of ``RULES`` and ``losses.CODES``.
     lazy : bool
         Whether features that a mini-batch does not touch stay as they are.
-    arena : float32 (features, planes, columns)
-    home : int32 (feature_dim,)
+    arena : float32 (feature_dim, planes, columns)
     lanes : Lanes
     batches : Batches
     scores : float32 (lanes, rows of the batches or 0)
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
     planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    groups, begin = (columns - n_lanes) // 8, batches.rows[first]
-    longest = _longest(batches.rows, first, last)
-    q, e = np.empty((longest, columns), np.float32), np.empty((longest, n_lanes), np.float32)
+    flat, stride, groups = arena.ravel(), planes * columns, (columns - n_lanes) // 8
+    begin, longest = batches.rows[first], _longest(batches.rows, first, last)
+    q, e = np.empty(longest * columns, np.float32), np.empty((longest, n_lanes), np.float32)
     s, rate = np.empty(columns, np.float32), np.empty((n_lanes, 3), np.float32)
-    at = np.empty(_longest(batches.indptr, begin, batches.rows[last]), np.int64)
-    mark = np.full(0 if lazy else len(home), -1, np.int64)
-    none, weighted = np.zeros(2, np.int64), len(batches.weights) > 0
+    at = np.empty(max(8, _longest(batches.indptr, begin, batches.rows[last])), np.int64)
+    eight, lines = np.zeros(8 * n_lanes, np.float32), np.zeros(8 * (planes + 1), np.float32)
+    mark = np.full(0 if lazy else len(arena), -1, np.int64)
+    weighted = len(batches.weights) > 0
+    row, value = batches.row, batches.value
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
         for b in range(n):
-            lo, hi = batches.indptr[r0 + b], batches.indptr[r0 + b + 1]
-            _forward(arena, home, batches.indices, batches.values, lo, hi, groups, at, q, b, s, True)
+            lo, base = batches.indptr[r0 + b], b * columns
+            m = batches.indptr[r0 + b + 1] - lo
+            _places(arena, batches.indices, lo, m, stride, at)
+            _forward(flat, batches.values, lo, m, groups, columns, at, q, base, s)
             for lane in range(n_lanes):
-                z = _score(lanes, lane, groups, q, b, s)
+                z = _score(lanes, lane, groups, q, base, s)
                 error = slope(loss, z, batches.labels[r0 + b])
                 if weighted:
                     error *= batches.weights[r0 + b]
@@ -265,52 +305,62 @@ def learn(rule, loss, lazy, arena, home, lanes, batches, first, last, scores):  
                 if scores.shape[1] > 0:
                     scores[lane, r0 + b - begin] = z
                 for group in range(lanes.first[lane], lanes.last[lane]):
-                    store8(q, b * columns + 8 * group, load8(q, b * columns + 8 * group) * error)
-        for lane in range(n_lanes):
-            lanes.steps[lane] += 1
-            factor = correction(rule, lanes.steps[lane])
-            for array in range(3):
-                rate[lane, array] = lanes.knobs[lane, array, 0] * factor
+                    store8(q, base + 8 * group, load8(q, base + 8 * group) * error)
+        _begin_step(rule, lanes, rate)
+        slot = 0
         for u in range(batches.touched[k], batches.touched[k + 1]):
             if u + _FEATURES_AHEAD < len(batches.feature):
-                _ask_for(arena, home[batches.feature[u + _FEATURES_AHEAD]], 4 * planes * columns)
-            r = home[batches.feature[u]]
-            _update(rule, arena, r, lanes, batches.entries, u, batches.row, batches.value, q, e, rate)
+                _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
+            r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
+            at[slot] = np.int64(r) * stride
+            _factors(rule, flat, at[slot], columns, lanes, lo, hi, row, value, q, e, rate, eight, slot)
+            slot += 1
+            if slot == 8 or u + 1 == batches.touched[k + 1]:
+                _linears(rule, flat, planes, columns, lanes, at, slot, eight, lines, rate)
+                slot = 0
             if not lazy:
                 mark[r] = k
         if not lazy:
+            eight[:] = np.float32(0.0)
             for r in range(len(mark)):
                 if mark[r] != k:
-                    _update(rule, arena, r, lanes, none, 0, batches.row, batches.value, q, e, rate)
-        second, third = min(1, planes - 1), min(2, planes - 1)
+                    at[0] = r * stride
+                    _factors(rule, flat, at[0], columns, lanes, 0, 0, row, value, q, e, rate, eight, 0)
+                    _linears(rule, flat, planes, columns, lanes, at, 1, eight, lines, rate)
+        second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
                 total += e[b, lane]
-            bias = lanes.bias
             moved = np.float32(total)
             step1(rule, bias[0], bias[second], bias[third], lane, moved, rate[lane, 0], lanes.knobs, lane, 0)
 
 
 @njit(cache=True, nogil=True)
-def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes with an update after every row: mini-batches of one row, ``first`` to ``last``, always lazy.
 
     Same rule and same bits as :func:`learn`; a row's features are its own transpose, and its parameters are still
     at hand when they are updated.  Parameters as in :func:`learn`.
     """
     planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    groups = (columns - n_lanes) // 8
-    q, s = np.empty((1, columns), np.float32), np.empty(columns, np.float32)
+    flat, stride, groups = arena.ravel(), planes * columns, (columns - n_lanes) // 8
+    q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
+    wide = len(at) + -len(at) % 8
+    lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
     for b in range(first, last):
         if b + _ROWS_AHEAD < last:
             for e in range(batches.indptr[b + _ROWS_AHEAD], batches.indptr[b + _ROWS_AHEAD + 1]):
-                _ask_for(arena, home[batches.indices[e]], 4 * planes * columns)
-        lo, hi = batches.indptr[b], batches.indptr[b + 1]
-        _forward(arena, home, batches.indices, batches.values, lo, hi, groups, at, q, 0, s, False)
+                _ask_for(arena, batches.indices[e], 4 * stride)
+        lo = batches.indptr[b]
+        m = batches.indptr[b + 1] - lo
+        for e in range(m):
+            at[e] = np.int64(batches.indices[lo + e]) * stride
+        _forward(flat, values, lo, m, groups, columns, at, q, 0, s)
+        _begin_step(rule, lanes, rate)
         for lane in range(n_lanes):
             z = _score(lanes, lane, groups, q, 0, s)
             error[lane] = slope(loss, z, batches.labels[b])
@@ -320,22 +370,19 @@ def learn_each(rule, loss, arena, home, lanes, batches, first, last, scores):  #
                 scores[lane, b - first] = z
             for group in range(lanes.first[lane], lanes.last[lane]):
                 store8(q, 8 * group, load8(q, 8 * group) * error[lane])
-            lanes.steps[lane] += 1
-            factor = correction(rule, lanes.steps[lane])
-            for array in range(3):
-                rate[lane, array] = lanes.knobs[lane, array, 0] * factor
-        for e in range(lo, hi):
-            place, x, r = at[e - lo], batches.values[e], home[batches.indices[e]]
+        for e in range(m):
+            place, x = at[e], values[lo + e]
             for lane in range(n_lanes):
                 weight = (x * x) * error[lane]
                 for group in range(lanes.first[lane], lanes.last[lane]):
                     c = 8 * group
-                    g = x * load8(q, c) - load8(arena, place + c) * weight
-                    step8(rule, arena, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
-                c, linear = 8 * groups + lane, x * error[lane]
-                one, two, three = arena[r, 0], arena[r, second], arena[r, third]
-                step1(rule, one, two, three, c, linear, rate[lane, 1], lanes.knobs, lane, 1)
+                    g = x * load8(q, c) - load8(flat, place + c) * weight
+                    step8(rule, flat, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
         for lane in range(n_lanes):
+            for e in range(m):
+                lines[planes * wide + e] = values[lo + e] * error[lane]
+            column = 8 * groups + lane
+            _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
             step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
 
 
