@@ -4,10 +4,11 @@
 PYTHON ?= python3
 WORKERS ?= 2
 WITHIN ?= 150
+SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test bench test-browser test-load pictures lint lock clean python
+.PHONY: help install demo test bench test-browser test-load proof audit pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -36,6 +37,15 @@ test-browser: .venv/.dev ## reports in a real browser: needs node 20, npm and Ch
 
 test-load: .venv/.dev ## load test of the server beside FastAPI: needs wrk and two cores
 	.venv/bin/python tests/load/load.py
+
+proof: .venv/.dev ## try the promises of docs/trust.md; SIZE=release takes hours; needs strace
+	@command -v strace >/dev/null || { echo "error: strace is missing: apt-get install strace" >&2; exit 1; }
+	.venv/bin/python -m tests.proof --size $(SIZE) --write docs/trust.md
+
+audit: python ## known faults of the locked packages, from the advisories' database
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
+	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
 	.venv/bin/python -m tests.pictures

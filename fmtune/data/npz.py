@@ -48,11 +48,13 @@ def read(path: Path, feature_dim: int | None = None) -> Rows:
     DataError
         Members missing or of unfitting shape, pickled objects, a damaged archive.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {name: _array(archive, name, path) for name in _wanted(archive, path)}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"the archive cannot be read ({error})", where=str(path), hint=_AGAIN) from error
+    with path.open("rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                arrays = {name: _array(archive, name, path) for name in _wanted(archive, path)}
+        # A wrong offset makes an OSError of a seek: the file itself is open and can be read.
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as it:
+            raise DataError(f"the archive cannot be read ({it})", where=str(path), hint=_AGAIN) from it
     labels = arrays.get("labels", arrays.get("y"))
     rows = (
         _dense(arrays["x"], labels, feature_dim, path) if "x" in arrays else _sparse(arrays, labels, feature_dim, path)

@@ -86,7 +86,9 @@ class Child:
             os._exit(code)
 
     def _trace(self, words: Sequence[str]) -> None:
-        self._tracer = subprocess.Popen(["strace", "-f", "-q", *words, "-p", str(self.pid)], stderr=subprocess.DEVNULL)
+        self._tracer = subprocess.Popen(
+            ["strace", "-f", "-q", *words, "-p", str(self.pid)], stderr=subprocess.DEVNULL
+        )
         while _tracer_of(self.pid) == 0:
             time.sleep(0.002)
         os.kill(self.pid, signal.SIGCONT)
@@ -111,7 +113,9 @@ class Child:
             self._tracer.wait()
         whole = self._out.read_text().rpartition("\n")[0].splitlines()
         seconds = time.monotonic() - self._began
-        return End(os.waitstatus_to_exitcode(ended[1]), [json.loads(line) for line in whole], self._err.read_text(), seconds)
+        return End(
+            os.waitstatus_to_exitcode(ended[1]), [json.loads(line) for line in whole], self._err.read_text(), seconds
+        )
 
 
 def _tracer_of(pid: int) -> int:
@@ -138,8 +142,12 @@ def faults(folder: Path, told: Facts) -> list[str]:
         return [f"{len(told)} acknowledged trials, and no database"] if told else []
     with contextlib.closing(sqlite3.connect(path)) as db:
         found = [f"integrity_check: {line}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
-        states = dict(db.execute("SELECT number, state FROM trials"))
-        values = dict(db.execute("SELECT number, value FROM trial_values JOIN trials USING (trial_id)"))
+        states: dict[int, str] = {}
+        values: dict[int, float] = {}
+        # A process that died while it made the tables has told nothing.
+        with contextlib.suppress(sqlite3.OperationalError):
+            states = dict(db.execute("SELECT number, state FROM trials"))
+            values = dict(db.execute("SELECT number, value FROM trial_values JOIN trials USING (trial_id)"))
     for number, (state, value, _) in told.items():
         if states.get(number) != state or (state == "COMPLETE" and values.get(number) != value):
             found.append(f"trial {number}: told {state} {value}, stored {states.get(number)} {values.get(number)}")
