@@ -105,6 +105,19 @@ def test_unordered_keys():
     assert rows.indices.tolist() == [1, 4] and rows.values.tolist() == [2, 4]
 
 
+@pytest.mark.parametrize("copies", [1, 40])
+def test_the_largest_number_is_where_float32_ends(copies):
+    """What rounds to float32's largest number is taken, what rounds to infinity is refused; among few or many."""
+    infinite = 2.0**128 - 2.0**103
+    largest = np.nextafter(infinite, 0)
+    for sign in (1, -1):
+        values = [sign * largest] * copies
+        rows = inference.read_json(body({"features": values}), copies)
+        assert (rows.values == sign * np.finfo(np.float32).max).all()
+        with pytest.raises(DataError, match="is not a finite float32 number"):
+            inference.read_json(body({"features": [*values[1:], sign * infinite]}), copies)
+
+
 F = "data.features"
 FAULTS = [
     ({"features": [1, 2]}, "features", "2 values, but the model has 12 features"),

@@ -1,6 +1,8 @@
 """The real server on a port of the loopback: every fault of a client is answered, and harms nobody else."""
 
+import asyncio
 import contextlib
+import gc
 import http.client
 import json
 import re
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -393,6 +396,31 @@ def test_container_limits():
     for odd in ("0", "101", "x", "-1"):
         with pytest.raises(UsageError, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
             limits_of({"SAGEMAKER_MAX_PAYLOAD_IN_MB": odd})
+
+
+def test_the_process_is_left_as_it_was():
+    """While it serves, the interpreter's threads change quicker and what was loaded is kept out of collections."""
+    model = Model("regressor", 0.5, np.ones(DIM, "f4"), np.ones((DIM, 4), "f4"))
+    service = Service(lambda: model)
+    messages, sent, seen = asyncio.Queue(), [], []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def live():
+        messages.put_nowait({"type": "lifespan.startup"})
+        serving = asyncio.create_task(service({"type": "lifespan"}, messages.get, send))
+        while service.scorer is None:
+            await asyncio.sleep(0.01)
+        seen.append((sys.getswitchinterval(), gc.get_freeze_count() > 0))
+        messages.put_nowait({"type": "lifespan.shutdown"})
+        await serving
+
+    before = (sys.getswitchinterval(), gc.get_freeze_count() > 0)
+    with warnings.catch_warnings():
+        asyncio.run(live())
+    assert seen == [(pytest.approx(0.0005), True)] and before == (sys.getswitchinterval(), gc.get_freeze_count() > 0)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 def test_internal_error_is_500(caplog):

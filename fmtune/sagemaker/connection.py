@@ -15,7 +15,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -91,9 +91,18 @@ class Request:
     path: str
     headers: dict[bytes, bytes]
     keep_alive: bool
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray = b""
     refused: Response | None = None
     types: tuple[str, str] = ("", "")
+
+    def add(self, part: bytes) -> None:
+        """Add a part of the body; most have one, which is kept as it came."""
+        if not self.body:
+            self.body = part
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += part
 
 
 class Application(Protocol):
@@ -222,7 +231,7 @@ class Connection(asyncio.Protocol):
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         path = self._url.partition(b"?")[0].decode("latin-1")
         self._request = request = Request(self._parser.get_method().decode(), path, self._headers, keep_alive)
-        length = int(request.headers.get(b"content-length", b"0"))
+        length = int(self._headers.get(b"content-length", b"0"))
         has_body = length > 0 or b"transfer-encoding" in request.headers
         request.refused = self._application.check(request) or self._crowded(request, length)
         if self._head + len(self._url) > self._limits.head:
@@ -242,7 +251,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         if self._draining or request is None:
             return
-        request.body += body
+        request.add(body)
         self._application.held += len(body)
         if len(request.body) > self._limits.body:
             self._refuse(self._large_body())
@@ -314,7 +323,7 @@ class Connection(asyncio.Protocol):
             return
         request = self._request or Request("", "", {}, False)
         self._release(request)
-        request.refused, request.keep_alive, request.body = response, False, bytearray()
+        request.refused, request.keep_alive = response, False
         self._request, self._draining, self._in_head = None, True, False
         self._ready.append(request)
         self._answer()
@@ -322,7 +331,7 @@ class Connection(asyncio.Protocol):
     def _release(self, request: Request | None) -> None:
         if request is not None:
             self._application.held -= len(request.body)
-            request.body = bytearray()
+            request.body = b""
 
     def _crowded(self, request: Request, length: int) -> Response | None:
         if len(self._application.connections) > self._limits.connections and request.path != "/ping":

@@ -20,6 +20,7 @@ of a fault.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -41,8 +42,10 @@ JSON = "application/json"
 LINES = "application/jsonlines"
 RECORDS = "application/x-recordio-protobuf"
 
-# Below so many keys, plain Python is quicker than numpy.
+# Below so many numbers, plain Python is quicker than numpy.
 _FEW = 32
+# The smallest number that float32 rounds to infinity: half a step above its largest.
+_INFINITE = 2.0**128 - 2.0**103
 _NO_KEYS, _NO_VALUES = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
@@ -218,7 +221,11 @@ def _dense(listed: list[float] | UnsetType, dim: int) -> tuple[Int32, Float32, b
 
 
 def _float32(listed: list[float]) -> Float32:
-    """Return JSON's numbers, of which none is infinite, or raise FloatingPointError for one that becomes so."""
+    """Return JSON's numbers, of which none is infinite, or raise ArithmeticError for one that becomes so."""
+    if len(listed) < _FEW:
+        if listed and (max(listed) >= _INFINITE or min(listed) <= -_INFINITE):
+            raise OverflowError
+        return np.array(listed, np.float32)
     with np.errstate(over="raise"):
         return np.array(listed, np.float32)
 
@@ -378,7 +385,7 @@ def answer(scorer: Scorer, body: bytes, content_type: str, accept: str) -> bytes
         The request is at fault, ``where`` says in which place.
     """
     scores = scorer.predict(READERS[content_type](body, scorer.feature_dim))
-    if not np.isfinite(scores).all():
+    if not (math.isfinite(scores[0]) if len(scores) == 1 else np.isfinite(scores).all()):
         row = int(np.argmin(np.isfinite(scores)))
         raise DataError("its score is not a finite number: the values are too large", where=f"instances[{row}]")
     return WRITERS[accept](scores, scorer.binary)

@@ -5,7 +5,9 @@
 Prints requests a second, latencies and processor time a request, and exits 1 when a claim does not hold: at least
 10,000 single-record JSON requests a second, 99 % of them within 5 ms, at least 1.7 times what FastAPI does.
 Rates are those of the best round, since others on the machine only ever take away; ratios are the median over rounds.
-All on the loopback.
+All on the loopback.  Where it may (as root, on Linux), the test is served before other programs: a time slice of
+another one on the server's core is longer than a hundred requests take.  What the others took of the two cores all
+the same stands beside each round.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Run(NamedTuple):
     p50: float  # milliseconds
     p99: float
     cpu: float  # microseconds a request
+    others: float  # share of the two cores that other programs took
     errors: str
 
 
@@ -53,7 +56,8 @@ def free_port() -> int:
 def server(command: list[str], port: int, core: int, model: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a server on a core, wait until it is ready, and stop it at the end."""
     environment = {**os.environ, "FMTUNE_LOAD_MODEL": str(model), "PYTHONPATH": str(HERE.parents[1])}
-    process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=HERE, env=environment)
+    pinned = ["taskset", "-c", str(core), *command]
+    process = subprocess.Popen(pinned, cwd=HERE, env=environment, preexec_fn=first)
     try:
         end = time.monotonic() + 60
         while not answers(port):
@@ -64,6 +68,14 @@ def server(command: list[str], port: int, core: int, model: Path) -> Iterator[su
     finally:
         process.terminate()
         process.wait(30)
+
+
+def first() -> None:
+    """Go before others: by niceness, and by that of a session of one's own, which Linux weighs as a group."""
+    os.setsid()
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        Path("/proc/self/autogroup").write_text("-20")
 
 
 def answers(port: int) -> bool:
@@ -79,19 +91,30 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def wrk(process: subprocess.Popen[bytes], port: int, core: int, seconds: float) -> Run:
-    before = cpu_seconds(process.pid)
+def busy_seconds(cores: tuple[int, int]) -> float:
+    """Return the seconds for which these cores worked, for whomever, since the machine started."""
+    lines = re.findall(r"^cpu(\d+) (.*)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    ticks = [list(map(int, rest.split())) for core, rest in lines if int(core) in cores]
+    idle = sum(fields[3] + fields[4] for fields in ticks)
+    return (sum(sum(fields[:8]) for fields in ticks) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def wrk(process: subprocess.Popen[bytes], port: int, cores: tuple[int, int], seconds: float) -> Run:
+    core, before, busy, began = cores[1], cpu_seconds(process.pid), busy_seconds(cores), time.monotonic()
+    children = os.times()
     command = ["taskset", "-c", str(core), "wrk", "-t1", "-c16", f"-d{seconds:g}s", "--latency", "-s",
                str(HERE / "post.lua"), f"http://127.0.0.1:{port}/invocations"]  # fmt: skip
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used = cpu_seconds(process.pid) - before
+    text = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=first).stdout
+    used, after = cpu_seconds(process.pid) - before, os.times()
+    own = used + after.children_user + after.children_system - children.children_user - children.children_system
+    others = max(0.0, busy_seconds(cores) - busy - own) / (2 * (time.monotonic() - began))
     latency = {p: float(n) * UNIT[unit] for p, n, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", text)}
     count = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
     errors = " ".join(line.strip() for line in text.splitlines() if "Non-2xx" in line or "Socket errors" in line)
     if not count:
         raise SystemExit(f"error: no request was answered\n{text}")
-    return Run(rate, latency["50"], latency["99"], used / count * 1e6, errors)
+    return Run(rate, latency["50"], latency["99"], used / count * 1e6, others, errors)
 
 
 def main() -> int:
@@ -120,14 +143,15 @@ def main() -> int:
             for command, port in zip(commands, ports, strict=True)
         ]
         for one, port in zip(servers, ports, strict=True):
-            wrk(one, port, other, 1)  # warm
+            wrk(one, port, (core, other), 1)  # warm
         for number in range(options.rounds):
             for name, one, port in zip(runs, servers, ports, strict=True):
-                run = wrk(one, port, other, options.seconds)
+                run = wrk(one, port, (core, other), options.seconds)
                 runs[name].append(run)
                 print(
                     f"round {number + 1}  {name:8} {run.rate:9,.0f} requests/s   p50 {run.p50:6.2f} ms   "
-                    f"p99 {run.p99:6.2f} ms   {run.cpu:5.0f} us CPU a request   {run.errors}", flush=True,
+                    f"p99 {run.p99:6.2f} ms   {run.cpu:4.0f} us CPU a request  others {run.others:4.0%}  {run.errors}",
+                    flush=True,
                 )  # fmt: skip
     return verdict(runs["fmtune"], runs["fastapi"])
 
