@@ -8,7 +8,7 @@ SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test bench test-browser test-load proof audit pictures lint lock clean python
+.PHONY: help install demo test bench test-browser test-load test-gpu-compile proof audit pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -46,6 +46,18 @@ audit: python ## known faults of the locked packages, from the advisories' datab
 	$(PYTHON) -m venv --clear build/audit
 	build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
 	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+
+test-gpu-compile: build/gpu-compile/.tools ## every CUDA kernel compiled for sm_80 and sm_90, with no card: downloads 0.8 GB
+	build/gpu-compile/bin/python -W ignore -m tests.gpu.compile
+
+build/gpu-compile/.tools: | python
+	$(PYTHON) -m venv --clear build/gpu-compile
+	build/gpu-compile/bin/python -m pip --disable-pip-version-check install -q $(CUDA_TOOLS)
+	@touch $@
+
+# The compiler alone, without a driver: what the extra gpu brings on a machine with a card.
+CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc \
+  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
 	.venv/bin/python -m tests.pictures

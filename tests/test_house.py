@@ -34,7 +34,7 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, the verbs and the terminal
 
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
-EXTRAS = {"pyarrow", "optuna_dashboard"}  # what only `pip install fmtune[...]` brings
+EXTRAS = {"cupy", "pyarrow", "optuna_dashboard"}  # what only `pip install fmtune[...]` brings
 # llvmlite is what numba's own intrinsics are written in.
 KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}
 VERSION = "fmtune.__version__"  # a constant of the package, which is loaded before its rooms: no import

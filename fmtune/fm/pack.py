@@ -1,4 +1,4 @@
-"""Pack: models trained side by side in one pass over the data; the only gradient trainer (``solver: sgd``).
+"""Pack: models trained side by side in one pass over the data; the only gradient trainer.
 
 A pack lives in one thread.  Its lanes share a :class:`~fmtune.fm.feed.Recipe` and nothing else: a lane's
 bits do not depend on who else is in the pack, so lanes may enter and leave at any epoch's end.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,12 @@ from numpy.typing import NDArray
 from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS, Arena, columns_of
 from fmtune.fm.blas import one_thread
-from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.kernels import losses
 from fmtune.kernels.rules import RULES
-from fmtune.rows import Rows
+from fmtune.rows import DenseRows, Rows
 
 Float32 = NDArray[np.float32]
 
@@ -55,9 +55,7 @@ class Pack:
 
     def __init__(self, feed: Feed, recipe: Recipe) -> None:
         self._feed, self.recipe = feed, recipe
-        self._arena: Arena = ARENAS[recipe.layout](
-            feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy
-        )
+        self._arena = _arena(feed.feature_dim, recipe)
         self.lanes: list[Lane] = []
         self.seconds = 0.0
 
@@ -76,8 +74,9 @@ class Pack:
         """
         keep = [i for i, lane in enumerate(self.lanes) if lane not in leave]
         for h in enter:
-            if Recipe.of(h, self.recipe.layout) != self.recipe:
-                raise UsageError(f"a lane of {Recipe.of(h, self.recipe.layout)} cannot share a pack of {self.recipe}")
+            own = Recipe.of(h, self.recipe.layout, self.recipe.device)
+            if own != self.recipe:
+                raise UsageError(f"a lane of {own} cannot share a pack of {self.recipe}")
             if self.recipe.shuffle == "epoch" and any(self.lanes[i].epochs for i in keep):
                 raise UsageError("a pack that shuffles by epoch starts together")
         new = [Lane(h) for h in enter]
@@ -132,6 +131,32 @@ class Pack:
         return Model(self.recipe.predictor_type, bias, linear, factors, dict(facts))
 
 
+def _arena(feature_dim: int, recipe: Recipe) -> Arena:
+    """Return the arena of a recipe's device and layout."""
+    arenas: dict[str, Any] = ARENAS
+    if recipe.device == "gpu":
+        from fmtune.fm.cuda_arena import CUDA_ARENAS  # numba's CUDA: half a second, paid only where it is asked for
+
+        arenas = CUDA_ARENAS
+    made: Arena = arenas[recipe.layout](feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+    return made
+
+
+def compile_kernels(layout: str, device: str = "cpu") -> float:
+    """Load a layout's kernels, or compile them where that was never done, and return the seconds it took.
+
+    Called before anything is timed, so that a rate never holds a compilation.
+    """
+    began = time.perf_counter()
+    rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
+    h = Hyperparameters(num_factors=1, mini_batch_size=2)
+    pack = Pack(Feed(rows), Recipe.of(h, layout, device))
+    pack.change(enter=[h])
+    pack.epoch()
+    pack.score(rows if layout == "dense" else rows.to_sparse())
+    return time.perf_counter() - began
+
+
 def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
     """Return the bytes that a lane takes while it trains: parameters and the rule's state."""
     return 4 * (columns_of(h.num_factors) * feature_dim + 1) * (1 + RULES[h.optimizer].states)
@@ -148,10 +173,10 @@ def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
     if rows.feature_dim > model.feature_dim:
         raise UsageError(f"the rows have {rows.feature_dim} features, the model {model.feature_dim}")
     arena: Arena = ARENAS[rows.layout](model.feature_dim, None, model.predictor_type)
-    arena.place([], scored(model))
+    arena.place([], [model])
     with one_thread():
         parts = [
-            together(model, arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim)))
+            arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim))[0]
             for a in range(0, rows.n, block)
         ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

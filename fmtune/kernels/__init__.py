@@ -46,7 +46,6 @@ _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder() or _before
 try:
     from fmtune.kernels import (
-        columns,
         cpu_dense,
         cpu_sparse,
         frames,
@@ -65,6 +64,6 @@ finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "columns", "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd",
-    "steps", "text", "wire",
+    "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps",
+    "text", "wire",
 ]  # fmt: skip

@@ -34,21 +34,24 @@ def step8(rule, arena, p, stride, gradient, rate, knobs, lane, array):  # type: 
 
 
 @njit(inline="always")
+def step(rule, theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
+    """Return a parameter and its states after one update; states that the rule has not come back as they came."""
+    if rule == ADAM:
+        return adam(theta, a, b, gradient, rate, eps, l1)
+    if rule == ADAGRAD:
+        return adagrad(theta, a, b, gradient, rate, eps, l1)
+    if rule == FTRL:
+        return ftrl(theta, a, b, gradient, rate, eps, l1)
+    return sgd(theta, a, b, gradient, rate, eps, l1)
+
+
+@njit(inline="always")
 def step1(rule, plane0, plane1, plane2, i, gradient, rate, knobs, lane, array):  # type: ignore[no-untyped-def]
     """Move one parameter, given its planes as arrays; planes that the rule has not are the last that it has."""
     g = decayed(gradient, plane0[i], knobs[lane, array, 2], knobs[lane, array, 1], knobs[lane, array, 3])
     eps, l1 = knobs[lane, array, 4], knobs[lane, array, 5]
-    theta, a, b = plane0[i], plane1[i], plane2[i]
-    if rule == ADAM:
-        theta, a, b = adam(theta, a, b, g, rate, eps, l1)
-    elif rule == ADAGRAD:
-        theta, a, b = adagrad(theta, a, b, g, rate, eps, l1)
-        b = a
-    elif rule == FTRL:
-        theta, a, b = ftrl(theta, a, b, g, rate, eps, l1)
-    else:
-        theta, a, b = sgd(theta, a, b, g, rate, eps, l1)
-        a = b = theta
+    theta, a, b = step(rule, plane0[i], plane1[i], plane2[i], g, rate, eps, l1)
+    # From the last plane to the first: where two are the same, what belongs there is written last.
     plane2[i] = b
     plane1[i] = a
     plane0[i] = theta

@@ -1,0 +1,335 @@
+"""Arenas on a CUDA card: the same methods as ``fm.arena``'s, over ``kernels.cuda_sparse`` and ``cuda_dense``.
+
+Parameters, their states, mini-batches and test rows live on the card; in an epoch nothing crosses the bus but the
+scores that are asked for.  Lanes are placed anew at an epoch's end, by copies on the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numpy.typing import NDArray
+
+from fmtune.fm.arena import GROUP, Float32, initial, knobs_of
+from fmtune.fm.cuda_card import Card, card
+from fmtune.fm.cuda_product import Cublas, Simulated
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.model import Model
+from fmtune.kernels import cpu_dense, cpu_sparse, cuda_dense, cuda_sparse
+from fmtune.kernels.cuda_parts import SIMULATED, THREADS, Lanes, blocks, copy_columns, fill
+from fmtune.kernels.losses import CODES
+from fmtune.kernels.rules import RULES, correction
+from fmtune.rows import DenseRows, Rows, SparseRows
+
+# Floats of scratch that scoring may take: it goes through the rows in blocks.
+_SCRATCH = 2**27
+
+# A card does about so many times the work of a processor in a second; the stop flag is looked at between chunks.
+_FASTER = 500.0
+
+_CORRECTIONS = 4096
+
+
+def _zeros(*shape: int) -> Any:
+    array = cuda.device_array(shape, np.float32)
+    if array.size:
+        fill[blocks(array.size), THREADS](array.reshape(array.size), 0)
+    return array
+
+
+def _empty(*shape: int, dtype: type = np.float32) -> Any:
+    return cuda.device_array(shape, dtype)
+
+
+def _copy(source: Any, at: int, target: Any, to: int, width: int) -> None:
+    if width and source.shape[0]:
+        copy_columns[blocks(source.shape[0] * width), THREADS](source, at, target, to, width)
+
+
+class _CardArena:
+    """What both layouts share: lanes and their places.
+
+    Parameters
+    ----------
+    feature_dim, optimizer, predictor_type, lazy
+        As for ``fm.arena.SparseArena``.
+    on
+        The card; by default the process's.
+    """
+
+    def __init__(
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, on: Card | None = None
+    ) -> None:  # fmt: skip
+        rule = RULES[optimizer] if optimizer else None
+        self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
+        self._planes, self._dim = 1 + (rule.states if rule else 0), feature_dim
+        self._card = on or card()
+        self._factors: list[int] = []
+        self._knobs = np.zeros((0, *_knobs_shape()), np.float32)
+        self._steps = np.zeros(0, np.int64)
+        self._began = np.zeros(0, np.int64)
+        self._corrections = np.zeros(0, np.float32)
+        self._scratch: tuple[tuple[int, ...], Any] = ((), None)
+        self._arena, self._lanes = self._room([])
+
+    def _room(self, factors: Sequence[int]) -> tuple[Any, Lanes]:
+        """Return an arena of zeros for lanes of these widths, and where each has its columns."""
+        columns, first, linear = self._columns(factors)
+        last = first + np.array(factors, np.int64)
+        owner = np.full(columns, -1, np.int32)
+        for lane in range(len(factors)):
+            owner[first[lane] : last[lane]] = lane
+            owner[linear[lane]] = lane
+        owner, first, last, linear = (cuda.to_device(a.astype(np.int32)) for a in (owner, first, last, linear))
+        lanes = Lanes(owner, first, last, linear, _zeros(self._planes, len(factors)), None, None, None)
+        return _zeros(*self._shape(columns)), lanes
+
+    def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many columns there are, and each lane's first factor column and linear column."""
+        raise NotImplementedError
+
+    def _shape(self, columns: int) -> tuple[int, int, int]:
+        raise NotImplementedError
+
+    def _plane(self, arena: Any, plane: int) -> tuple[Any, int]:
+        """Return a plane of an arena as columns of a matrix with a row a feature: the matrix, and the first column."""
+        raise NotImplementedError
+
+    def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
+        """Keep some lanes, in the given order, and add new ones after them."""
+        factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
+        old, old_lanes, old_factors = self._arena, self._lanes, self._factors
+        arena, lanes = self._room(factors)
+        _, first, linear = self._columns(factors)
+        _, first_before, linear_before = self._columns(old_factors)
+        for new, lane in enumerate(keep):
+            for plane in range(self._planes):
+                (source, at), (target, to) = self._plane(old, plane), self._plane(arena, plane)
+                _copy(source, at + int(first_before[lane]), target, to + int(first[new]), factors[new])
+                _copy(source, at + int(linear_before[lane]), target, to + int(linear[new]), 1)
+            _copy(old_lanes.bias, lane, lanes.bias, new, 1)
+        # Columns that only fill up are never written: what is there must be zero anew.
+        self._factors, self._arena, self._scratch = factors, arena, ((), None)
+        knobs = [self._knobs[lane] for lane in keep] + [
+            knobs_of(x) if isinstance(x, Hyperparameters) else np.zeros(_knobs_shape(), np.float32) for x in enter
+        ]
+        self._knobs = np.array(knobs, np.float32).reshape(len(factors), *_knobs_shape())
+        self._steps = np.concatenate([self._steps[list(keep)], np.zeros(len(enter), np.int64)])
+        self._lanes = lanes._replace(knobs=cuda.to_device(self._knobs))
+        self._count()
+        for lane, start in enumerate(enter, len(keep)):
+            self._begin(lane, start, int(first[lane]), int(linear[lane]))
+
+    def _begin(self, lane: int, start: Hyperparameters | Model, first: int, linear: int) -> None:
+        bias, weights = np.zeros((1, 1), np.float32), np.zeros((self._dim, 1), np.float32)
+        factors = np.zeros((self._dim, start.num_factors), np.float32)
+        if isinstance(start, Model):
+            factors[:], weights[:, 0], bias[0, 0] = start.factors, start.linear, start.bias
+        else:
+            for name, array in (("factors", factors), ("linear", weights), ("bias", bias)):
+                initial(start, name, array)
+        plane, at = self._plane(self._arena, 0)
+        _copy(cuda.to_device(factors), 0, plane, at + first, start.num_factors)
+        _copy(cuda.to_device(weights), 0, plane, at + linear, 1)
+        _copy(cuda.to_device(bias), 0, self._lanes.bias, lane, 1)
+
+    def _count(self, first: int = 0, last: int = 0) -> None:
+        """Put the number of updates that each lane has done before mini-batch 0, and the rates' corrections."""
+        began = self._steps - first
+        need = int(began.max(initial=0)) + last
+        if need > len(self._corrections) or not len(self._corrections):
+            upto = max(_CORRECTIONS, 2 * need)
+            self._corrections = np.array([correction(self._codes[0], t) for t in range(1, upto + 1)], np.float32)
+            self._lanes = self._lanes._replace(corrections=None)
+        if self._lanes.corrections is None:
+            self._lanes = self._lanes._replace(corrections=cuda.to_device(self._corrections))
+        if self._lanes.began is None or not np.array_equal(began, self._began):
+            self._began = began
+            self._lanes = self._lanes._replace(began=cuda.to_device(began.astype(np.int32)))
+
+    def parameters(self, lane: int) -> tuple[float, Float32, Float32]:
+        """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
+        _, first, linear = self._columns(self._factors)
+        k = self._factors[lane]
+        plane, at = self._plane(self._arena, 0)
+        factors, weights, bias = _empty(self._dim, k), _empty(self._dim, 1), _empty(self._planes, 1)
+        _copy(plane, at + int(first[lane]), factors, 0, k)
+        _copy(plane, at + int(linear[lane]), weights, 0, 1)
+        _copy(self._lanes.bias, lane, bias, 0, 1)
+        return float(bias.copy_to_host()[0, 0]), weights.copy_to_host()[:, 0], factors.copy_to_host()
+
+    def _scores(self, scores: Float32, run: Any) -> None:
+        """Call ``run`` with a place for scores on the card, wait for it, and bring them."""
+        out = _empty(*scores.shape)
+        run(out)
+        cuda.synchronize()
+        if scores.size:
+            scores[:] = out.copy_to_host()
+
+
+def _knobs_shape() -> tuple[int, ...]:
+    return knobs_of(Hyperparameters()).shape
+
+
+class CudaSparseArena(_CardArena):
+    """All lanes' parameters of a feature in one row, on the card; see ``kernels.cuda_sparse``.
+
+    A pass is one launch where a mini-batch has fewer than ``together`` numbers (rows times columns): four launches
+    would take longer than their work.  With more, kernels of their own keep more of the card's threads busy.
+    """
+
+    together = 2**21
+
+    def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        width = np.array([-(-k // GROUP) * GROUP for k in factors], np.int64)
+        linear, ends = int(width.sum()), np.cumsum(width)
+        lanes = -(-len(factors) // GROUP) * GROUP
+        return linear + lanes, ends - width, linear + np.arange(len(factors), dtype=np.int64)
+
+    def _shape(self, columns: int) -> tuple[int, int, int]:
+        return self._dim, self._planes, columns
+
+    def _plane(self, arena: Any, plane: int) -> tuple[Any, int]:
+        dim, planes, columns = arena.shape
+        return arena.reshape(dim, planes * columns), plane * columns
+
+    def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
+        """Train all lanes on some mini-batches; see ``kernels.cuda_sparse.learn``."""
+        assert isinstance(batches, cpu_sparse.Batches)
+        rows, cut, most = self._card.resident(batches, lambda: _sparse_batches(batches))
+        self._count(first, last)
+        longest = int(np.diff(batches.rows).max())
+        work, together = self._work(longest, most), longest * self._arena.shape[2] < self.together
+        self._scores(scores, lambda out: cuda_sparse.learn(
+            self._codes, self._arena, self._lanes, rows, cut, work, out, batches.rows, first, last, together
+        ))  # fmt: skip
+        self._steps += last - first
+
+    def _work(self, longest: int, most: int) -> cuda_sparse.Work:
+        columns, lanes = self._arena.shape[2], len(self._factors)
+        shape = (longest, most, columns, lanes)
+        if self._scratch[0] != shape:
+            self._scratch = (shape, cuda_sparse.Work(
+                _empty(longest, columns), _empty(longest, columns), _empty(longest, lanes), _empty(most, columns),
+                _empty(most, lanes), _empty(-(-longest // cuda_sparse.PIECE), lanes),
+                _empty(0 if self._codes[2] else self._dim, dtype=np.int32),
+            ))  # fmt: skip
+        work: cuda_sparse.Work = self._scratch[1]
+        return work
+
+    def score(self, rows: Rows) -> Float32:
+        """Return raw scores, float32 (lanes, rows)."""
+        assert isinstance(rows, SparseRows)
+        on = self._card.resident(rows, lambda: cuda_sparse.Rows(
+            *(cuda.to_device(a) for a in (rows.indptr, rows.indices, rows.values))
+        ))  # fmt: skip
+        out = np.empty((len(self._factors), rows.n), np.float32)
+        columns = self._arena.shape[2]
+        block = max(1, min(rows.n, _SCRATCH // columns))
+        q, p = _empty(block, columns), _empty(block, columns)
+        self._scores(out, lambda to: cuda_sparse.score(self._arena, self._lanes, on, q, p, to, rows.n))
+        return out
+
+    def work(self, batches: object) -> float:
+        """Return what ``SparseArena.work`` does, as a processor would have to be fast to keep up."""
+        assert isinstance(batches, cpu_sparse.Batches)
+        return 3.0 * len(batches.values) * int(self._arena.shape[2]) / max(1, len(batches.rows) - 1) / _FASTER
+
+
+def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda_sparse.Batches, int]:
+    """Put mini-batches on the card."""
+    cut = cuda_sparse.pieces(batches, cuda_sparse.PIECE)
+    rows = cuda_sparse.Rows(*(cuda.to_device(a) for a in (batches.indptr, batches.indices, batches.values)))
+    on = cuda_sparse.Batches(*(cuda.to_device(np.ascontiguousarray(a)) for a in (
+        batches.labels, batches.weights, batches.rows, cut.pieces, cut.feature, cut.slot, cut.entries, batches.row,
+        batches.value, cut.splits, cut.split, cut.slots,
+    )))  # fmt: skip
+    return rows, on, cut.most
+
+
+class CudaDenseArena(_CardArena):
+    """All lanes' parameters as one matrix, on the card; see ``kernels.cuda_dense``.
+
+    ``exact``: a product a lane in float32, so that a lane's bits depend on nothing else; without it one product for
+    all lanes, with numbers rounded to tf32.  Parameters otherwise as for ``SparseArena``.
+    """
+
+    exact = True
+
+    def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        width = np.array([-(-(k + 1) // GROUP) * GROUP for k in factors], np.int64)
+        first = np.cumsum(width) - width
+        return int(width.sum()), first, first + np.array(factors, np.int64)
+
+    def _shape(self, columns: int) -> tuple[int, int, int]:
+        return self._planes, self._dim, columns
+
+    def _plane(self, arena: Any, plane: int) -> tuple[Any, int]:
+        return arena[plane], 0
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Return first column and columns of each product."""
+        columns, first, _ = self._columns(self._factors)
+        if not self.exact:
+            return [(0, columns)]
+        return [(int(a), int(b - a)) for a, b in zip(first, [*first[1:], columns], strict=True)]
+
+    def _product(self, tf32: bool) -> cuda_dense.Product:
+        return Simulated(tf32) if SIMULATED else Cublas(tf32)
+
+    def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
+        """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""
+        assert isinstance(batches, cpu_dense.Batches)
+        tf32 = not self.exact
+        on = self._card.resident(batches, lambda: _dense_batches(batches, tf32))
+        self._count(first, last)
+        work = self._work(int(np.diff(batches.rows).max()))
+        self._scores(scores, lambda out: cuda_dense.learn(
+            self._codes, self._product(tf32), self._spans(), tf32, self._arena, self._lanes, on, work, out,
+            batches.rows, first, last,
+        ))  # fmt: skip
+        self._steps += last - first
+
+    def _work(self, longest: int) -> cuda_dense.Work:
+        columns, lanes, dim = self._arena.shape[2], len(self._factors), self._dim
+        shape = (longest, columns, lanes)
+        if self._scratch[0] != shape:
+            self._scratch = (shape, cuda_dense.Work(
+                _empty(longest, columns), _empty(longest, lanes), _empty(dim, columns),
+                _empty(cuda_dense.pieces_of(longest), dim + 1, lanes), _zeros(dim, columns), _empty(lanes, dim),
+            ))  # fmt: skip
+        work: cuda_dense.Work = self._scratch[1]
+        return work
+
+    def score(self, rows: Rows) -> Float32:
+        """Return raw scores, float32 (lanes, rows)."""
+        assert isinstance(rows, DenseRows)
+        on = self._card.resident(rows, lambda: cuda.to_device(np.ascontiguousarray(rows.matrix)))
+        out = np.empty((len(self._factors), rows.n), np.float32)
+        columns = self._arena.shape[2]
+        s = _empty(max(1, min(rows.n, _SCRATCH // columns)), columns)
+        theta, q = _zeros(self._dim, columns), _empty(len(self._factors), self._dim)
+        self._scores(out, lambda to: cuda_dense.score(
+            self._product(False), self._spans(), self._arena, self._lanes, on, s, theta, q, to
+        ))  # fmt: skip
+        return out
+
+    def work(self, batches: object) -> float:
+        """Return what ``DenseArena.work`` does, as a processor would have to be fast to keep up."""
+        assert isinstance(batches, cpu_dense.Batches)
+        return 0.25 * batches.matrix.size * int(self._arena.shape[2]) / max(1, len(batches.rows) - 1) / _FASTER
+
+
+def _dense_batches(batches: cpu_dense.Batches, tf32: bool) -> cuda_dense.Batches:
+    """Put mini-batches on the card, rounded to tf32 where the products are."""
+    matrix = cuda_dense.tf32(batches.matrix) if tf32 else batches.matrix
+    arrays = (matrix, batches.labels, batches.weights, batches.touched.view(np.uint8))
+    return cuda_dense.Batches(*(cuda.to_device(np.ascontiguousarray(a)) for a in arrays))
+
+
+CUDA_ARENAS: dict[str, type[CudaSparseArena] | type[CudaDenseArena]] = {
+    "sparse": CudaSparseArena, "dense": CudaDenseArena,
+}  # fmt: skip

@@ -1,0 +1,107 @@
+"""Compiles every CUDA kernel for sm_80 and sm_90, with no card, and looks at what came out.
+
+Run by ``make test-gpu-compile``.  A kernel fails when it does not compile, assemble or link, when it spills or keeps
+an array in local memory, or when a float64 instruction slipped in.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba.cuda.dispatcher
+import numpy as np
+import nvidia
+from numba import cuda, typeof
+
+from fmtune.kernels import cuda_dense, cuda_parts, cuda_probe, cuda_sparse
+
+TOOLS = Path(next(iter(nvidia.__path__))) / "cu13"
+CAPABILITIES = ((8, 0), (9, 0))
+# With 128 threads a block, three blocks fit a multiprocessor; a kernel that needs more would spill.
+REGISTERS = 168
+_FLOAT64 = re.compile(r"\b(DADD|DMUL|DFMA|DSETP|F2F\.F64\S*|I2F\.F64\S*|F2I\S*\.F64\S*)\b")
+
+
+class _StandIn:
+    """What the compiler asks of a device: its compute capability."""
+
+    compute_capability = CAPABILITIES[0]
+
+
+def kernels() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Yield name, kernel and arguments of the types that the arenas launch it with."""
+    f1, f2, f3 = (np.zeros((1,) * n, np.float32) for n in (1, 2, 3))
+    i1, i2, l1, u2 = np.zeros(1, np.int32), np.zeros((1, 1), np.int32), np.zeros(1, np.int64), np.zeros((1, 1), "u1")
+    lanes = cuda_parts.Lanes(i1, i1, i1, i1, f2, f3, i1, f1)
+    rows = cuda_sparse.Rows(l1, i1, f1)
+    cut = cuda_sparse.Batches(f1, f1, l1, l1, i1, i1, l1, i1, f1, l1, i1, i2)
+    work = cuda_sparse.Work(f2, f2, f2, f2, f2, f2, i1)
+    yield "fill", cuda_parts.fill, (f1, 0)
+    yield "copy_columns", cuda_parts.copy_columns, (f2, 0, f2, 0, 1)
+    yield "sparse learn_together", cuda_sparse.learn_together, (0, 1, True, f3, lanes, rows, cut, work, f2, 0, 1)
+    yield "sparse forward", cuda_sparse.forward, (f3, rows, f2, f2, 0, 1)
+    yield "sparse slopes", cuda_sparse.slopes, (1, lanes, cut, work, f2, 0, 1, 0)
+    yield "sparse update", cuda_sparse.update, (0, True, f3, lanes, cut, work, 0, 1)
+    yield "sparse finish", cuda_sparse.finish, (0, True, f3, lanes, cut, work, 0, 1)
+    yield "sparse scored", cuda_sparse.scored, (lanes, f2, f2, f2, 0, 1)
+    work = cuda_dense.Work(f2, f2, f2, f3, f2, f2)
+    yield "dense squares", cuda_dense.squares, (f2, lanes, True, f2, f2)
+    yield "dense rows", cuda_dense.rows, (1, True, True, lanes, f2, f1, f1, f2, f2, f2, f2, 0, 1, 0)
+    yield "dense weigh", cuda_dense.weigh, (f2, f2, f3, 0, 1, 32)
+    yield "dense update", cuda_dense.update, (0, True, True, f3, lanes, u2, work, 0, 1)
+    yield "probe copy", cuda_probe.copy, (f1, f1)
+    yield "probe gather", cuda_probe.gather, (f2, i1, f1)
+
+
+def _tool(name: str, *args: object) -> str:
+    done = subprocess.run([TOOLS / "bin" / name, *map(str, args)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def check(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int], folder: Path) -> tuple[str, list[str]]:
+    """Return what one kernel takes, in words, and what is wrong with it."""
+    _StandIn.compute_capability = capability
+    arch = "sm_{}{}".format(*capability)
+    types = tuple(typeof(arg) for arg in args)
+    ptx, _ = cuda.compile(kernel.py_func, types, device=False, abi="numba", cc=capability)
+    (folder / "kernel.ptx").write_text(ptx)
+    given, made = folder / "kernel.ptx", folder / "kernel.o"
+    said = _tool("ptxas", "-v", "-c", f"-maxrregcount={REGISTERS}", f"-arch={arch}", given, "-o", made)
+    device = TOOLS / "lib" / "libcudadevrt.a"
+    _tool("nvlink", f"-arch={arch}", made, device, "-o", folder / "kernel.cubin")
+    sass = _tool("cuobjdump", "--dump-sass", folder / "kernel.cubin")
+    own = sass.split("Function : ")
+    code = "".join(part for part in own[1:] if "cudaCG" not in part.split("\n", 1)[0])
+    registers = max(map(int, re.findall(r"Used (\d+) registers", said)))
+    spills = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    double, local = sorted(set(_FLOAT64.findall(code))), re.findall(r"\b(?:LDL|STL)\b", code)
+    wrong = [f"{spills} bytes spilled"] if spills else []
+    wrong += [f"float64: {' '.join(double)}"] if double else []
+    wrong += [f"{len(local)} accesses to local memory"] if local else []
+    return f"{registers} registers, {len(re.findall(r'/[*][0-9a-f]{4}[*]/', code))} instructions", wrong
+
+
+def main() -> int:
+    """Check all; returns how many failed."""
+    numba.cuda.dispatcher.get_current_device = lambda: _StandIn
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kernel, args in kernels():
+            for capability in CAPABILITIES:
+                words, wrong = check(kernel, args, capability, Path(folder))
+                failed += bool(wrong)
+                verdict = "FAILED: " + "; ".join(wrong) if wrong else "ok"
+                print("{:22} sm_{}{}  {:36} {}".format(name, *capability, words, verdict), flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))

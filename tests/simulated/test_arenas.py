@@ -1,0 +1,150 @@
+"""A pack on the card against the same pack on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fmtune.fm import cuda_arena
+from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.model import Model
+from fmtune.fm.pack import Lane, Pack
+from fmtune.kernels.rules import RULES
+from fmtune.rows import SparseRows
+from tests import fm_reference as reference
+
+LAYOUTS = tuple(cuda_arena.CUDA_ARENAS)
+BASE = Hyperparameters(
+    predictor_type="binary_classifier", num_factors=5, mini_batch_size=9, bias_lr=0.02, linear_lr=0.02,
+    factors_lr=0.02, factors_init_sigma=0.1, clip_gradient=0.5,
+)  # fmt: skip
+RAGGED = [BASE, BASE.replace(num_factors=0, seed=1), BASE.replace(num_factors=10, seed=2, factors_lr=0.1)]
+DATA = reference.rows(20, 7, 3)
+
+
+def _packs(data: SparseRows, h: Hyperparameters, layout: str) -> list[Pack]:
+    return [Pack(Feed(data), Recipe.of(h, layout, device)) for device in ("cpu", "gpu")]
+
+
+def _same(packs: list[Pack], lanes: list[list[Lane]]) -> None:
+    for cpu, gpu in zip(*lanes, strict=True):
+        a, b = packs[0].model(cpu), packs[1].model(gpu)
+        np.testing.assert_allclose(b.bias, a.bias, atol=1e-5)
+        np.testing.assert_allclose(b.linear, a.linear, atol=1e-5)
+        np.testing.assert_allclose(b.factors, a.factors, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_pass_equals_the_cpu_room(layout: str, rule: str, lazy: bool) -> None:
+    """Every rule, lazy or not, of lanes of unequal width: models and the scores of the pass agree to 1e-5."""
+    own = {"linear_l1": 0.01, "factors_l1": 0.01} if rule == "ftrl" else {}
+    lanes = [h.replace(optimizer=rule, lazy=lazy, **own) for h in RAGGED]
+    packs = _packs(DATA, lanes[0], layout)
+    placed = [pack.change(enter=lanes) for pack in packs]
+    scores = [pack.epoch(record=True) for pack in packs]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-5)
+    _same(packs, placed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [1, 8])
+def test_mini_batches_of_any_size(layout: str, size: int) -> None:
+    """One row a mini-batch, or all: a lone regressor and its scores of other rows agree with the CPU to 1e-5."""
+    h = BASE.replace(predictor_type="regressor", mini_batch_size=size)
+    test = reference.rows(5, 7, 3, seed=1, binary=False)
+    packs = _packs(reference.rows(8, 7, 3, binary=False), h, layout)
+    placed = [pack.change(enter=[h]) for pack in packs]
+    for pack in packs:
+        pack.epoch()
+    rows = test if layout == "sparse" else test.to_dense()
+    np.testing.assert_allclose(packs[1].score(rows), packs[0].score(rows), atol=1e-5)
+    _same(packs, placed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_of_rows_count(layout: str) -> None:
+    """A row's weight multiplies its slope, as on the CPU."""
+    weights = np.linspace(0, 2, DATA.n).astype(np.float32)
+    data = SparseRows(DATA.indptr, DATA.indices, DATA.values, DATA.labels, 7, weights)
+    packs = _packs(data, BASE, layout)
+    placed = [pack.change(enter=[BASE]) for pack in packs]
+    for pack in packs:
+        pack.epoch()
+    _same(packs, placed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_lanes_enter_and_leave(layout: str) -> None:
+    """A lane's bits on the card do not depend on who else is there, or since when."""
+    alone = []
+    for h in RAGGED:
+        pack = Pack(Feed(DATA), Recipe.of(h, layout, "gpu"))
+        (lane,) = pack.change(enter=[h])
+        pack.epoch()
+        pack.epoch()
+        alone.append(pack.model(lane))
+    pack = Pack(Feed(DATA), Recipe.of(BASE, layout, "gpu"))
+    a, b = pack.change(enter=[RAGGED[1], RAGGED[0]])
+    pack.epoch()
+    (c,) = pack.change(leave=[a], enter=[RAGGED[2]])
+    pack.epoch()
+    _equal(pack.model(b), alone[0])
+    pack.epoch()
+    _equal(pack.model(c), alone[2])
+
+
+def _equal(one: Model, other: Model) -> None:
+    assert one.bias == other.bias
+    np.testing.assert_array_equal(one.linear, other.linear)
+    np.testing.assert_array_equal(one.factors, other.factors)
+
+
+def test_one_launch_or_four_a_mini_batch_is_the_same() -> None:
+    """The kernel of all phases and the kernels of one phase each give the same bytes."""
+    batches = Feed(DATA).batches(Recipe.of(BASE, "sparse", "gpu"), 0)
+    found = []
+    for together in (0, 2**21):
+        arena = cuda_arena.CudaSparseArena(7, "adam", "binary_classifier", lazy=False)
+        arena.together = together
+        arena.place([], RAGGED)
+        for first, last in ((0, 2), (2, 3)):
+            arena.learn(batches, first, last, np.empty((3, 0), np.float32))
+        found.append([arena.parameters(lane) for lane in range(3)])
+    for one, other in zip(*found, strict=True):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_one_product_for_all_lanes_in_tf32() -> None:
+    """Not exact: numbers are rounded to 11 bits before they are multiplied, and the model is near the exact one."""
+    batches = Feed(DATA).batches(Recipe.of(BASE, "dense", "gpu"), 0)
+    found = []
+    for exact in (True, False):
+        arena = cuda_arena.CudaDenseArena(7, "adagrad", "binary_classifier")
+        arena.exact = exact
+        arena.place([], RAGGED)
+        arena.learn(batches, 0, 3, np.empty((3, 0), np.float32))
+        found.append(arena.parameters(2)[2])
+    assert 1e-6 < np.abs(found[0] - found[1]).max() < 2e-2
+
+
+def test_parameters_go_in_and_out() -> None:
+    """A model that is only scored has the CPU's scores, and comes back as it went in."""
+    rng = np.random.default_rng(0)
+    model = Model("regressor", 0.5, rng.normal(size=7).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32))
+    for layout, kind in cuda_arena.CUDA_ARENAS.items():
+        arena = kind(7, None, "regressor")
+        arena.place([], [model])
+        bias, linear, factors = arena.parameters(0)
+        assert bias == 0.5
+        np.testing.assert_array_equal(linear, model.linear)
+        np.testing.assert_array_equal(factors, model.factors)
+        rows = DATA if layout == "sparse" else DATA.to_dense()
+        wanted = [
+            reference.raw_score(0.5, linear.astype(float), factors.astype(float), x)
+            for x in DATA.to_dense().matrix.astype(float)
+        ]  # fmt: skip
+        np.testing.assert_allclose(arena.score(rows)[0], wanted, rtol=1e-5, atol=1e-5)
