@@ -43,7 +43,8 @@ def data_get(card: str, source: Path | None) -> None:
     from fmtune.screen import downloads
 
     with downloads() as progress:
-        table(verbs.get(card, source, progress=progress))
+        found = verbs.get(card, source, progress=progress)
+    table(found)
 
 
 @data.command("convert")
