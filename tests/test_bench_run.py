@@ -124,7 +124,7 @@ def test_a_failure_that_is_not_found_again_cannot_be_told():
 def test_what_an_example_needs():
     """Bytes and operations of an example follow the formulas; what is no kernel needs nothing."""
     about = {"layout": "sparse", "nnz_per_row": 10.0, "touched_per_row": 0.5, "lanes": 2, "num_factors": 5,
-             "planes": 3, "feature_dim": 100}  # fmt: skip
+             "planes": 3, "features": 100}  # fmt: skip
     need = ceilings.needs(about)
     assert need["width"] == 18
     assert need["streamed"] == 8 * 20 + 12 + 6

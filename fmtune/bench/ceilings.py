@@ -128,7 +128,8 @@ def needs(about: Mapping[str, Any]) -> dict[str, Any] | None:
         "streamed": 8.0 * m * (1 + learns) + 12.0 + 12.0 * u,
         "gathered": 4.0 * m * columns + 8.0 * u * planes * columns,
         "multiply_adds": 2.0 * m * columns + columns + (m * columns + 12.0 * u * columns) * learns,
-        "rows": about["feature_dim"], "width": columns,
+        # Features that never occur are no part of the table that is read.
+        "rows": about["features"], "width": columns,
     }  # fmt: skip
 
 

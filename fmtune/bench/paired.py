@@ -11,7 +11,6 @@ from typing import Any
 
 from fmtune.bench import gate
 from fmtune.bench.case import Case
-from fmtune.bench.ceilings import Ceilings
 from fmtune.bench.faces import sentence
 from fmtune.bench.gate import Verdict
 from fmtune.bench.run import SECONDS, Measured, Say, envelope, measure, record
@@ -132,13 +131,13 @@ def run_paired(
 ) -> tuple[dict[str, Any], list[Verdict]]:  # fmt: skip
     """Compare two versions over cases; return the result object of the new one, with the base's samples in it.
 
-    Every case has its first look before any has a second one, so that a limit of time leaves none out.
+    Every case has its first look before any has a second one, so that a limit of time leaves none out.  Nothing is
+    calibrated: the other version stands beside this one.
     """
     end = clock() + effort.within
     # First looks must fit: a third of the time is for turns; starting processes takes about as much.
     effort = replace(effort, seconds=min(effort.seconds, effort.within / (3 * len(cases) * effort.rounds)))
-    stock, ceilings = Stock(folder), Ceilings()
-    calibrations = [ceilings.calibrate() for _ in cases]
+    stock = Stock(folder)
     duels = [Duel(case, stock.files(case), base, new, effort, end, clock) for case in cases]
     again: dict[str, Duel] = {}
     while still := [one for one in (*duels, *again.values()) if one.open]:
@@ -150,10 +149,9 @@ def run_paired(
                 say(f"{one.case.name}: once more, from the start")
                 again[one.case.name] = Duel(one.case, one.files, base, new, effort, end, clock)
     entries, verdicts = [], []
-    for one, calibration in zip(duels, calibrations, strict=True):
+    for one in duels:
         verdicts.append(confirmed(one.verdict, again[one.case.name].verdict) if one.case.name in again else one.verdict)
-        entry = record(one.case, one.found[new.name], calibration, ceilings)
-        entries.append({**entry, "base": vars(one.found[base.name])})
+        entries.append({**record(one.case, one.found[new.name]), "base": vars(one.found[base.name])})
     return {**envelope(suite, entries), "mode": "paired"}, verdicts
 
 

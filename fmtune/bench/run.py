@@ -169,13 +169,13 @@ def envelope(suite: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def record(
-    case: Case, measured: Measured, calibration: Mapping[str, float], ceilings: Ceilings | None = None
+    case: Case, measured: Measured, calibration: Mapping[str, float] | None = None, ceilings: Ceilings | None = None
 ) -> dict[str, Any]:
     """Return a case's part of the result: its definition, raw samples, warm-ups, companions, rate and share."""
     entry: dict[str, Any] = {
         "name": case.name, "kind": case.kind, "case": case.plain(), "error": measured.error,
         "disturbed": measured.disturbed, "samples": measured.samples, "starts": measured.starts,
-        "companions": measured.companions, "about": measured.about, "calibration": dict(calibration),
+        "companions": measured.companions, "about": measured.about, "calibration": dict(calibration or {}),
     }  # fmt: skip
     if measured.samples and measured.error is None:
         entry["summary"] = summary(measured.samples, measured.about)

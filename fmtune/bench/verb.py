@@ -111,7 +111,7 @@ def _compare(
     against = options.against or versions.accepted()
     patience = options.within / 2 if math.isfinite(options.within) else None
     base = versions.side_of(against, folder, Path(platformdirs.user_cache_dir("fmtune")), patience)
-    say(f"against {against[:12]}")
+    say(f"against {against}")
     if options.ci:
         # A limit of time leaves out other cases at another commit.
         first = int((machine.commit() or "0").rstrip("+"), 16) % len(cases)

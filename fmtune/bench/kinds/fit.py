@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from fmtune.bench.kinds import stored
 from fmtune.bench.serve import Job, Line, serve
 from fmtune.fm.feed import Feed, Recipe
@@ -85,6 +87,7 @@ def _about(feed: Feed, case: Mapping[str, Any], h: Hyperparameters) -> dict[str,
     }  # fmt: skip
     if layout == "sparse":
         facts["nnz_per_row"] = len(batches.values) / feed.n
+        facts["features"] = len(np.unique(batches.indices))
         facts["touched_per_row"] = int(batches.touched[-1]) / feed.n
     return facts
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fmtune.bench.kinds import stored
 from fmtune.bench.serve import Job, serve
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.pack import predict
+from fmtune.rows import DenseRows, Rows
 
 
 def prepare(request: Mapping[str, Any]) -> Job:
@@ -22,7 +25,8 @@ def prepare(request: Mapping[str, Any]) -> Job:
     assert rows is not None
     count = rows.n * case["inner"]
     about = {"rows": count, "examples": count, "layout": case["layout"], "lanes": 1, "num_factors": h.num_factors,
-             "feature_dim": rows.feature_dim, "planes": 1, "nnz_per_row": rows.nnz / rows.n}  # fmt: skip
+             "feature_dim": rows.feature_dim, "features": _features(rows), "planes": 1,
+             "nnz_per_row": rows.nnz / rows.n}  # fmt: skip
 
     def line() -> None:
         for _ in range(case["inner"]):
@@ -32,6 +36,11 @@ def prepare(request: Mapping[str, Any]) -> Job:
         return {"loss": [fit.curve[-1]], "curve": stored.digest(predict(fit.model, rows).tolist()), "rows": rows.n}
 
     return Job(lambda: line, companions, about)
+
+
+def _features(rows: Rows) -> int:
+    """Return how many features occur."""
+    return rows.feature_dim if isinstance(rows, DenseRows) else len(np.unique(rows.indices))
 
 
 if __name__ == "__main__":
