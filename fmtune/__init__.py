@@ -21,15 +21,18 @@ _HOME = {
     "fit": "fmtune.tune.objective",
     "optimize": "fmtune.tune.objective",
     "predict": "fmtune.tune.objective",
+    "predict_interval": "fmtune.tune.objective",
     "run": "fmtune.tune.study",
 }
 
-__all__ = ["Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict", "run"]
+__all__ = [
+    "Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict", "predict_interval", "run",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from fmtune.fm.hyperparameters import Hyperparameters
     from fmtune.fm.model import Model
-    from fmtune.tune.objective import Objective, fit, optimize, predict
+    from fmtune.tune.objective import Objective, fit, optimize, predict, predict_interval
     from fmtune.tune.study import run
 
 

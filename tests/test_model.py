@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 
 from fmtune.errors import ModelError
-from fmtune.fm.model import Model
+from fmtune.fm.model import Draws, Model
 
-MAGIC = b"fmtune model 1\n"
+MAGIC, MAGIC_DRAWS = b"fmtune model 1\n", b"fmtune model 2\n"
 
 
 def _model(features: int = 3, factors: int = 2) -> Model:
@@ -25,13 +26,20 @@ def _model(features: int = 3, factors: int = 2) -> Model:
     return Model("binary_classifier", 0.1, linear, matrix, {"study_name": "é", "epochs": 3})
 
 
+def _sampled(features: int = 2, factors: int = 1, count: int = 3) -> Model:
+    rng = np.random.default_rng(1)
+    linear, matrix = rng.normal(size=(count, features)), rng.normal(size=(count, features, factors))
+    draws = Draws(rng.normal(size=count), linear.astype(np.float32), matrix.astype(np.float32), np.full(count, 0.5))
+    return Model.of_draws("regressor", draws, {"epochs": 9})
+
+
 def _sealed(body: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-def _with_header(header: bytes, rest: bytes = b"", length: int | None = None) -> bytes:
+def _with_header(header: bytes, rest: bytes = b"", length: int | None = None, magic: bytes = MAGIC) -> bytes:
     """A file whose digest is right and whose header is whatever is given."""
-    return _sealed(MAGIC + struct.pack("<Q", len(header) if length is None else length) + header + rest)
+    return _sealed(magic + struct.pack("<Q", len(header) if length is None else length) + header + rest)
 
 
 def _header(**values: Any) -> bytes:
@@ -52,17 +60,31 @@ def test_what_was_saved_is_loaded(features: int, factors: int, tmp_path: Path) -
     assert loaded.to_bytes() == model.to_bytes()
 
 
-def test_every_truncation_is_refused() -> None:
+def test_draws_come_back(tmp_path: Path) -> None:
+    """A sampled model's draws are saved with it, and its own parameters are theirs again."""
+    model = _sampled()
+    model.save(tmp_path / "m.fm")
+    loaded = Model.load(tmp_path / "m.fm")
+    assert loaded.draws is not None and model.draws is not None
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.draws, model.draws, strict=True))
+    assert np.array_equal(loaded.factors, model.factors) and loaded.bias == model.bias and loaded.facts == model.facts
+    assert loaded.to_bytes() == model.to_bytes() and loaded.nbytes == 4 + 4 * 3 * 2 * 2
+    assert [one.num_factors for one in loaded.drawn()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("make", [_model, _sampled])
+def test_every_truncation_is_refused(make: Callable[[], Model]) -> None:
     """No proper beginning of a model's file is a model."""
-    content = _model().to_bytes()
+    content = make().to_bytes()
     for length in range(len(content)):
         with pytest.raises(ModelError):
             Model.from_bytes(content[:length])
 
 
-def test_every_flipped_bit_is_refused() -> None:
+@pytest.mark.parametrize("make", [_model, _sampled])
+def test_every_flipped_bit_is_refused(make: Callable[[], Model]) -> None:
     """No file that differs in one bit is a model."""
-    content = _model().to_bytes()
+    content = make().to_bytes()
     for place in range(len(content)):
         for bit in range(8):
             flipped = bytearray(content)
@@ -121,6 +143,12 @@ def test_a_pickle_behind_the_first_line_is_never_loaded(tmp_path: Path) -> None:
     _with_header(_header(facts=3), b"\0" * 4),
     _with_header(_header(feature_dim=2), b"\0" * 4),
     _with_header(b'{"bias": 0}', b"\0" * 4),
+    _with_header(_header(), b"\0" * 4, magic=MAGIC_DRAWS),
+    _with_header(_header(draws={"bias": [], "noise": []}), magic=MAGIC_DRAWS),
+    _with_header(_header(draws={"bias": [1.0], "noise": [0.0]}), b"\0" * 4, magic=MAGIC_DRAWS),
+    _with_header(_header(draws={"bias": [1.0], "noise": []}), b"\0" * 4, magic=MAGIC_DRAWS),
+    _with_header(_header(draws={"bias": [1.0, 2.0], "noise": [1.0, 1.0]}), b"\0" * 4, magic=MAGIC_DRAWS),
+    _with_header(_header(draws=3), b"\0" * 4, magic=MAGIC_DRAWS),
 ])  # fmt: skip
 def test_an_impossible_header_is_refused(content: bytes) -> None:
     """A right digest does not help: lengths are compared with the file before memory is taken."""

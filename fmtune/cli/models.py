@@ -17,18 +17,23 @@ from fmtune.errors import UsageError
 @click.option("--test", type=FILE, multiple=True, help="The test channel: a file, a folder, a glob; may be repeated.")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A hyperparameter; may be repeated.")
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
+@click.option("--solver", help="sgd, als or mcmc; short for -p solver=NAME.")
+@click.option("--groups", metavar="FIRST,...", help="First feature of each group, counted from 0, as in 0,943.")
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
-    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, out: Path
-) -> None:
+    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, solver: str | None,
+    groups: str | None, out: Path,
+) -> None:  # fmt: skip
     """Train one model on TRAIN."""
     from dataclasses import replace
 
     from fmtune.data import source
     from fmtune.tune import objective
 
-    values: dict[str, Any] = dict(_assignment(word) for word in params)
-    done = objective.fit(list(train), list(test) or None, layout=layout, **values)
+    words = (*params, *([f"solver={solver}"] if solver else []))
+    values: dict[str, Any] = dict(_assignment(word) for word in words)
+    runs = None if groups is None else [_number(word) for word in groups.split(",")]
+    done = objective.fit(list(train), list(test) or None, layout=layout, groups=runs, **values)  # type: ignore[arg-type]
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
              "index_base": source.index_base([list(train), list(test)] if test else [list(train)])}  # fmt: skip
     replace(done.model, facts=facts).save(out)
@@ -41,14 +46,15 @@ def fit(
 @click.argument("model", type=FILE)
 @click.argument("data", nargs=-1, type=FILE, required=True)
 @click.option("-o", "--out", type=FILE, required=True, help="By suffix: .csv, .jsonl, .parquet.")
-def predict(model: Path, data: tuple[Path, ...], out: Path) -> None:
+@click.option("--interval", type=float, metavar="LEVEL", help="Add columns low and high, as in 0.9; needs solver mcmc.")
+def predict(model: Path, data: tuple[Path, ...], out: Path, interval: float | None) -> None:
     """Score DATA with MODEL.
 
     Columns: score and, for a binary model, predicted_label.
     """
     from fmtune.tune import scoring
 
-    count = scoring.predict_file(model, list(data), out)
+    count = scoring.predict_file(model, list(data), out, interval)
     click.echo(f"{count} rows: {out}")
 
 

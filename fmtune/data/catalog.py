@@ -68,13 +68,17 @@ class Card:
 
 @dataclass(frozen=True)
 class Channels:
-    """What a card gives: its channels, one sentence about them, and facts known by construction."""
+    """What a card gives: its channels, one sentence about them, facts known by construction, and feature groups.
+
+    ``groups`` is name to first feature; empty where features are all of a kind.
+    """
 
     train: Rows
     test: Rows | None
     holdout: Rows | None
     description: str
     facts: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
 
 
 def folder() -> Path:

@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from fmtune.errors import DataError, ResourceError
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.kernels import cpu_dense, cpu_sparse
+from fmtune.kernels import columns, cpu_dense, cpu_sparse
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
+Float32 = NDArray[np.float32]
 Batches = cpu_sparse.Batches | cpu_dense.Batches
 
 
@@ -33,14 +37,47 @@ class Recipe(NamedTuple):
     shuffle: str
     shuffle_seed: int
     pad: bool
+    solver: str = "sgd"
     device: str = "cpu"
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters, layout: str, device: str = "cpu") -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``."""
         h = hyperparameters
+        if h.solver != "sgd":  # sweeps have no mini-batches and no order
+            return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, device)
+        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, device=device)
+
+
+class ByColumn(NamedTuple):
+    """The train channel by columns, for sweeps.
+
+    Attributes
+    ----------
+    columns : kernels.columns.Columns
+    labels : float32 (n,)
+    weights : float32 (n,) or (0,)
+    groups : Groups
+    group : int32 (feature_dim,)
+        Each feature's group.
+    """
+
+    columns: columns.Columns
+    labels: Float32
+    weights: Float32
+    groups: Groups
+    group: NDArray[np.int32]
+
+    @property
+    def feature_dim(self) -> int:
+        """Number of features."""
+        return len(self.group)
+
+    def runs(self) -> NDArray[np.int64]:
+        """Return where runs of columns without a common row end, int64 (runs,)."""
+        ends: NDArray[np.int64] = columns.runs(self.columns, len(self.labels))
+        return ends
 
 
 class Feed:
@@ -52,9 +89,11 @@ class Feed:
         The train channel, with labels.
     keep
         How many orders are kept in memory.
+    groups
+        Which features belong together.
     """
 
-    def __init__(self, rows: Rows, keep: int = 4) -> None:
+    def __init__(self, rows: Rows, keep: int = 4, groups: Groups | None = None) -> None:
         if rows.labels is None:
             raise DataError("the train channel has no labels", where="train")
         if rows.n == 0:
@@ -69,6 +108,21 @@ class Feed:
         self._lock = threading.Lock()
         self.n = rows.n
         self.feature_dim = rows.feature_dim
+        self._groups = groups or Groups()
+        self._group = self._groups.features(rows.feature_dim)
+        self._by_column: ByColumn | None = None
+
+    def by_column(self) -> ByColumn:
+        """Return the train channel by columns."""
+        with self._lock:
+            if self._by_column is None:
+                rows = _neighbours(as_layout(self._rows, "sparse", self._layouts))
+                assert rows.labels is not None
+                turned = csr_array((rows.values, rows.indices, rows.indptr), (rows.n, rows.feature_dim)).tocsc()
+                found = columns.Columns(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data)
+                weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
+                self._by_column = ByColumn(found, rows.labels, weights, self._groups, self._group)
+            return self._by_column
 
     def batches(self, recipe: Recipe, epoch: int) -> Batches:
         """Return the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``)."""
@@ -100,6 +154,15 @@ class Feed:
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
         return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched, weights)
+
+
+def _neighbours(rows: Rows) -> SparseRows:
+    """Return the rows by their first feature, so that a column's rows lie near each other in memory."""
+    assert isinstance(rows, SparseRows)
+    first = np.full(rows.n, -1, np.int64)
+    filled = np.diff(rows.indptr) > 0
+    first[filled] = rows.indices[rows.indptr[:-1][filled]]
+    return rows.take(np.argsort(first, kind="stable"))
 
 
 def _empty_rows(n: int, like: Rows) -> Rows:

@@ -10,10 +10,12 @@ import numpy as np
 
 from fmtune.errors import DataError, FmtuneError
 from fmtune.fm.feed import Feed, Recipe, as_layout
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array, evaluate
 from fmtune.fm.model import Model
-from fmtune.fm.pack import Pack, score
+from fmtune.fm.pack import score
+from fmtune.fm.solvers import trainer
 from fmtune.rows import Rows
 
 
@@ -89,6 +91,8 @@ class Channels:
     ----------
     train, test
         Rows with labels; ``test`` may be None where nothing is selected.
+    groups
+        Which features belong together.
 
     Raises
     ------
@@ -96,13 +100,13 @@ class Channels:
         A channel is empty or has no labels, or the test channel has features that train has not.
     """
 
-    def __init__(self, train: Rows, test: Rows | None = None) -> None:
+    def __init__(self, train: Rows, test: Rows | None = None, groups: Groups | None = None) -> None:
         if test is not None and test.feature_dim > train.feature_dim:
             raise DataError(f"it has {test.feature_dim} features, train {train.feature_dim}", where="test",
                             hint="give feature_dim, so that train has them too")  # fmt: skip
         if test is not None and (test.labels is None or test.n == 0):
             raise DataError("it has no labels or no rows", where="test")
-        self.train, self.feed = train, Feed(train)
+        self.train, self.feed = train, Feed(train, groups=groups)
         self._test = None if test is None else test.widen(train.feature_dim)
         self._layouts: dict[str, Rows] = {} if self._test is None else {self._test.layout: self._test}
 
@@ -131,6 +135,7 @@ def train(
     objective: str | None = None,
     report: Callable[[int, float], bool] | None = None,
     stop: Callable[[], bool] | None = None,
+    threads: int = 1,
 ) -> Fit:
     """Train one model.
 
@@ -148,6 +153,8 @@ def train(
         Called with the epoch (1-based) and the test score; True ends the training there.
     stop
         Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
+    threads
+        How many a sweep of als or mcmc may take; the result does not depend on it.
 
     Raises
     ------
@@ -156,7 +163,7 @@ def train(
     """
     h = hyperparameters
     metric = METRICS[objective or default_objective(h.predictor_type)]
-    pack = Pack(channels.feed, Recipe.of(h, layout))
+    pack = trainer(channels.feed, Recipe.of(h, layout), threads)
     (lane,) = pack.change(enter=[h])
     test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None

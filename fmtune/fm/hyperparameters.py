@@ -47,11 +47,16 @@ def _flag(default: bool, text: str) -> Parameter:
     return Parameter(bool, default, None, None, (), text)
 
 
+_SWEEPS = 100
+
 _INIT = ("normal", "uniform", "constant")
 
 PARAMETERS: dict[str, Parameter] = {
     "predictor_type": _one_of(
         "regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"
+    ),
+    "solver": _one_of(
+        "sgd", ("sgd", "als", "mcmc"), "gradients in mini-batches, coordinate descent, or Gibbs sampling"
     ),
     "num_factors": _int(16, 0, "length of each feature's factor vector; 0 is a linear model", 65536),
     "epochs": _int(1, 1, "passes over the train channel", 1_000_000),
@@ -112,6 +117,7 @@ class Hyperparameters:
     """
 
     predictor_type: str = "regressor"
+    solver: str = "sgd"
     num_factors: int = 16
     epochs: int = 1
     mini_batch_size: int = 1000
@@ -154,10 +160,15 @@ class Hyperparameters:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Hyperparameters:
-        """Return ``values`` over the defaults; an unknown name is an error with a suggestion."""
+        """Return ``values`` over the defaults; an unknown name is an error with a suggestion.
+
+        ``epochs`` is 100 by default for a solver that sweeps.
+        """
         for name in values:
             known(name)
-        return cls(**values)
+        # Sweeps need more than the one pass that is SageMaker's default.
+        sweeps = {"epochs": _SWEEPS} if values.get("solver", "sgd") != "sgd" else {}
+        return cls(**{**sweeps, **values})
 
     def replace(self, **values: Any) -> Hyperparameters:
         """Return a copy with some values changed."""

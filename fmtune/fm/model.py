@@ -4,6 +4,9 @@ The file is a line of text, a JSON header, the arrays as little-endian float32, 
 
     fmtune model 1\\n | u64 length of the header | header | linear | factors | digest (32 bytes)
 
+A model of draws is of version 2: its header has ``draws`` (bias and noise of each), and ``linear`` and ``factors``
+stand there once a draw.
+
 Nothing in it is executed, every length is checked against the file before memory is taken, and any
 truncation or flipped bit is seen.
 """
@@ -16,7 +19,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +27,27 @@ from numpy.typing import NDArray
 from fmtune.errors import ModelError
 from fmtune.files import atomic_write
 
-_MAGIC = b"fmtune model 1\n"
+_MAGIC, _MAGIC_DRAWS = b"fmtune model 1\n", b"fmtune model 2\n"
 _DIGEST = 32
 _HINT = "copy it again from where it was made, or train it again"
+
+
+class Draws(NamedTuple):
+    """Models drawn from a posterior, by ``solver: mcmc``; a classifier's are probit models.
+
+    Attributes
+    ----------
+    bias : float64 (draws,)
+    linear : float32 (draws, feature_dim)
+    factors : float32 (draws, feature_dim, num_factors)
+    noise : float64 (draws,)
+        Standard deviation of a label about its score.
+    """
+
+    bias: NDArray[np.float64]
+    linear: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    noise: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +63,9 @@ class Model:
     factors : float32 (feature_dim, num_factors)
     facts : dict
         What is known of its making (hyperparameters, scores, data digest); plain JSON values.
+    draws : Draws or None
+        What a sampled model was averaged from.  Its own parameters score as the mean of their scores does, with
+        the factors of all draws side by side; a sampled classifier's probabilities need the draws themselves.
     """
 
     predictor_type: str
@@ -49,6 +73,27 @@ class Model:
     linear: NDArray[np.float32]
     factors: NDArray[np.float32]
     facts: dict[str, Any] = field(default_factory=dict)
+    draws: Draws | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_draws(cls, predictor_type: str, draws: Draws, facts: dict[str, Any]) -> Model:
+        """Return the model that scores as the mean of its draws."""
+        count, d, k = draws.factors.shape
+        wide = draws.factors.transpose(1, 0, 2).reshape(d, count * k) / np.float32(math.sqrt(count))
+        linear = draws.linear.mean(0, dtype=np.float64).astype(np.float32)
+        return cls(predictor_type, float(draws.bias.mean()), linear, wide, facts, draws)
+
+    def drawn(self) -> list[Model]:
+        """Return each draw as a model, or the model itself where it has none."""
+        if self.draws is None:
+            return [self]
+        parts = zip(self.draws.bias.tolist(), self.draws.linear, self.draws.factors, strict=True)
+        return [Model(self.predictor_type, *part) for part in parts]
+
+    @property
+    def exact(self) -> bool:
+        """Whether its own parameters say all that its predictions need."""
+        return self.draws is None or self.predictor_type == "regressor"
 
     @property
     def feature_dim(self) -> int:
@@ -63,16 +108,23 @@ class Model:
     @property
     def nbytes(self) -> int:
         """Bytes of its parameters."""
-        return 4 + self.linear.nbytes + self.factors.nbytes
+        kept = self if self.draws is None else self.draws
+        return 4 + kept.linear.nbytes + kept.factors.nbytes
 
     def to_bytes(self) -> bytes:
         """Return the content of its file."""
-        header = json.dumps({
+        content: dict[str, Any] = {
             "predictor_type": self.predictor_type, "bias": self.bias, "feature_dim": self.feature_dim,
             "num_factors": self.num_factors, "facts": self.facts,
-        }, sort_keys=True).encode()  # fmt: skip
-        arrays = [np.ascontiguousarray(a, "<f4").tobytes() for a in (self.linear, self.factors)]
-        body = b"".join([_MAGIC, struct.pack("<Q", len(header)), header, *arrays])
+        }  # fmt: skip
+        found, magic = [self.linear, self.factors], _MAGIC
+        if self.draws is not None:
+            bias, linear, factors, noise = self.draws
+            content.update(num_factors=factors.shape[2], draws={"bias": bias.tolist(), "noise": noise.tolist()})
+            found, magic = [linear, factors], _MAGIC_DRAWS
+        header = json.dumps(content, sort_keys=True).encode()
+        arrays = [np.ascontiguousarray(a, "<f4").tobytes() for a in found]
+        body = b"".join([magic, struct.pack("<Q", len(header)), header, *arrays])
         return body + hashlib.sha256(body).digest()
 
     def save(self, path: str | Path) -> None:
@@ -92,7 +144,7 @@ class Model:
             with Path(path).open("rb") as stream:
                 # A foreign file, however large, is known by its first line.
                 content = stream.read(len(_MAGIC))
-                if content == _MAGIC:
+                if content in (_MAGIC, _MAGIC_DRAWS):
                     content += stream.read()
         except OSError as error:
             raise ModelError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from error
@@ -101,7 +153,7 @@ class Model:
     @classmethod
     def from_bytes(cls, content: bytes, where: str = "model") -> Model:
         """Return the model of a file's content; errors as in :meth:`load`."""
-        if not content.startswith(_MAGIC):
+        if not content.startswith((_MAGIC, _MAGIC_DRAWS)):
             raise ModelError("not a fmtune model", where=where, hint="fmtune fit -o FILE writes one")
         body, digest = content[:-_DIGEST], content[-_DIGEST:]
         if hashlib.sha256(body).digest() != digest:
@@ -120,7 +172,16 @@ class Model:
         kinds = ("regressor", "binary_classifier")
         if min(d, k) < 0 or not math.isfinite(bias) or header["predictor_type"] not in kinds:
             raise ValueError("impossible header")
-        if len(body) - at - length != 4 * d * (k + 1):
+        drawn = header["draws"] if body.startswith(_MAGIC_DRAWS) else None
+        count = 1 if drawn is None else len(drawn["bias"])
+        if len(body) - at - length != 4 * count * d * (k + 1):
             raise ValueError("its length does not fit its header")
-        arrays = np.frombuffer(body, "<f4", d * (k + 1), at + length).astype(np.float32)
-        return cls(header["predictor_type"], bias, arrays[:d], arrays[d:].reshape(d, k), dict(header["facts"]))
+        arrays = np.frombuffer(body, "<f4", count * d * (k + 1), at + length).astype(np.float32)
+        linear, factors = arrays[: count * d], arrays[count * d :]
+        if drawn is None:
+            return cls(header["predictor_type"], bias, linear, factors.reshape(d, k), dict(header["facts"]))
+        biases, noise = np.array(drawn["bias"], np.float64), np.array(drawn["noise"], np.float64)
+        if not count or biases.shape != noise.shape or not (np.isfinite(biases).all() and (noise > 0).all()):
+            raise ValueError("impossible draws")
+        draws = Draws(biases, linear.reshape(count, d), factors.reshape(count, d, k), noise)
+        return cls.of_draws(header["predictor_type"], draws, dict(header["facts"]))

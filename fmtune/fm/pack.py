@@ -1,4 +1,4 @@
-"""Pack: models trained side by side in one pass over the data; the only gradient trainer.
+"""Pack: models trained side by side in one pass over the data; the only gradient trainer (``solver: sgd``).
 
 A pack lives in one thread.  Its lanes share a :class:`~fmtune.fm.feed.Recipe` and nothing else: a lane's
 bits do not depend on who else is in the pack, so lanes may enter and leave at any epoch's end.
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS, Arena, columns_of
 from fmtune.fm.blas import one_thread
+from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.kernels import losses
 from fmtune.kernels.rules import RULES
-from fmtune.rows import DenseRows, Rows
+from fmtune.rows import Rows
 
 Float32 = NDArray[np.float32]
 
@@ -142,21 +143,6 @@ def _arena(feature_dim: int, recipe: Recipe) -> Arena:
     return made
 
 
-def compile_kernels(layout: str, device: str = "cpu") -> float:
-    """Load a layout's kernels, or compile them where that was never done, and return the seconds it took.
-
-    Called before anything is timed, so that a rate never holds a compilation.
-    """
-    began = time.perf_counter()
-    rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
-    h = Hyperparameters(num_factors=1, mini_batch_size=2)
-    pack = Pack(Feed(rows), Recipe.of(h, layout, device))
-    pack.change(enter=[h])
-    pack.epoch()
-    pack.score(rows if layout == "dense" else rows.to_sparse())
-    return time.perf_counter() - began
-
-
 def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
     """Return the bytes that a lane takes while it trains: parameters and the rule's state."""
     return 4 * (columns_of(h.num_factors) * feature_dim + 1) * (1 + RULES[h.optimizer].states)
@@ -173,10 +159,10 @@ def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
     if rows.feature_dim > model.feature_dim:
         raise UsageError(f"the rows have {rows.feature_dim} features, the model {model.feature_dim}")
     arena: Arena = ARENAS[rows.layout](model.feature_dim, None, model.predictor_type)
-    arena.place([], [model])
+    arena.place([], scored(model))
     with one_thread():
         parts = [
-            arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim))[0]
+            together(model, arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim)))
             for a in range(0, rows.n, block)
         ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

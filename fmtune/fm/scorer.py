@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
 from fmtune.fm.arena import SparseArena
+from fmtune.fm.draws import scored, together
 from fmtune.fm.model import Model
 from fmtune.kernels import losses
 from fmtune.rows import Rows
@@ -34,7 +35,8 @@ class Scorer:
         self.binary = model.predictor_type == "binary_classifier"
         self._code = losses.CODES[model.predictor_type]
         self._arena = SparseArena(model.feature_dim, None, model.predictor_type)
-        self._arena.place([], [model])
+        self._arena.place([], scored(model))
+        self._model = model
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (n,).
@@ -46,8 +48,7 @@ class Scorer:
         """
         if rows.feature_dim > self.feature_dim:
             raise UsageError(f"the rows have {rows.feature_dim} features, the model {self.feature_dim}")
-        raw: Float32 = self._arena.score(rows.to_sparse())[0]
-        return raw
+        return together(self._model, self._arena.score(rows.to_sparse()))
 
     def predict(self, rows: Rows) -> Float32:
         """Return predictions, float32 (n,): the value, or the probability of label 1; errors as in ``score``."""

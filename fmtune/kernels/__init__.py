@@ -46,6 +46,7 @@ _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder() or _before
 try:
     from fmtune.kernels import (
+        columns,
         cpu_dense,
         cpu_sparse,
         frames,
@@ -64,6 +65,6 @@ finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps",
-    "text", "wire",
+    "columns", "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd",
+    "steps", "text", "wire",
 ]  # fmt: skip

@@ -23,16 +23,24 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @njit(inline="always")
-def _mix(x):  # type: ignore[no-untyped-def]
+def mix(x):  # type: ignore[no-untyped-def]
+    """Return 64 bits that look unrelated to the 64 bits of ``x``."""
     x = (x ^ (x >> np.uint64(30))) * _M1
     x = (x ^ (x >> np.uint64(27))) * _M2
     return x ^ (x >> np.uint64(31))
 
 
 @njit(inline="always")
-def _unit(x):  # type: ignore[no-untyped-def]
+def unit(x):  # type: ignore[no-untyped-def]
     """Return a float64 in (0, 1) from 64 random bits."""
     return (np.float64(x >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
+
+
+@njit(inline="always")
+def normal(x):  # type: ignore[no-untyped-def]
+    """Return a standard normal float64 from 64 random bits."""
+    y = mix(x + _GOLDEN)
+    return math.sqrt(-2.0 * math.log(unit(x))) * math.cos(2.0 * math.pi * unit(y))
 
 
 @njit(cache=True, nogil=True)
@@ -41,16 +49,15 @@ def fill(out, method, spread, value, seed, array):  # type: ignore[no-untyped-de
 
     ``spread`` is the standard deviation (normal) or the half width (uniform); ``value`` the constant.
     """
-    key = _mix(np.uint64(seed) * _GOLDEN + np.uint64(array))
+    key = mix(np.uint64(seed) * _GOLDEN + np.uint64(array))
     for i in range(out.shape[0]):
-        row = _mix(key + np.uint64(i + 1) * _GOLDEN)
+        row = mix(key + np.uint64(i + 1) * _GOLDEN)
         for f in range(out.shape[1]):
             if method == CONSTANT:
                 out[i, f] = value
                 continue
-            x = _mix(row + np.uint64(f + 1) * _GOLDEN)
+            x = mix(row + np.uint64(f + 1) * _GOLDEN)
             if method == UNIFORM:
-                out[i, f] = spread * (2.0 * _unit(x) - 1.0)
+                out[i, f] = spread * (2.0 * unit(x) - 1.0)
             else:
-                y = _mix(x + _GOLDEN)
-                out[i, f] = spread * math.sqrt(-2.0 * math.log(_unit(x))) * math.cos(2.0 * math.pi * _unit(y))
+                out[i, f] = spread * normal(x)

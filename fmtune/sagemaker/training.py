@@ -19,7 +19,8 @@ from fmtune.fm.fit import Diverged
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import Array
 from fmtune.fm.model import Model
-from fmtune.fm.pack import Lane, Pack, Stopped, compile_kernels
+from fmtune.fm.pack import Lane, Pack, Stopped
+from fmtune.fm.solvers import compile_kernels
 from fmtune.rows import Rows
 from fmtune.sagemaker.channels import WINDOW, Channel, Stop, labels_of, never, windows
 from fmtune.sagemaker.hyperparameters import Job

@@ -13,6 +13,7 @@ from fmtune.data.cache import Cache
 from fmtune.data.download import Progress
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
+from fmtune.fm.groups import Groups
 from fmtune.rows import Rows
 from fmtune.tune.spec import Spec
 
@@ -58,14 +59,14 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
     if spec.data.card is not None:
         loaded = catalog.load(spec.data.card, spec.data.keys, progress=progress)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
-        description, facts, base = loaded.description, dict(loaded.facts), None
+        description, facts, base, groups = loaded.description, dict(loaded.facts), None, loaded.groups
     else:
         cache = Cache()
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
         paths = {name: list(found) for name, found in given.items() if found}
         rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache))
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
-        base = source.index_base(list(paths.values()), cache)
+        base, groups = source.index_base(list(paths.values()), cache), {}
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:
@@ -81,7 +82,8 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
     if spec.metric == "auc" and labels is not None and len(set(labels.tolist())) == 1:
         raise DataError(f"every label is {labels[0]:g}, and auc compares two", where="test",
                         hint="take a test channel with both labels, or another objective")  # fmt: skip
-    channels = Channels(present["train"], present["test"])
+    raw = spec.groups or groups
+    channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None)
     return StudyData(channels, present.get("holdout"), description, facts, stats, base)
 
 

@@ -21,7 +21,7 @@ from fmtune.errors import NoTrialError, StorageError, UsageError
 from fmtune.fm.feed import Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
-from fmtune.fm.pack import Pack
+from fmtune.fm.solvers import Trainer, trainer
 from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune.channels import StudyData, bring, folder_of
@@ -109,13 +109,13 @@ def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
     return sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 
-def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Pack:
+def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Trainer:
     """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
     epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
     values = {**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds}
     layout = next(c.layout for c in spec.matrix.cells if c.device in DEVICES)
     h = Hyperparameters.of(values)
-    pack = Pack(data.channels.feed, Recipe.of(h, layout))
+    pack = trainer(data.channels.feed, Recipe.of(h, layout))
     pack.change(enter=seeds_of(h, seeds))
     for _ in range(epochs):
         pack.epoch()
@@ -221,12 +221,12 @@ def _more(gap: float, draws: Float64, differences: Float64) -> str:
     return f"about {max(1, math.ceil(own * seeds / room) - seeds)} more seeds would decide"
 
 
-def _scored(pack: Pack, rows: Rows | None) -> Array:
+def _scored(pack: Trainer, rows: Rows | None) -> Array:
     assert rows is not None
     return pack.score(rows)
 
 
-def _opened(store: Store, pack: Pack, number: int, rows: Rows | None, spec: Spec) -> dict[str, Any] | None:
+def _opened(store: Store, pack: Trainer, number: int, rows: Rows | None, spec: Spec) -> dict[str, Any] | None:
     """Score the confirmed winner on the holdout, and count that it was opened."""
     if rows is None or rows.labels is None:
         return None

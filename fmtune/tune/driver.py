@@ -24,7 +24,8 @@ from fmtune.fm.feed import Recipe
 from fmtune.fm.fit import Channels, Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
-from fmtune.fm.pack import Lane, Pack, Stopped, bytes_of
+from fmtune.fm.pack import Lane, Stopped
+from fmtune.fm.solvers import Trainer, memory_of, model_bytes, trainer
 
 # Floats side by side beyond which a wider pack is no faster.
 WIDTH = 256
@@ -96,7 +97,7 @@ class Source(Protocol):
 class _Seat:
     """A pack, the jobs in it, and those that enter or leave at its next epoch."""
 
-    pack: Pack
+    pack: Trainer
     jobs: list[Job] = field(default_factory=list)
     arriving: list[Job] = field(default_factory=list)
     leaving: list[Lane] = field(default_factory=list)
@@ -207,7 +208,7 @@ class Driver:
     def _seat(self, job: Job) -> _Seat | None:
         """Return where a job goes, None when it has to wait."""
         recipe = Recipe.of(job.configurations[0], self._layout)
-        need = sum(bytes_of(h, self._channels.feed.feature_dim) for h in job.configurations)
+        need = sum(memory_of(h, self._channels.feed) for h in job.configurations)
         taken = sum(self._bytes(seat) for seat in self._seats)
         if need > self._memory:
             raise ResourceError(
@@ -221,7 +222,7 @@ class Driver:
         open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= WIDTH or not s.columns)]
         # Packs are spread over the threads first, and filled evenly.
         if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
-            seat = _Seat(Pack(self._channels.feed, recipe))
+            seat = _Seat(trainer(self._channels.feed, recipe))
             self._seats.append(seat)
             return seat
         return min(open_, key=lambda s: s.columns, default=None)
@@ -230,8 +231,8 @@ class Driver:
         return seat.pack.recipe.shuffle == "epoch" and (seat.busy or bool(seat.jobs))
 
     def _bytes(self, seat: _Seat) -> int:
-        d = self._channels.feed.feature_dim
-        return sum(bytes_of(h, d) for job in (*seat.jobs, *seat.arriving) for h in job.configurations)
+        jobs = (*seat.jobs, *seat.arriving)
+        return sum(memory_of(h, self._channels.feed) for job in jobs for h in job.configurations)
 
     def _epoch(self, seat: _Seat, leave: list[Lane], enter: list[Job]) -> tuple[NDArray[np.float32], list[float]]:
         """In a thread: change the lanes, train one epoch, score; returns scores and objectives, by lane."""
@@ -287,7 +288,7 @@ class Driver:
             state, job.progress.value if state != "FAIL" else None, tuple(job.progress.curve),
             job.progress.best_epoch if state != "FAIL" else None, metrics, job.seconds,
             self._rows * done * lanes / max(job.seconds, 1e-9),
-            4 * ((h.num_factors + 1) * self._channels.feed.feature_dim + 1), reason, job.scores,
+            model_bytes(h, self._channels.feed.feature_dim), reason, job.scores,
         )  # fmt: skip
 
 

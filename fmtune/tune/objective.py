@@ -21,7 +21,9 @@ from optuna.trial import Trial, TrialState
 from fmtune.data import source
 from fmtune.data.cache import Cache
 from fmtune.errors import DataError, UsageError
+from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.model import Model
@@ -36,7 +38,9 @@ from fmtune.tune.space import distributions
 Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
 
 
-def as_channels(train_data: Data, test: Data | None, binary: bool) -> Channels:
+def as_channels(
+    train_data: Data, test: Data | None, binary: bool, groups: Mapping[str, Any] | Sequence[int] | None = None
+) -> Channels:  # fmt: skip
     """Return channels from rows, from ``(X, y)`` with a SciPy matrix or an array, or from files.
 
     Raises
@@ -59,7 +63,7 @@ def as_channels(train_data: Data, test: Data | None, binary: bool) -> Channels:
     rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary, cache=Cache()) if files else {})
     for name, found in rows.items():
         source.check_labels(found.labels, binary, name)
-    return Channels(rows["train"], rows.get("test"))
+    return Channels(rows["train"], rows.get("test"), Groups.of(groups) if groups else None)
 
 
 def _from_arrays(x: Any, y: Any, name: str) -> Rows:
@@ -104,6 +108,8 @@ class Objective:
         ``sparse`` or ``dense``; by default the data's own.
     seeds
         Lanes a trial; the score is their mean.
+    groups
+        Runs of features with priors of their own: name to first feature.
 
     Raises
     ------
@@ -116,6 +122,7 @@ class Objective:
     def __init__(
         self, train: Data, test: Data, *, search_space: Mapping[str, Any], objective: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None, layout: str | None = None, seeds: int = 1,
+        groups: Mapping[str, Any] | Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         fixed = dict(hyperparameters or {})
         if objective is not None:
@@ -126,16 +133,17 @@ class Objective:
                 )
             if fixed.setdefault("predictor_type", metric.predictor_type) != metric.predictor_type:
                 raise UsageError(f"{objective} is not a metric of predictor_type {fixed['predictor_type']}")
-        self._fixed = Hyperparameters.of(fixed)
+        self._values, self._fixed = fixed, Hyperparameters.of(fixed)
         self.metric = (objective or default_objective(self._fixed.predictor_type)).removeprefix("test:")
         self.direction = METRICS[self.metric].direction
         self._distributions = distributions(_space(search_space, fixed))
-        self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier")
+        self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
 
     def configuration(self, trial: Trial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
-        return self._fixed.replace(**{name: trial._suggest(name, d) for name, d in self._distributions.items()})
+        found = {name: trial._suggest(name, d) for name, d in self._distributions.items()}
+        return Hyperparameters.of({**self._values, **found})
 
     def job(self, trial: Trial) -> Job:
         """Return the trial as work for a pack."""
@@ -189,7 +197,7 @@ def optimize(
 
 def fit(
     train_data: Data, test: Data | None = None, *, layout: str | None = None, objective: str | None = None,
-    **hyperparameters: Any,
+    groups: Mapping[str, Any] | Sequence[int] | None = None, threads: int | None = None, **hyperparameters: Any,
 ) -> Fit:  # fmt: skip
     """Train one model.
 
@@ -201,6 +209,10 @@ def fit(
         ``sparse`` or ``dense``; by default the data's own.
     objective
         The metric that ``patience`` and the curve go by.
+    groups
+        Runs of features with priors (mcmc) or weight decay (als) of their own: name to first feature.
+    threads
+        How many a sweep of als or mcmc takes, one a core by default; the model does not depend on it.
     **hyperparameters
         As in ``fmtune.fm.hyperparameters.PARAMETERS``.
 
@@ -210,7 +222,7 @@ def fit(
         The model, its test metrics and its curve.
     """
     h = Hyperparameters.of(hyperparameters)
-    channels = as_channels(train_data, test, h.predictor_type == "binary_classifier")
+    channels = as_channels(train_data, test, h.predictor_type == "binary_classifier", groups)
     metric = None if objective is None else objective.removeprefix("test:")
     labels = channels.train.labels
     if "predictor_type" not in hyperparameters and labels is not None and set(np.unique(labels)) == {0.0, 1.0}:
@@ -218,11 +230,12 @@ def fit(
             "all labels are 0 or 1 and a regressor is trained; predictor_type=binary_classifier trains a classifier",
             source.DataWarning, stacklevel=2,
         )  # fmt: skip
-    return train(channels, h, layout=layout or channels.train.layout, objective=metric)
+    many = threads or cores()
+    return train(channels, h, layout=layout or channels.train.layout, objective=metric, threads=many)
 
 
 def predict(model: Model, data: Any) -> Array:
-    """Return predictions: the value, or the probability of label 1.
+    """Return predictions, float32 (n,): the value, or the probability of label 1.
 
     Parameters
     ----------
@@ -231,24 +244,33 @@ def predict(model: Model, data: Any) -> Array:
     data
         Rows, a SciPy matrix or an array (n, features), or files.
 
-    Returns
-    -------
-    float32 (n,)
-
     Raises
     ------
     DataError, UsageError
         The data cannot be read, or have features that the model has not.
     """
+    return score_rows(model, _rows(model, data))
+
+
+def predict_interval(model: Model, data: Any, level: float = 0.9) -> tuple[Array, Array]:
+    """Return the ends of each row's central interval, float32 (n,) each; the model is one of ``solver="mcmc"``.
+
+    Of a regressor: where a new label lies with probability ``level``.  Of a classifier: where the probability of
+    label 1 lies.  Data and errors as in :func:`predict`.
+    """
+    return draws.interval(model, _rows(model, data), level)
+
+
+def _rows(model: Model, data: Any) -> Rows:
+    """Return what a model is to score, as rows."""
     if isinstance(data, SparseRows | DenseRows):
-        return score_rows(model, data)
+        return data
     if isinstance(data, str | Path) or (isinstance(data, Sequence) and data and isinstance(data[0], str | Path)):
         base = model.facts.get("index_base")
         dim = model.feature_dim
-        found = source.read_channel(data, feature_dim=dim, labelled=False, name="data", map_labels=False, base=base)
-        return score_rows(model, found)
+        return source.read_channel(data, feature_dim=dim, labelled=False, name="data", map_labels=False, base=base)
     matrix = data if scipy.sparse.issparse(data) else np.asarray(data)
-    return score_rows(model, _from_arrays(matrix, None, "data"))
+    return _from_arrays(matrix, None, "data")
 
 
 def _note(trial: Trial, ended: Outcome) -> None:

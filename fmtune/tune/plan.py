@@ -12,7 +12,7 @@ from sqlalchemy import URL, make_url
 
 from fmtune.data.download import Progress
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.fm.pack import bytes_of
+from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.space import canonical, difference
@@ -41,7 +41,7 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     said += _cells(spec)
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
     said.append(f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}; lag {lag}; {_sharing(spec)}")
-    said.append(_memory(spec, data.stats["train"]["feature_dim"], lanes))
+    said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
@@ -66,15 +66,17 @@ def _cells(spec: Spec) -> Iterator[str]:
 
 
 def _sharing(spec: Spec) -> str:
-    shapes = [n for n in ("mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed") if n in spec.search_space]
+    shaping = ("solver", "mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed")
+    shapes = [name for name in shaping if name in spec.search_space]
     if not shapes:
         return "all trials can share a pass"
     return f"trials of the same {' and '.join(shapes)} share a pass"
 
 
-def _memory(spec: Spec, feature_dim: int, lanes: int) -> str:
+def _memory(spec: Spec, feature_dim: int, rows: int, lanes: int) -> str:
     """Say what parameters and their state take at most, and whether that fits: half of what is free may be used."""
-    most = bytes_of(_largest(spec), feature_dim)
+    h = _largest(spec)
+    most = max(SOLVERS[solver].memory(h, feature_dim, rows) for solver in spec.solvers)
     free = psutil.virtual_memory().available
     words = f"memory: at most {_size(most)} a lane, {_size(most * lanes)} for all, of {_size(free)} free"
     if most * spec.seeds > free / 2:

@@ -18,6 +18,18 @@ Json = dict[str, Any]
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
+_FIRST = {"type": "integer", "minimum": 0}
+_GROUP = {
+    "type": "object", "properties": {"first": _FIRST, "decay": {"type": "number", "minimum": 0}},
+    "required": ["first"], "additionalProperties": False,
+}  # fmt: skip
+GROUPS: Json = {"anyOf": [
+    {"type": "array", "items": _FIRST, "minItems": 1},
+    {"type": "object", "additionalProperties": {"anyOf": [_FIRST, _GROUP]}, "minProperties": 1},
+    {"type": "null"},
+]}  # fmt: skip
+
+
 def _object(properties: Json, required: tuple[str, ...] = (), **more: Any) -> Json:
     made: Json = {"type": "object", "properties": properties, "additionalProperties": False, **more}
     return {**made, "required": list(required)} if required else made

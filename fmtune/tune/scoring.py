@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fmtune.data import source
 from fmtune.errors import ResourceError, UsageError
 from fmtune.files import atomic_write
+from fmtune.fm.draws import interval
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict
 
@@ -24,15 +25,19 @@ Array = NDArray[Any]
 Columns = Mapping[str, Array]
 
 
-def predict_file(model: Path, data: Sequence[Path], out: Path, parquet: bool = _PARQUET) -> int:
+def predict_file(
+    model: Path, data: Sequence[Path], out: Path, level: float | None = None, parquet: bool = _PARQUET
+) -> int:
     """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model; returns how many.
+
+    With ``level`` there are ``low`` and ``high`` too, the ends of an interval; see ``fm.draws.interval``.
 
     Raises
     ------
     ResourceError
         Parquet is asked for and pyarrow is not installed (``parquet``).
     UsageError
-        The suffix is none of ``SUFFIXES``.
+        The suffix is none of ``SUFFIXES``, or the model has no draws and an interval is asked for.
     ModelError, DataError
         Model or data cannot be read, or do not fit each other.
     """
@@ -49,6 +54,8 @@ def predict_file(model: Path, data: Sequence[Path], out: Path, parquet: bool = _
     columns: dict[str, Array] = {"score": scores}
     if loaded.predictor_type == "binary_classifier":
         columns["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
+    if level is not None:
+        columns["low"], columns["high"] = interval(loaded, rows, level)
     atomic_write(out, _ENCODERS[out.suffix](columns))
     return rows.n
 

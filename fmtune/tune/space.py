@@ -38,6 +38,8 @@ def canonical(spec: Spec) -> dict[str, Any]:
     """
     made = {name: value for name, value in spec.model_dump(mode="json").items() if name not in _FREE}
     made["data"] = {key: value for key, value in made["data"].items() if value not in (None, {})}
+    if made["groups"] is None:  # studies that were begun before there were groups go on
+        del made["groups"]
     made["search_space"] = {name: _set(dimension) for name, dimension in spec.search_space.items()}
     kept: dict[str, Any] = json.loads(json.dumps(made))
     return kept

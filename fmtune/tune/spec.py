@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fmtune.data import catalog
-from fmtune.fm.hyperparameters import Value
+from fmtune.fm.hyperparameters import PARAMETERS, Value
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import checks, yamlfile
 from fmtune.tune import schema as schemas
@@ -86,6 +86,7 @@ class Spec(Model):
     lag: int | None
     pack: int | Literal["auto"]
     threads: int | None
+    groups: dict[str, Any] | list[int] | None
     path: Path
     text: str = Field(repr=False)
 
@@ -98,6 +99,14 @@ class Spec(Model):
             data = self.data.model_copy(update={"keys": {**self.data.keys, **keys}})
             found.append(self.model_copy(update={"study_name": name, "data": data, "sweep": {}}))
         return tuple(found) if self.sweep else (self,)
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The solvers that its trials may take."""
+        searched = self.search_space.get("solver")
+        if searched is not None and searched.choices:
+            return tuple(map(str, searched.choices))
+        return (str(self.hyperparameters.get("solver", PARAMETERS["solver"].default)),)
 
     @property
     def metric(self) -> str:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from fmtune.errors import UsageError
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.fm.metrics import METRICS, meant
 from fmtune.tune import schema as schemas
@@ -93,6 +95,16 @@ def _axis(name: str, allowed: tuple[str, ...]) -> Callable[[Any], Any]:
     return read_axis
 
 
+def _groups(value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        return value  # the type check has words for it
+    try:
+        Groups.of(value)
+    except UsageError as error:
+        raise _refuse(error.what, error.hint) from error
+    return value
+
+
 def _section(value: Any) -> Any:
     return {} if value is None else value  # all its lines may be commented out
 
@@ -152,6 +164,8 @@ _Matrix = Annotated[Matrix, BeforeValidator(_section)]
 _Queue = Annotated[list[Any], BeforeValidator(lambda raw: raw or []), WithJsonSchema(schemas.ENQUEUE)]
 _Pack = Annotated[int | str, BeforeValidator(_pack), WithJsonSchema(schemas.PACK)]
 
+_Groups = Annotated[dict[str, Any] | list[int] | None, BeforeValidator(_groups), WithJsonSchema(schemas.GROUPS)]
+
 
 class StudyFile(Model):
     """One study: data, objective, search space and budget; fmtune run takes it to a tuned model and a report."""
@@ -194,6 +208,9 @@ class StudyFile(Model):
     pack: _Pack = Field(default="auto", description="lanes trained in one pass")
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="threads of a pass; left out, one per core"
+    )
+    groups: _Groups = Field(
+        default=None, description="runs of features with priors of their own: name to first feature, counted from 0"
     )
 
 
