@@ -106,7 +106,7 @@ def needs(about: Mapping[str, Any]) -> dict[str, Any] | None:
         gathered  forward 4 m C             update 8 u P C           (read; read and written)
         multiply-adds  forward 2 m C + C    update m C + 12 u C      (q and s; scores; gradients; the rule)
 
-    Dense, with ``d`` features and ``W`` padded columns a lane: a lane streams its ``4 d`` bytes of row once and its
+    Dense, with ``d`` features and ``W`` columns a lane: a lane streams its ``4 d`` bytes of row once and its
     parameters once a mini-batch (``8 d W P`` times updates a row), and does ``d W`` multiply-adds forward, ``d W``
     in the update and ``3 d`` in the thin products.  Scoring is the forward part.
     """
@@ -115,7 +115,7 @@ def needs(about: Mapping[str, Any]) -> dict[str, Any] | None:
     k, lanes, planes = about["num_factors"], about["lanes"], about["planes"]
     updates = about.get("updates_per_row", 0.0)
     if about["layout"] == "dense":
-        d, width = about["feature_dim"], -(-(k + 1) // 8) * 8
+        d, width = about["feature_dim"], k + 1
         learns = bool(updates)
         return {
             "streamed": lanes * (4.0 * d + 8.0 * d * width * planes * updates), "gathered": 0.0,

@@ -153,7 +153,7 @@ class SparseArena:
 
 
 class DenseArena:
-    """Each lane's parameters as a matrix of its own; see ``kernels.cpu_dense``.  Parameters as in ``SparseArena``."""
+    """Each lane's parameters as a block of its own; see ``kernels.cpu_dense``.  Parameters as in ``SparseArena``."""
 
     BLOCK = 256
 
@@ -166,17 +166,17 @@ class DenseArena:
         self._lanes = self._empty([])
 
     def _empty(self, factors: Sequence[int]) -> cpu_dense.Lanes:
-        n = len(factors)
-        width = np.array([-(-(k + 1) // GROUP) * GROUP for k in factors], np.int64)
-        sizes = width * (self._dim * self._planes)
+        k = np.array(factors, np.int64)
+        sizes, eights, rests = (k + 1) * (self._dim * self._planes), k - k % GROUP, k % GROUP + 1
+        tail = np.cumsum(rests) - rests + eights.sum()
         return cpu_dense.Lanes(
-            np.cumsum(sizes) - sizes, np.array(factors, np.int64), width, np.zeros((n, self._planes), np.float32),
-            np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32),
+            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail, np.zeros((len(k), self._planes), np.float32),
+            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32),
         )  # fmt: skip
 
     def _block(self, lane: int) -> Float32:
-        """Return a view of a lane's block, (planes, feature_dim, width)."""
-        at, width = int(self._lanes.offset[lane]), int(self._lanes.width[lane])
+        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1)."""
+        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1
         size = self._planes * self._dim * width
         return self._arena[at : at + size].reshape(self._planes, self._dim, width)
 
@@ -186,7 +186,7 @@ class DenseArena:
         old = self._lanes
         factors = [int(old.factors[lane]) for lane in keep] + [x.num_factors for x in enter]
         self._lanes = self._empty(factors)
-        self._arena = np.zeros(int(self._lanes.width.sum()) * self._dim * self._planes, np.float32)
+        self._arena = np.zeros((sum(factors) + len(factors)) * self._dim * self._planes, np.float32)
         for new, lane in enumerate(keep):
             self._block(new)[:] = blocks[new]
             self._lanes.bias[new], self._lanes.steps[new] = old.bias[lane], old.steps[lane]
@@ -223,9 +223,9 @@ class DenseArena:
         return float(self._lanes.bias[lane, 0]), theta[:, k].copy(), theta[:, :k].copy()
 
     def work(self, batches: object) -> float:
-        """Return multiply-adds of one mini-batch, about; BLAS does eight times as many a second as a plain loop."""
+        """Return multiply-adds of one mini-batch, about; a product does several times as many a second as a loop."""
         assert isinstance(batches, cpu_dense.Batches)
-        return 0.25 * batches.matrix.size * int(self._lanes.width.sum()) / max(1, len(batches.rows) - 1)
+        return 0.25 * batches.matrix.size * int((self._lanes.factors + 1).sum()) / max(1, len(batches.rows) - 1)
 
 
 ARENAS: dict[str, type[SparseArena] | type[DenseArena]] = {"sparse": SparseArena, "dense": DenseArena}

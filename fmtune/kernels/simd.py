@@ -74,6 +74,29 @@ def _splat(typing_context: Any, scalar: Any) -> Any:
 
 
 @intrinsic
+def _spread(typing_context: Any, array: Any, offset: Any) -> Any:
+    """One float of an array, eight times; numba's own indexing would look for negative places at each."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        return _splatted(builder, builder.load(builder.gep(view.data, [args[1]])))
+
+    return float8(array, types.intp), generate
+
+
+@intrinsic
+def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        name, kind = "llvm.fma.v8f32", ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(function, args)
+
+    return float8(float8, float8, float8), generate
+
+
+@intrinsic
 def _sum(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         parts = [builder.extract_element(args[0], ir.Constant(_WORD, i)) for i in range(8)]
@@ -138,6 +161,8 @@ def _sqrt(x):  # type: ignore[no-untyped-def]
 load8: Any = _load
 store8: Any = _store
 splat8: Any = _splat
+spread8: Any = _spread
+fma8: Any = _fma
 sum8: Any = _sum
 limited8: Any = _limited8
 _call_root: Any = _root
