@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from fmtune.errors import ResourceError
 
@@ -13,7 +16,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all; folders on the way are made.
+    """Write ``content`` to ``path``; as in ``atomic_stream``."""
+    with atomic_stream(path, len(content)) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def atomic_stream(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """Give a stream whose bytes are at ``path`` when it ends well, whole or not at all; folders on the way are made.
+
+    ``size`` is how many bytes are to be written, where that is known.
 
     Raises
     ------
@@ -25,7 +37,7 @@ def atomic_write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
@@ -33,7 +45,7 @@ def atomic_write(path: Path, content: bytes) -> None:
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise unwritable(error, path, len(content)) from error
+        raise unwritable(error, path, size) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -56,10 +68,11 @@ def make_folder(path: Path) -> None:
         ) from error  # fmt: skip
 
 
-def unwritable(error: OSError, path: Path, size: int) -> ResourceError:
-    """Return the error that says why ``path``, a file of ``size`` bytes, could not be written."""
+def unwritable(error: OSError, path: Path, size: int | None) -> ResourceError:
+    """Return the error that says why ``path``, a file of ``size`` bytes if that is known, could not be written."""
     if error.errno in _FULL:
-        what = f"no space left on the disk ({error.strerror}); {size / 1e6:.3g} MB are needed"
+        needed = "" if size is None else f"; {size / 1e6:.3g} MB are needed"
+        what = f"no space left on the disk ({error.strerror}){needed}"
     else:
         what = f"cannot be written: {error.strerror or error}"
     return ResourceError(what, where=str(path), hint=_hint(error))

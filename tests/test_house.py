@@ -35,6 +35,7 @@ TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, t
 
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
 EXTRAS = {"cupy", "pyarrow", "optuna_dashboard"}  # what only `pip install fmtune[...]` brings
+SLOW = {"pandas"}  # half a second to import, and needed only where a table is read
 # llvmlite is what numba's own intrinsics are written in.
 KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}
 VERSION = "fmtune.__version__"  # a constant of the package, which is loaded before its rooms: no import
@@ -143,7 +144,7 @@ def hidden(root: Path) -> list[str]:
         if (one.nested or one.target == "?")
         and one.module not in LAZY
         and not one.module.startswith("fmtune.cli.")
-        and one.top not in EXTRAS
+        and one.top not in EXTRAS | SLOW
         and not any(name.rpartition(".")[2].startswith("cuda_") for name in (one.module, one.target))
     ]
 

@@ -17,9 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from fmtune.data.encoding import Encoder
+from fmtune.data.kinds import OneHot, Scaled
 from fmtune.errors import ModelError, ResourceError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
+from fmtune.rows import SparseRows
 from fmtune.sagemaker import inference
 from fmtune.sagemaker.connection import Limits, Request
 from fmtune.sagemaker.server import Service, limits_of, serve
@@ -53,10 +56,11 @@ if __name__ == "__main__":
 class Child:
     """A server's process and its port."""
 
-    def __init__(self, folder, limits=None, wait=False, **options):
+    def __init__(self, folder, limits=None, wait=False, encoder=None, **options):
         rng = np.random.default_rng(0)
-        weights = rng.normal(size=DIM).astype("f4"), rng.normal(size=(DIM, 4)).astype("f4")
-        self.model = Model("binary_classifier", 0.5, *weights)
+        dim = encoder.feature_dim if encoder else DIM
+        weights = rng.normal(size=dim).astype("f4"), rng.normal(size=(dim, 4)).astype("f4")
+        self.model = Model("binary_classifier", 0.5, *weights, {"encoding": encoder.to_json()} if encoder else {})
         self.model.save(folder / "model")
         (folder / "serve.py").write_text(CHILD)
         self.gate = folder / "wait"
@@ -127,6 +131,34 @@ def server(tmp_path_factory):
 def expected(server):
     rows = inference.read_json(BODY, DIM)
     return float(Scorer(server.model).predict(rows)[0])
+
+
+def test_requests_may_name_features(tmp_path):
+    """A model that was trained on a table knows its columns; numbered features are taken as ever."""
+    encoder = Encoder([OneHot("user", ("42", "7")), OneHot("tags", ("a", "b"), separator="|"), Scaled("age", 40, 10)])
+    child = Child(tmp_path, encoder=encoder)
+    scorer = Scorer(child.model)
+
+    def scores(*instances):
+        status, _, content = child.ask(body=json.dumps({"instances": instances}).encode())
+        assert status == 200
+        return [one["score"] for one in json.loads(content)["predictions"]]
+
+    named = scores({"user": 7, "tags": "a|b", "age": 50}, {"user": "new"}, {"features": [0, 1, 0.5, 0.5, 1]})
+    alone = scorer.predict(SparseRows(np.array([0, 4, 4]), np.array([1, 2, 3, 4], "i4"),
+                                      np.array([1, 0.5, 0.5, 1], "f4"), None, 5))  # fmt: skip
+    assert named == [float(alone[0]), float(alone[1]), float(alone[0])]
+    for instance, what in (
+        ({"usr": 1}, "instances[0].usr: the model has no column 'usr' (did you mean 'user'?)"),
+        ({"age": "old"}, "instances[0].age: wants a finite number, not 'old'"),
+        ({}, "instances[0]: has neither 'features' nor 'data'"),
+        ({"features": [0, "1"]}, "instances[0].features[1]: wants float, got str"),
+    ):
+        status, _, content = child.ask(body=json.dumps({"instances": [instance]}).encode())
+        assert status == 400 and error(content).startswith(what)
+    lines = b'{"user": "42"}\n\n{"user": "42", "age": "x"}'
+    assert error(child.ask(body=lines, headers={"Content-Type": inference.LINES})[2]).startswith("line 3: age: wants")
+    assert child.stop()[0] == 0
 
 
 def test_invocations(server, expected):

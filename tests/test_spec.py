@@ -94,6 +94,17 @@ def test_data_can_be_a_card_with_keys() -> None:
     assert parse(GOOD.replace(given, "data: {card: digits, split: 3}")).data.keys == {"split": 3}
 
 
+def test_data_can_be_a_table() -> None:
+    """Its columns and its division stand beside its path."""
+    given = "data: {train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}"
+    keys = "label: y, categorical: [a, b], numeric: c, min_count: 2"
+    made = parse(GOOD.replace(given, f"data: {{train: t.csv, test: 0.1, {keys}, by: time, split_seed: 1}}")).data
+    assert (made.train, made.test) == (("t.csv",), None) and made.split == {"test": 0.1, "by": "time", "seed": 1}
+    assert made.columns == {"label": "y", "categorical": ("a", "b"), "numeric": ("c",), "min_count": 2}
+    whole = parse(GOOD.replace(given, f"data: {{train: t.csv, test: u.csv, {keys}}}")).data
+    assert whole.test == ("u.csv",) and whole.split == {}
+
+
 def test_a_spec_shows_no_password() -> None:
     """Neither the storage nor the text of the file is in its repr."""
     made = parse(GOOD + "storage: mysql://me:s3cret@host/db\n")
@@ -152,6 +163,16 @@ ONE: dict[str, tuple[str, str, str]] = {
     "card key of wrong type": ("{train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}", "{card: digits, split: '3'}",
                                "2:29: split must be a whole number, not '3'"),
     "long path": ("/data/t.libsvm", "x" * 5000, "2:45: a path of 5000 characters; 4096 is the most"),
+    "share without label": ("/data/t.libsvm", "0.1", "2:39: test is of a table, and no label is named"),
+    "column without label": ("test: /d", "numeric: a, test: /d",
+                             "2:39: numeric is of a table, and no label is named"),
+    "column named twice": ("test: /d", "label: a, numeric: [a], test: /d", "2:1: the column 'a' is named twice"),
+    "column of numbers": ("test: /d", "label: a, numeric: [1], test: /d", "2:58: numeric must be text, not 1"),
+    "too large a share": ("/data/t.libsvm", "1.5, label: a", "2:1: test is 1.5"),
+    "split of nothing": ("test: /d", "label: a, by: b, test: /d",
+                         "2:49: by divides nothing: neither test nor holdout is a share"),
+    "width of a table": ("test: /d", "label: a, feature_dim: 9, test: /d",
+                         "2:49: a table's features are its columns' own"),
     "no data": ("{train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}", "7",
                 "2:7: data must be a card or channels, not 7"),
 }  # fmt: skip

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fmtune.errors import UsageError
+
+if TYPE_CHECKING:
+    from fmtune.data.columns import Columns
 
 FILE = click.Path(path_type=Path)
 
@@ -30,6 +33,38 @@ class Verbs(click.Group):
             hint = f"the verbs are {', '.join(sorted(self.commands))}"
             raise UsageError(f"unknown verb {args[0]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""), hint=hint)
         return super().resolve_command(ctx, args)
+
+
+_LIST = {"metavar": "COLUMN,...", "help": ""}
+_TABLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--label", {"metavar": "COLUMN", "help": "The label's column."}),
+    ("--categorical", {**_LIST, "help": "Columns that name something."}),
+    ("--multivalued", {**_LIST, "help": "Columns whose cells hold several names."}),
+    ("--separator", {"help": "What stands between them.  [default: |]"}),
+    ("--numeric", {**_LIST, "help": "Columns of numbers, scaled."}),
+    ("--bucketed", {**_LIST, "help": "Columns of numbers, cut into ranges."}),
+    ("--buckets", {"type": int, "help": "How many ranges.  [default: 16]"}),
+    ("--min-count", {"type": int, "help": "Values seen fewer times share one feature."}),
+    ("--hash-bits", {"type": int, "help": "Hash names into 2^N features; no vocabulary is kept."}),
+)
+
+
+def table_options(verb: Any) -> Any:
+    """Give a verb the options that say what a table's columns are; ``columns_of`` takes their values."""
+    for name, settings in reversed(_TABLE):
+        verb = click.option(name, **settings)(verb)
+    return verb
+
+
+def columns_of(values: Mapping[str, Any]) -> Columns:
+    """Return the columns that the options of ``table_options`` name."""
+    from fmtune.data.columns import Columns
+
+    listed = ("categorical", "multivalued", "numeric", "bucketed")
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    for name in given.keys() & set(listed):
+        given[name] = tuple(filter(None, map(str.strip, given[name].split(","))))
+    return Columns(**given)
 
 
 def print_json(value: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from fmtune.cli.common import FILE, JSON, Verbs, print_json, table
+from fmtune.cli.common import FILE, JSON, Verbs, columns_of, print_json, table, table_options
+from fmtune.errors import UsageError
 
 
 @click.group(cls=Verbs, invoke_without_command=True)
@@ -48,14 +50,45 @@ def data_get(card: str, source: Path | None) -> None:
 
 
 @data.command("convert")
-@click.argument("sources", nargs=-1, type=FILE, required=True)
-@click.option("-o", "--out", type=FILE, required=True, help="By suffix: .pbr (RecordIO), .libsvm, .npz.")
+@click.argument("sources", nargs=-1, type=FILE, required=True, metavar="SOURCES... [OUT]")
+@click.option("-o", "--out", type=FILE, help="By suffix: .pbr (RecordIO), .libsvm, .npz; or the last word.")
 @click.option("--feature-dim", type=int, help="Number of features; by default what the data show.")
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
-def data_convert(sources: tuple[Path, ...], out: Path, feature_dim: int | None, layout: str | None) -> None:
-    """Convert SOURCES to another format."""
-    from fmtune.data import verbs
+@table_options
+@click.option("--test", type=float, metavar="SHARE", help="Rows of a table to test on, such as 0.1.")
+@click.option("--holdout", type=float, metavar="SHARE", help="Rows of a table to seal away.")
+@click.option("--by", metavar="COLUMN", help="Divide by time: the newest rows are tested.")
+@click.option("--group", metavar="COLUMN", help="Keep rows with the same cell together.")
+@click.option("--seed", type=int, help="Of a division by chance or by group.")
+@click.option("--vocabulary", type=FILE, help="Use this .vocabulary.json, and make none.")
+def data_convert(
+    sources: tuple[Path, ...], out: Path | None, feature_dim: int | None, layout: str | None,
+    vocabulary: Path | None, **named: Any,
+) -> None:  # fmt: skip
+    """Convert SOURCES to another format; tables (csv, JSON lines, Parquet, Arrow) become rows of features.
 
+    A table's vocabulary goes beside OUT, and into the models that are trained on it.
+    """
+    from fmtune.data import preparation, verbs
+    from fmtune.data.split import Split
+
+    if out is None:
+        sources, out = sources[:-1], sources[-1]
+        if not sources:
+            raise UsageError("there is nothing to write to", hint=f"fmtune data convert {out} OUT.pbr")
+        if out.exists():
+            raise UsageError("the file is there already", where=str(out), hint=f"-o {out} writes over it")
+    shares = {name: named.pop(name) for name in ("test", "holdout", "by", "group", "seed")}
+    split = {name: value for name, value in shares.items() if value is not None}
+    columns = columns_of(named)
+    if preparation.are_tables(sources):
+        if feature_dim or layout:
+            raise UsageError("a table's features are its columns' own: leave --feature-dim and --layout out")
+        table(preparation.convert_tables(list(sources), out, columns, Split(**split), vocabulary=vocabulary))
+        return
+    if split or vocabulary or any(value is not None for value in named.values()):
+        hint = "such options are for tables: csv, JSON lines, Parquet and Arrow"
+        raise UsageError("these are rows, whose columns have no names", where=str(sources[0]), hint=hint)
     table(verbs.convert(list(sources), out, feature_dim=feature_dim, layout=layout))
 
 

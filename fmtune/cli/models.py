@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fmtune import __version__
-from fmtune.cli.common import FILE
+from fmtune.cli.common import FILE, columns_of, table_options
 from fmtune.errors import UsageError
 
 
@@ -19,23 +19,35 @@ from fmtune.errors import UsageError
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
 @click.option("--solver", help="sgd, als or mcmc; short for -p solver=NAME.")
 @click.option("--groups", metavar="FIRST,...", help="First feature of each group, counted from 0, as in 0,943.")
+@table_options
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
     train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, solver: str | None,
-    groups: str | None, out: Path,
+    groups: str | None, out: Path, **named: Any,
 ) -> None:  # fmt: skip
-    """Train one model on TRAIN."""
+    """Train one model on TRAIN; --label and the like say what a table's columns are."""
     from dataclasses import replace
 
-    from fmtune.data import source
+    from fmtune.data import preparation, source
+    from fmtune.data.cache import Cache
     from fmtune.tune import objective
 
     words = (*params, *([f"solver={solver}"] if solver else []))
     values: dict[str, Any] = dict(_assignment(word) for word in words)
-    runs = None if groups is None else [_number(word) for word in groups.split(",")]
-    done = objective.fit(list(train), list(test) or None, layout=layout, groups=runs, **values)  # type: ignore[arg-type]
+    given = {"train": list(train), "test": list(test)} if test else {"train": list(train)}
+    columns = columns_of(named) if any(value is not None for value in named.values()) else None
+    binary = values.get("predictor_type") == "binary_classifier"
+    read = preparation.prepare(given, columns, map_labels=binary, cache=Cache())
+    for note in read.notes:
+        click.echo(note)
+    runs: Any = read.encoder and read.encoder.groups()
+    if groups is not None:
+        runs = [_number(word) for word in groups.split(",")]
+    done = objective.fit(read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, **values)
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
-             "index_base": source.index_base([list(train), list(test)] if test else [list(train)])}  # fmt: skip
+             "index_base": source.index_base(list(given.values()))}  # fmt: skip
+    if read.encoder is not None:
+        facts["encoding"] = read.encoder.to_json()
     replace(done.model, facts=facts).save(out)
     for name, value in done.metrics.items():
         click.echo(f"test:{name}: {value:.6g}")

@@ -69,9 +69,6 @@ def _text(head: bytes) -> str:
     if start[:1] in b"{[" and start:
         return "JSON"
     line = start.splitlines()[0] if start else b""
-    for mark, words in ((b"\t", "tab-separated text"), (b",", "csv text"), (b";", "csv text with semicolons")):
-        if mark in line:
-            return f"{words} of {line.count(mark) + 1} columns"
     if re.fullmatch(rb"[-+\d.eE \t]*", line):
         return "plain numbers without index:value pairs"
     return "plain text"

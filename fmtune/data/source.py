@@ -1,30 +1,34 @@
 """Source: a channel, read from a file, a folder, a glob or a list of shards, whatever their format.
 
-The format is known by content, never by suffix; a suffix only says what to write.
+The format is known by content, never by suffix; a suffix only says what to write.  ``FORMATS`` hold rows;
+``fmtune.data.tables.TABLES`` hold named columns, which an encoder turns into rows.
 """
 
 from __future__ import annotations
 
 import difflib
 import glob
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from fmtune.data import libsvm, npz, recordio
+from fmtune.data import libsvm, npz, recordio, tables
 from fmtune.data.cache import Cache
 from fmtune.data.canonical import DataWarning, warn
+from fmtune.data.encoding import Encoder
 from fmtune.data.foreign import describe_bytes, unzipped
 from fmtune.data.parts import Job, Part, Seam, in_order, joined
 from fmtune.errors import DataError, ResourceError, UsageError
-from fmtune.files import atomic_write
+from fmtune.files import atomic_stream
 from fmtune.rows import DenseRows, Float32, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "FORMATS",
@@ -35,6 +39,7 @@ __all__ = [
     "describe_bytes",
     "files_of",
     "format_of",
+    "map_signs",
     "read_channel",
     "read_channels",
     "write",
@@ -42,6 +47,9 @@ __all__ = [
 
 Paths = str | Path | Sequence[str | Path]
 """A file, a folder, a glob, or several of these."""
+
+VOCABULARY = ".vocabulary.json"
+"""How the names of vocabularies end; they lie beside rows and are none."""
 
 HEAD = 1 << 16
 """Bytes of a file that are looked at to tell its format."""
@@ -51,7 +59,8 @@ HEAD = 1 << 16
 class Format:
     """A file format: how it is known, read and written, and the suffixes that choose it for writing.
 
-    ``jobs`` reads a large file in parts, where the format allows it.
+    ``jobs`` reads a large file in parts, where the format allows it.  ``appends`` says whether blocks
+    that are written one after the other make one file.
     """
 
     suffixes: tuple[str, ...]
@@ -59,6 +68,7 @@ class Format:
     read: Callable[[Path, int | None], Rows]
     write: Callable[[BinaryIO, Rows], None]
     jobs: Callable[..., Iterator[Job]] | None = None
+    appends: bool = True
 
 
 FORMATS: dict[str, Format] = {
@@ -66,7 +76,7 @@ FORMATS: dict[str, Format] = {
         recordio.jobs),
     "libsvm": Format((".libsvm", ".svm", ".svmlight", ".txt"), libsvm.sniff, libsvm.read, libsvm.write,
         libsvm.jobs),
-    "npz": Format((".npz",), npz.sniff, npz.read, npz.write),
+    "npz": Format((".npz",), npz.sniff, npz.read, npz.write, appends=False),
 }  # fmt: skip
 
 
@@ -79,6 +89,7 @@ def read_channel(
     map_labels: bool = True,
     base: int | None = None,
     cache: Cache | None = None,
+    encoder: Encoder | None = None,
 ) -> Rows:
     """Read one channel.
 
@@ -99,6 +110,8 @@ def read_channel(
         First index of libsvm files; None finds out.
     cache
         Where rows are kept for the next time; None keeps none.
+    encoder
+        Makes rows of tables; without it they cannot be read.
 
     Returns
     -------
@@ -118,12 +131,14 @@ def read_channel(
 
     def read() -> Iterator[Rows]:
         seam = Seam(name, files)
-        for which, part in _parts(files, formats, feature_dim, base):
+        for which, part in _parts(files, formats, feature_dim, base, encoder, labelled):
             yield seam.take(which, part)
         seam.close()
 
     key = {"base": base if "libsvm" in formats else None, "feature_dim": feature_dim}
-    rows = None if cache is None else cache.rows(files, key, read)
+    # A table's rows also depend on its encoder; converted ones can be kept.
+    kept = cache is not None and not tables.TABLES.keys() & set(formats)
+    rows = None if cache is None or not kept else cache.rows(files, key, read)
     if rows is None:
         rows = joined(list(read()))
     if rows.labels is None:
@@ -134,7 +149,7 @@ def read_channel(
                 hint="a channel to learn or test on needs one label a row",
             )
         return rows
-    return _mapped(rows, name) if map_labels else rows
+    return map_signs(rows, name) if map_labels else rows
 
 
 def read_channels(
@@ -143,19 +158,20 @@ def read_channels(
     feature_dim: int | None = None,
     map_labels: bool = True,
     cache: Cache | None = None,
+    encoder: Encoder | None = None,
 ) -> dict[str, Rows]:
     """Read the channels of one study, which share the numbering of features.
 
     ``feature_dim``, unless given, is that of the first channel (``train``); a key beyond it in another channel is
-    an error.  libsvm indices count from 0 in all channels if index 0 occurs in any.  Labels are mapped, and rows
-    kept, as in ``read_channel``.
+    an error.  ``encoder`` makes rows of tables.  libsvm indices count from 0 in all channels if index 0 occurs in
+    any.  Labels are mapped, and rows kept, as in ``read_channel``.
     """
     files = {name: files_of(paths, name) for name, paths in channels.items()}
     base = _base(list(files.values()), cache)
     rows: dict[str, Rows] = {}
     for name, several in files.items():
         rows[name] = read_channel(
-            several, feature_dim=feature_dim, name=name, map_labels=map_labels, base=base, cache=cache
+            several, feature_dim=feature_dim, name=name, map_labels=map_labels, base=base, cache=cache, encoder=encoder
         )
         feature_dim = rows[name].feature_dim if feature_dim is None else feature_dim
     return rows
@@ -209,18 +225,34 @@ def format_of(path: Path) -> str:
     for name, kind in FORMATS.items():
         if kind.sniff(text if name == "libsvm" else head):
             return name
+    for name, table in tables.TABLES.items():
+        if table.sniff(head):
+            return name
     if not head:
         raise DataError("the file is empty", where=str(path), hint="a channel needs at least one record")
     raise DataError(
         f"not a data file that can be read: it looks like {describe_bytes(head)}",
         where=str(path),
-        hint=f"the formats are {', '.join(FORMATS)}; convert it, or name another file",
+        hint=f"the formats are {', '.join([*FORMATS, *tables.TABLES])}; convert it, or name another file",
     )
 
 
 def write(rows: Rows, path: str | Path, format: str | None = None) -> None:
     """Write rows to a file, whole or not at all; the format is that of the suffix unless named."""
     path = Path(path)
+    format = format_to_write(path, format)
+    with atomic_stream(path) as stream:
+        FORMATS[format].write(stream, rows)
+
+
+def format_to_write(path: Path, format: str | None = None) -> str:
+    """Return the name of the format that a suffix chooses, unless one is named.
+
+    Raises
+    ------
+    UsageError
+        None is, or not one that rows are written in.
+    """
     if format is None:
         format = next((name for name, kind in FORMATS.items() if path.suffix.lower() in kind.suffixes), None)
     if format not in FORMATS:
@@ -228,15 +260,13 @@ def write(rows: Rows, path: str | Path, format: str | None = None) -> None:
         raise UsageError(
             f"no format to write: {path.suffix or path.name!r}", where=str(path), hint=f"the formats are {known}"
         )
-    stream = io.BytesIO()
-    FORMATS[format].write(stream, rows)
-    atomic_write(path, stream.getvalue())
+    return format
 
 
 def _expanded(path: Path) -> Iterable[Path]:
     """Return the file itself, a folder's files, or what a glob matches."""
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] not in "._"]
+        files = [file for file in sorted(path.iterdir()) if file.name[0] not in "._" and _holds_rows(file)]
         if not files:
             raise DataError("the folder holds no files", where=str(path), hint="name the folder that holds the shards")
         return files
@@ -245,7 +275,7 @@ def _expanded(path: Path) -> Iterable[Path]:
             raise DataError("not a regular file", where=str(path), hint="name a file, a folder or a glob")
         return [path]
     if glob.has_magic(str(path)):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]  # noqa: PTH207
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if _holds_rows(Path(match))]  # noqa: PTH207
         if not matches:
             raise DataError(
                 "no file matches", where=str(path), hint="check the pattern; paths in a study are relative to its file"
@@ -259,6 +289,10 @@ def _expanded(path: Path) -> Iterable[Path]:
         where=str(path),
         hint="check the path; paths in a study are relative to its file",
     )
+
+
+def _holds_rows(path: Path) -> bool:
+    return path.is_file() and not path.name.endswith(VOCABULARY)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -317,13 +351,17 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def _parts(
-    files: Sequence[Path], formats: Sequence[str], feature_dim: int | None, base: int
-) -> Iterator[tuple[int, Part]]:
+    files: Sequence[Path], formats: Sequence[str], feature_dim: int | None, base: int, encoder: Encoder | None,
+    labelled: bool,
+) -> Iterator[tuple[int, Part]]:  # fmt: skip
     """Yield the parts of all files in order, each with the number of its file; several are read at a time."""
     return in_order(
         partial(_numbered, which, job)
         for which, (file, kind) in enumerate(zip(files, formats, strict=True))
-        for job in _jobs(file, kind, feature_dim, base)
+        for job in (
+            _table_jobs(file, kind, encoder, labelled) if kind in tables.TABLES
+            else _jobs(file, kind, feature_dim, base)
+        )
     )
 
 
@@ -331,7 +369,29 @@ def _numbered(which: int, job: Job) -> tuple[int, Part]:
     return which, job()
 
 
-def _mapped(rows: Rows, name: str) -> Rows:
+def _table_jobs(file: Path, kind: str, encoder: Encoder | None, labelled: bool) -> Iterator[Job]:
+    """Yield the jobs that make a table's rows, with labels if they are asked for."""
+    if encoder is None:
+        columns = ", ".join(map(str, tables.head(file, kind).columns[:50]))
+        raise DataError(
+            f"a table ({kind}), and no columns are named as label and features",
+            where=str(file),
+            hint=f"say which is the label: `label: COLUMN` below data: in a study, --label COLUMN for a verb; "
+            f"the columns are {columns}",
+        )
+    names = [column.name for column in encoder.columns]
+    wanted = [*names, encoder.label] if labelled and encoder.label else names
+    first = 0
+    for frame in tables.blocks(file, kind, wanted, encoder.texts):
+        yield partial(_encoded, encoder, frame, labelled, first, file)
+        first += len(frame)
+
+
+def _encoded(encoder: Encoder, frame: pd.DataFrame, labelled: bool, first: int, file: Path) -> Part:
+    return Part(encoder.rows(frame, labelled, first, str(file)), f"{file}: row {first + 1}")
+
+
+def map_signs(rows: Rows, name: str) -> Rows:
     """Return the rows with labels -1 and +1 as 0 and 1, if there are no others and -1 occurs."""
     labels = rows.labels
     assert labels is not None

@@ -7,6 +7,8 @@ whichever way it was written.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ class Scorer:
     def __init__(self, model: Model) -> None:
         self.feature_dim = model.feature_dim
         self.predictor_type = model.predictor_type
+        self.encoding: dict[str, Any] | None = model.facts.get("encoding")
         self.binary = model.predictor_type == "binary_classifier"
         self._code = losses.CODES[model.predictor_type]
         self._arena = SparseArena(model.feature_dim, None, model.predictor_type)

@@ -9,6 +9,7 @@
     INSTANCE    {"features": [1.5, 16.0]}
                 {"data": {"features": {"values": [1.5, 16.0]}}}
                 {"data": {"features": {"keys": [26, 182], "shape": [2000], "values": [1, 4]}}}
+                {"user": "42", "genres": ["Action", "Drama"], "age": 31}    of a model with an encoding
 
 Dense and sparse instances may be mixed, and either may be asked of any model.  Of ``shape`` only the keys beside
 it are held against it; what counts is the model's own number of features.  A fault is a ``DataError`` whose
@@ -23,10 +24,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from fmtune.data import canonical, recordio
+from fmtune.data.encoding import Encoder
 from fmtune.data.schema import Record
 from fmtune.errors import DataError, ResourceError
 from fmtune.fm.scorer import Scorer
@@ -68,6 +71,12 @@ class _Request(msgspec.Struct, gc=False):
     instances: list[_Instance]
 
 
+class _AnyRequest(msgspec.Struct, gc=False):
+    """A request to a model that knows its columns by name."""
+
+    instances: list[dict[str, Any]]
+
+
 class _Score(msgspec.Struct, gc=False):
     score: float
 
@@ -85,6 +94,8 @@ class _Response(msgspec.Struct, gc=False):
 
 _request = msgspec.json.Decoder(_Request)
 _line = msgspec.json.Decoder(_Instance)
+_any_request = msgspec.json.Decoder(_AnyRequest)
+_any_line = msgspec.json.Decoder(dict[str, Any])
 _json = msgspec.json.Encoder()
 
 Path = Callable[[int], str]
@@ -94,8 +105,8 @@ Path = Callable[[int], str]
 # ---- requests ----
 
 
-def read_json(body: bytes, feature_dim: int) -> SparseRows:
-    """Return the rows of ``{"instances": [...]}``; ``feature_dim`` is the model's.
+def read_json(body: bytes, feature_dim: int, encoder: Encoder | None = None) -> SparseRows:
+    """Return the rows of ``{"instances": [...]}``; ``feature_dim`` and ``encoder`` are the model's.
 
     Raises
     ------
@@ -103,17 +114,17 @@ def read_json(body: bytes, feature_dim: int) -> SparseRows:
         Not JSON, not of this form, or with values that the model cannot take; ``where`` is the path.
     """
     try:
-        instances = _request.decode(body)
+        request = _request.decode(body) if encoder is None else _any_request.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _json_fault(error, "body") from error
-    return _rows(instances.instances, feature_dim, lambda i: f"instances[{i}]")
+    return _rows(request.instances, feature_dim, lambda i: f"instances[{i}]", encoder)
 
 
-def read_lines(body: bytes, feature_dim: int) -> SparseRows:
+def read_lines(body: bytes, feature_dim: int, encoder: Encoder | None = None) -> SparseRows:
     """Return the rows of instances that stand one on a line, blank lines aside; otherwise as ``read_json``."""
 
     numbers: list[int] = []
-    instances = []
+    instances: list[_Instance | dict[str, Any]] = []
 
     def path(i: int) -> str:
         return f"line {numbers[i]}: "
@@ -124,18 +135,18 @@ def read_lines(body: bytes, feature_dim: int) -> SparseRows:
             continue
         numbers.append(number)
         try:
-            instances.append(_line.decode(line))
+            instances.append(_line.decode(line) if encoder is None else _any_line.decode(line))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise _json_fault(error, f"line {number}") from error
-    return _rows(instances, feature_dim, path)
+    return _rows(instances, feature_dim, path, encoder)
 
 
-def read_records(body: bytes, feature_dim: int) -> SparseRows:
-    """Return the rows of RecordIO-wrapped protobuf; errors as in ``recordio.parse``."""
+def read_records(body: bytes, feature_dim: int, encoder: Encoder | None = None) -> SparseRows:
+    """Return the rows of RecordIO-wrapped protobuf, which has no names; errors as in ``recordio.parse``."""
     return recordio.parse(body, feature_dim, "body").to_sparse()
 
 
-Reader = Callable[[bytes, int], SparseRows]
+Reader = Callable[[bytes, int, Encoder | None], SparseRows]
 READERS: dict[str, Reader] = {JSON: read_json, LINES: read_lines, RECORDS: read_records}
 
 
@@ -159,10 +170,17 @@ def _joined(head: str, tail: str) -> str:
     return head + tail if head.endswith(" ") else f"{head}.{tail}"
 
 
-def _rows(instances: Sequence[_Instance], dim: int, path: Path) -> SparseRows:
+def _rows(
+    given: Sequence[_Instance | dict[str, Any]], dim: int, path: Path, encoder: Encoder | None
+) -> SparseRows:  # fmt: skip
     """Return checked rows: the quick way if nothing is odd, else the fault is looked for one by one."""
+    instances = [_typed(instance, i, path) if isinstance(instance, dict) else instance
+                 for i, instance in enumerate(given)]  # fmt: skip
     try:
-        parts = [_entries(instance, dim) for instance in instances]
+        parts = [
+            _entries(instance, dim) if isinstance(instance, _Instance) else _named(instance, encoder, i, path)
+            for i, instance in enumerate(instances)
+        ]
     except (ValueError, ArithmeticError):
         raise _fault(instances, dim, path) from None
     if len(parts) == 1:
@@ -177,6 +195,30 @@ def _rows(instances: Sequence[_Instance], dim: int, path: Path) -> SparseRows:
     if ascending:
         return SparseRows(indptr, keys, values, None, dim)
     return canonical.sparse_rows(indptr, keys, values, None, dim, "body", path)
+
+
+def _typed(instance: dict[str, Any], i: int, path: Path) -> _Instance | dict[str, Any]:
+    """Return an instance of numbered features as such, any other as it is."""
+    numbered = isinstance(instance.get("features"), list) or (
+        isinstance(instance.get("data"), dict) and "features" in instance["data"]
+    )
+    if instance and not numbered:
+        return instance
+    try:
+        return msgspec.convert(instance, _Instance)
+    except msgspec.ValidationError as error:
+        fault = _json_fault(error, "body")
+        place = "" if fault.where == "body" else str(fault.where)
+        raise DataError(fault.what, where=_joined(path(i), place)) from error
+
+
+def _named(instance: dict[str, Any], encoder: Encoder | None, i: int, path: Path) -> tuple[Int32, Float32, bool]:
+    """Return the entries of an instance that names its features."""
+    assert encoder is not None
+    try:
+        return (*encoder.entries(instance), True)
+    except DataError as error:
+        raise DataError(error.what, where=_joined(path(i), error.where or "")) from error
 
 
 def _entries(instance: _Instance, dim: int) -> tuple[Int32, Float32, bool]:
@@ -230,9 +272,11 @@ def _float32(listed: list[float]) -> Float32:
         return np.array(listed, np.float32)
 
 
-def _fault(instances: Sequence[_Instance], dim: int, path: Path) -> DataError:
+def _fault(instances: Sequence[_Instance | dict[str, Any]], dim: int, path: Path) -> DataError:
     """Return the first fault of an instance that ``_entries`` refused."""
     for i, instance in enumerate(instances):
+        if isinstance(instance, dict):
+            continue
         try:
             _entries(instance, dim)
         except (ValueError, ArithmeticError):
@@ -376,15 +420,17 @@ def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
     return 0.0
 
 
-def answer(scorer: Scorer, body: bytes, content_type: str, accept: str) -> bytes:
-    """Return the response to a request; both types are keys of the tables.
+def answer(
+    scorer: Scorer, body: bytes, content_type: str, accept: str, encoder: Encoder | None = None
+) -> bytes:  # fmt: skip
+    """Return the response to a request; both types are keys of the tables, the encoder is the model's, if it has one.
 
     Raises
     ------
     DataError
         The request is at fault, ``where`` says in which place.
     """
-    scores = scorer.predict(READERS[content_type](body, scorer.feature_dim))
+    scores = scorer.predict(READERS[content_type](body, scorer.feature_dim, encoder))
     if not (math.isfinite(scores[0]) if len(scores) == 1 else np.isfinite(scores).all()):
         row = int(np.argmin(np.isfinite(scores)))
         raise DataError("its score is not a finite number: the values are too large", where=f"instances[{row}]")

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from fmtune.data.canonical import DataWarning
+from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ModelError, ResourceError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
@@ -87,6 +88,7 @@ class Service:
         self._load, self.limits, self._hosts, self._workers = load, limits or Limits(), hosts, workers
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self.scorer: Scorer | None = None
+        self._encoder: Encoder | None = None
         self.failure: Exception | None = None
         self.connections: set[Any] = set()
         self.held = self._waiting = 0
@@ -121,6 +123,8 @@ class Service:
             scorer = await asyncio.get_running_loop().run_in_executor(self._pool, lambda: Scorer(self._load()))
             if scorer.feature_dim == 0 or not scores(scorer):
                 raise ModelError("the model scores no row to a finite number", hint="train it again")
+            if scorer.encoding is not None:
+                self._encoder = Encoder.from_json(scorer.encoding, "the model's encoding")
             # What is there now stays. A full collection, as large requests bring it on, would walk over all of it
             # and hold up every other request for a tenth of a second.
             gc.collect()
@@ -206,7 +210,7 @@ class Service:
         """Score a body; a fault of the request is 400 with its path."""
         assert self.scorer is not None
         try:
-            content = inference.answer(self.scorer, bytes(request.body), *request.types)
+            content = inference.answer(self.scorer, bytes(request.body), *request.types, self._encoder)
         except FmtuneError as error:
             return refusal(400, f"{error.where}: {error.what}" if error.where else error.what)
         except MemoryError:

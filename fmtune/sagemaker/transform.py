@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from fmtune.data.encoding import Encoder
 from fmtune.data.source import files_of
 from fmtune.errors import DataError, UsageError
 from fmtune.files import atomic_write
@@ -178,6 +179,7 @@ def _answers(
     # A part of a JSON document is none: of those that stand on lines each is a request.
     limit = 1 if kind == inference.JSON and split == "Line" else max_payload
     answers = []
+    encoder = None if scorer.encoding is None else Encoder.from_json(scorer.encoding, "the model's encoding")
     with file.open("rb") as stream:
         if file.stat().st_size == 0:
             return b""
@@ -187,7 +189,7 @@ def _answers(
                 if not body.strip():
                     continue
                 try:
-                    answer = inference.answer(scorer, body, kind, accept)
+                    answer = inference.answer(scorer, body, kind, accept, encoder)
                 except DataError as error:
                     place = f"{file}, from byte {start}" if start else str(file)
                     raise DataError(error.what, where=f"{place}: {error.where}", hint=error.hint) from error

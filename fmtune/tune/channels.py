@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmtune.data import catalog, source
+from fmtune.data import canonical, catalog, preparation, source
 from fmtune.data.cache import Cache
+from fmtune.data.columns import Columns
 from fmtune.data.download import Progress
+from fmtune.data.encoding import Encoder
+from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
 from fmtune.fm.groups import Groups
@@ -34,6 +37,8 @@ class StudyData:
         What a generator knows of its data (the planted model's own score), else empty.
     index_base : int or None
         First index of the channels' libsvm files, if any are.
+    encoder : Encoder or None
+        What made the rows of tables.
     """
 
     channels: Channels
@@ -42,6 +47,7 @@ class StudyData:
     facts: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, dict[str, Any]] = field(default_factory=dict)
     index_base: int | None = None
+    encoder: Encoder | None = None
 
 
 def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
@@ -60,13 +66,21 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         loaded = catalog.load(spec.data.card, spec.data.keys, progress=progress)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts, base, groups = loaded.description, dict(loaded.facts), None, loaded.groups
+        encoder = None
     else:
         cache = Cache()
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
         paths = {name: list(found) for name, found in given.items() if found}
-        rows = dict(source.read_channels(paths, feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache))
+        prepared = preparation.prepare(
+            paths, Columns(**spec.data.columns) if spec.data.columns else None, Split(**spec.data.split),
+            feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache,
+        )  # fmt: skip
+        rows, encoder = dict(prepared.rows), prepared.encoder
+        if prepared.notes:
+            canonical.warn(f"no features are named, so: {'; '.join(prepared.notes)}")
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
-        base, groups = source.index_base(list(paths.values()), cache), {}
+        base = source.index_base(list(paths.values()), cache)
+        groups = encoder.groups() if encoder else {}
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:
@@ -84,7 +98,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
                         hint="take a test channel with both labels, or another objective")  # fmt: skip
     raw = spec.groups or groups
     channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None)
-    return StudyData(channels, present.get("holdout"), description, facts, stats, base)
+    return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder)
 
 
 def _tell_apart(stats: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fmtune.data.catalog import Card
+from fmtune.data.columns import MOST_BITS, Columns
+from fmtune.data.split import Split
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value, check
 from fmtune.fm.metrics import METRICS
@@ -21,6 +23,24 @@ from fmtune.tune.yamlfile import unquoted
 
 SETTABLE = tuple(name for name in PARAMETERS if name != "seed")
 MAX_GRID = 100_000
+SHARED = ("test", "holdout")
+LISTS = ("categorical", "multivalued", "numeric", "bucketed")
+_SPLIT = {"by": "by", "group": "group", "split_seed": "seed"}
+TABLE: dict[str, Option] = {
+    "label": Option(str, help="the label's column; it says that train is a table"),
+    "categorical": Option(str, help="columns that name something"),
+    "multivalued": Option(str, help="columns whose cells hold several names"),
+    "separator": Option(str, help="what stands between them; | if not given"),
+    "numeric": Option(str, help="columns of numbers, scaled"),
+    "bucketed": Option(str, help="columns of numbers, cut into ranges"),
+    "buckets": Option(int, 2, 65536, help="how many ranges; 16 if not given"),
+    "min_count": Option(int, 1, help="values seen fewer times share one feature"),
+    "hash_bits": Option(int, 1, MOST_BITS, help="hash names into 2^n features; no vocabulary is kept"),
+    "by": Option(str, help="divide by time: the newest rows are tested"),
+    "group": Option(str, help="keep rows with the same cell in one channel"),
+    "split_seed": Option(int, 0, help="of a division by chance or by group"),
+}
+"""Keys of a table, below ``data``."""
 EXHAUSTIVE = ("grid", "brute_force")
 
 
@@ -143,14 +163,16 @@ def exhaustive(sampler: str, space: Mapping[str, Dimension], n_trials: int, queu
 
 
 def channels(raw: Mapping[str, Any]) -> list[Wrong]:
-    """Return what is wrong with data given by channels."""
+    """Return what is wrong with data given by channels; a ``label`` says that they are tables."""
     wrong = []
-    known = ("train", "test", "holdout", "feature_dim")
+    known = ("train", *SHARED, "feature_dim", *TABLE)
     for key, value in raw.items():
         if key not in known:
             near = suggestion(key, (*known, "card"))
             wrong.append(Wrong((key,), f"unknown key {shown(key)}{near}", f"data has {', '.join(known)}, or a card",
                                key=True))
+        elif key in TABLE or (key in SHARED and _is_share(value)):
+            continue  # the check of tables has words for it
         elif key == "feature_dim":
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 what = f"feature_dim must be a whole number of at least 1, not {shown(value)}"
@@ -162,6 +184,37 @@ def channels(raw: Mapping[str, Any]) -> list[Wrong]:
     if "train" in raw and "test" not in raw:
         wrong.append(Wrong((), "the objective needs a test channel, and data has none", "write test: PATH", key=True))
     return wrong
+
+
+def tables(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Wrong]]:
+    """Return what data says of a table's columns and of its split, and what is wrong with that."""
+    shares = {key: raw[key] for key in SHARED if _is_share(raw.get(key))}
+    given = {key: value for key, value in raw.items() if key in TABLE}
+    if "label" not in given:
+        hint = "write label: COLUMN beside it"
+        what = "is of a table, and no label is named"
+        return {}, {}, [Wrong((key,), f"{key} {what}", hint, key=True) for key in (*given, *shares)]
+    wrong = []
+    for key, value in given.items():
+        entries = value if key in LISTS and isinstance(value, list) else [value]
+        faults = [fault for entry in entries if (fault := _option_fault(key, TABLE[key], entry))]
+        wrong += [Wrong((key,), fault, unquoted(value)) for fault in faults[:1]]
+    if raw.get("feature_dim") is not None:
+        wrong.append(Wrong(("feature_dim",), "a table's features are its columns' own", "leave it out", key=True))
+    if not shares:
+        what = "divides nothing: neither test nor holdout is a share"
+        wrong += [Wrong((key,), f"{key} {what}", "write test: 0.1, or leave it out", key=True)
+                  for key in _SPLIT if key in given]  # fmt: skip
+    split = {**shares, **{name: given[key] for key, name in _SPLIT.items() if key in given}}
+    columns = {key: value for key, value in given.items() if key not in _SPLIT}
+    for key in columns.keys() & set(LISTS):
+        columns[key] = tuple(columns[key]) if isinstance(columns[key], list) else (columns[key],)
+    if not wrong:
+        try:
+            Columns(**columns), Split(**split)
+        except UsageError as error:
+            wrong.append(Wrong((), error.what, error.hint, key=True))
+    return columns, split, wrong
 
 
 def card(raw: Mapping[str, Any], cards: Mapping[str, Card]) -> list[Wrong]:
@@ -200,6 +253,10 @@ def sweep(
             faults = card({"card": name, **keys, key: value}, cards)
             wrong += [Wrong(("sweep", key) if f.key else ("sweep", key, i), f.what, f.hint, f.key) for f in faults]
     return wrong
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _paths(key: str, value: Any) -> Iterator[Wrong]:

@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from fmtune.data import source
 from fmtune.data.cache import Cache
+from fmtune.data.encoding import Encoder
 from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
@@ -266,9 +267,10 @@ def _rows(model: Model, data: Any) -> Rows:
     if isinstance(data, SparseRows | DenseRows):
         return data
     if isinstance(data, str | Path) or (isinstance(data, Sequence) and data and isinstance(data[0], str | Path)):
-        base = model.facts.get("index_base")
-        dim = model.feature_dim
-        return source.read_channel(data, feature_dim=dim, labelled=False, name="data", map_labels=False, base=base)
+        return source.read_channel(
+            data, feature_dim=model.feature_dim, labelled=False, name="data", map_labels=False,
+            base=model.facts.get("index_base"), encoder=Encoder.of(model.facts),
+        )  # fmt: skip
     matrix = data if scipy.sparse.issparse(data) else np.asarray(data)
     return _from_arrays(matrix, None, "data")
 

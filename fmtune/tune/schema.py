@@ -12,6 +12,7 @@ from fmtune.data.catalog import Card
 from fmtune.fm.hyperparameters import PARAMETERS, Parameter
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm, Option, card_option
+from fmtune.tune.checks import LISTS, SHARED, TABLE
 from fmtune.tune.dimension import RANGE_PATTERN, SEARCHABLE
 
 Json = dict[str, Any]
@@ -136,7 +137,13 @@ def data(cards: Mapping[str, Card]) -> Json:
         "train": {**_PATHS, "description": "file, folder, pattern, or a list of them; relative to this file"},
         "test": {**_PATHS, "description": "what the objective is measured on after each epoch"},
         "holdout": {**_PATHS, "description": "sealed: opened once, for the winner"},
-        "feature_dim": {"type": "integer", "minimum": 1, "description": "number of features; inferred if not given"},
     }
-    forms.append({"title": "channels", **_object(channels, ("train", "test"))})
+    width: Json = {"type": "integer", "minimum": 1, "description": "number of features; inferred if not given"}
+    forms.append({"title": "channels", **_object({**channels, "feature_dim": width}, ("train", "test"))})
+    share: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": 0.99}
+    shared = {key: {"anyOf": [share, *_PATHS["anyOf"]], "description": f"{channels[key]['description']}; or a share"}
+              for key in SHARED}  # fmt: skip
+    keys = {key: {**_PATHS, "description": row.help} if key in LISTS else _option(row) for key, row in TABLE.items()}
+    table = _object({"train": channels["train"], **shared, **keys}, ("train", "test", "label"))
+    forms.append({"title": "table", "description": "csv, JSON lines, Parquet or Arrow", **table})
     return {"anyOf": forms}

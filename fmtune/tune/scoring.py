@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.data import source
+from fmtune.data.encoding import Encoder
 from fmtune.errors import ResourceError, UsageError
 from fmtune.files import atomic_write
 from fmtune.fm.draws import interval
@@ -48,7 +49,7 @@ def predict_file(
     loaded = Model.load(model)
     rows = source.read_channel(
         list(data), feature_dim=loaded.feature_dim, labelled=False, name="data", map_labels=False,
-        base=loaded.facts.get("index_base"),
+        base=loaded.facts.get("index_base"), encoder=Encoder.of(loaded.facts),
     )  # fmt: skip
     scores = predict(loaded, rows)
     columns: dict[str, Array] = {"score": scores}

@@ -31,7 +31,8 @@ __all__ = ["Cell", "DataSpec", "Dimension", "Matrix", "PrunerSpec", "SamplerSpec
 class DataSpec(Model):
     """The data: a dataset card with its keys, or paths by channel as the file has them.
 
-    ``paths`` gives a channel's paths from the study file's own folder.
+    ``paths`` gives a channel's paths from the study file's own folder.  ``columns`` and ``split`` are there where
+    ``train`` is a table, for ``fmtune.data.columns.Columns`` and ``fmtune.data.split.Split``.
     """
 
     card: str | None = None
@@ -40,6 +41,8 @@ class DataSpec(Model):
     test: tuple[str, ...] | None = None
     holdout: tuple[str, ...] | None = None
     feature_dim: int | None = None
+    columns: dict[str, Any] = Field(default_factory=dict)
+    split: dict[str, Any] = Field(default_factory=dict)
 
     def paths(self, channel: str, study: Path) -> tuple[Path, ...] | None:
         """Return a channel's paths, relative ones taken from the study file's folder; None where it is not given."""
@@ -231,8 +234,11 @@ def _data(raw: Any) -> tuple[DataSpec, list[Wrong]]:
         if isinstance(raw, str):
             faults = [fault._replace(at=()) for fault in faults]
         return DataSpec(card=str(entry["card"]), keys={k: v for k, v in entry.items() if k != "card"}), faults
-    faults = checks.channels(entry)
+    columns, split, faults = checks.tables(entry)
+    faults = [*checks.channels(entry), *faults]
     if faults:
         return DataSpec(), faults
-    paths = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in entry.items() if k != "feature_dim" and v}
-    return DataSpec.model_validate({**paths, "feature_dim": entry.get("feature_dim")}), []
+    files = {k: v for k, v in entry.items() if k in ("train", *checks.SHARED) and k not in split and v}
+    paths = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in files.items()}
+    made = {**paths, "feature_dim": entry.get("feature_dim"), "columns": columns, "split": split}
+    return DataSpec.model_validate(made), []

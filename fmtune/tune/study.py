@@ -277,6 +277,8 @@ class _Run:
             "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
             "index_base": data.index_base,
         }  # fmt: skip
+        if data.encoder is not None:
+            facts["encoding"] = data.encoder.to_json()
         replace(fit.model, facts=facts).save(path)
         found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
         store.set_attrs({"fmtune:model": found})

@@ -1,0 +1,96 @@
+"""Cells: what stands in the columns of a pandas frame, as text or as numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.data.columns import near
+from fmtune.errors import DataError
+from fmtune.rows import Int64
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Float64 = NDArray[np.float64]
+
+
+def text_of(value: Any) -> str:
+    """Return a value as the vocabulary has it: 42 and 42.0 are ``42``, true is ``true``, missing ones are empty."""
+    if isinstance(value, str):
+        return _BOOLEANS.get(value, value)
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return ""
+        return str(int(value)) if value == np.floor(value) and math.isfinite(value) else str(float(value))
+    text = str(value)
+    return "" if text in _MISSING else text
+
+
+_MISSING = ("<NA>", "NaT")
+_BOOLEANS = {"True": "true", "False": "false"}
+_LISTS = (list, tuple, np.ndarray)
+
+
+def values_of(cell: Any, separator: str | None) -> list[str]:
+    """Return the values of a cell: one, or those of a list or between separators; missing ones are left out."""
+    if isinstance(cell, _LISTS):
+        return [text for one in cell if (text := text_of(one))]
+    text = text_of(cell)
+    if separator and separator in text:
+        return [part for one in text.split(separator) if (part := one.strip())]
+    return [text] if text else []
+
+
+def coded(cells: pd.Series[Any]) -> tuple[Int64, list[Any]]:
+    """Return each cell's number (-1 for a missing one) and the distinct cells; lists become tuples."""
+    if cells.dtype == object:
+        cells = cells.map(lambda cell: tuple(cell) if isinstance(cell, _LISTS) else cell)
+    codes, uniques = cells.factorize()
+    return codes.astype(np.int64), list(uniques.tolist())
+
+
+def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Float64:
+    """Return a column's numbers, NaN for missing ones; raise DataError for what is no finite number."""
+    try:
+        numbers = cells.to_numpy(np.float64, na_value=np.nan)
+        bad = np.flatnonzero(np.isinf(numbers))
+    except (ValueError, TypeError):
+        numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
+    if len(bad):
+        hint = f"correct it, or name {name!r} among the categorical columns"
+        raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number",
+                        where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
+    return numbers
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        return not text_of(cell) or math.isfinite(float(cell))
+    except (ValueError, TypeError):
+        return False
+
+
+def missing_column(name: str, columns: Iterable[Any], where: str, what: str = "the column") -> DataError:
+    """Return the error for a column that a table has not."""
+    known = [str(column) for column in columns]
+    hint = f"the columns are {', '.join(known[:50])}"
+    return DataError(f"{what} {name!r} is not in the table{near(name, known)}", where=where, hint=hint)
+
+
+def place(where: str, row: int) -> str:
+    """Return where a row, counted from 0, stands."""
+    return f"{where}: row {row + 1}"
+
+
+def shown(value: Any) -> str:
+    """Return a cell for a message."""
+    return repr(value)[:60]

@@ -1,0 +1,182 @@
+"""Columns: which columns of a table are what, as named, or as a look at its first rows suggests."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fmtune.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_BITS = 28
+_LABELS = ("label", "rating", "target", "y", "click", "clicked", "score", "stars", "class")
+_TIME = re.compile(r"(.*_)?(time|timestamp|date|datetime)(_.*)?|.*_at", re.I)
+_NAMED = re.compile(r"(.*_)?(id|ids|user|item|code|zip|zipcode)|.*Id|.*ID", re.I)
+# Whole numbers that come back so often on average are names of something; fewer are quantities.
+_OFTEN = 5
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a table's rows are made of.
+
+    Attributes
+    ----------
+    label : str or None
+        The label's column.
+    categorical, multivalued : tuple of str
+        Names of things; a cell of ``multivalued`` holds several, between ``separator``.  Lists need no separator
+        and may stand in either.
+    numeric, bucketed : tuple of str
+        Numbers, scaled or cut into ``buckets`` ranges.
+    min_count : int
+        Values seen fewer times share one feature, which unseen ones take too.
+    hash_bits : int or None
+        Values are hashed into ``2**hash_bits`` features, and no vocabulary is kept.
+    """
+
+    label: str | None = None
+    categorical: tuple[str, ...] = ()
+    multivalued: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    bucketed: tuple[str, ...] = ()
+    separator: str = "|"
+    buckets: int = 16
+    min_count: int = 1
+    hash_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [*self.features, *([] if self.label is None else [self.label])]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"the column {twice!r} is named twice", hint="a column is label, categorical or numeric")
+        if not self.separator:
+            raise UsageError("the separator is empty", hint="such as '|'")
+        for name, low, high in (("buckets", 2, 65536), ("min_count", 1, 10**9), ("hash_bits", 1, MOST_BITS)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} is {value}", hint=f"a whole number from {low} to {high}")
+        if self.hash_bits is not None and self.min_count > 1:
+            raise UsageError("hashed values are not counted", hint="give min_count or hash_bits, not both")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns whose cells name something."""
+        return (*self.categorical, *self.multivalued)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All columns but the label's."""
+        return (*self.texts, *self.bucketed, *self.numeric)
+
+    def separator_of(self, name: str) -> str | None:
+        """Return what separates the values of a cell, None where it holds one."""
+        return self.separator if name in self.multivalued else None
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a guess at what a misspelt name was meant to be, in words; empty where there is none."""
+    found = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def checked(columns: Columns, frame: pd.DataFrame, where: str, label: bool = True) -> Columns:
+    """Return the columns if the table can have them; ``label`` says whether one is needed.
+
+    Raises
+    ------
+    DataError
+        No label is named, or a name is no column of the table.
+    """
+    known = [str(name) for name in frame.columns]
+    listed = f"the columns are {', '.join(known[:50])}"
+    if label and columns.label is None:
+        guess = next((name for name in known if name.lower() in _LABELS), None)
+        named = f"name it, perhaps label {guess!r}; " if guess else "name it; "
+        raise DataError("no column is named as the label", where=where, hint=named + listed)
+    for name in (*columns.features, *([columns.label] if label and columns.label else [])):
+        if name not in known:
+            raise DataError(f"the table has no column {name!r}{near(name, known)}", where=where, hint=listed)
+    return columns
+
+
+def inferred(columns: Columns, frame: pd.DataFrame, where: str, apart: Iterable[str] = ()) -> tuple[Columns, list[str]]:
+    """Return the columns, with kinds for all of them where no features are named, and what was decided, in words.
+
+    Text is categorical, or multivalued where ``separator`` divides it; numbers with a fraction are numeric; whole
+    numbers are categorical where they are called an id or come back often, else numeric.  Times are left out, and
+    so is text that never comes back.
+
+    Parameters
+    ----------
+    frame
+        The table's first rows.
+    apart
+        Columns with another purpose, that are not to become features.
+
+    Raises
+    ------
+    DataError
+        No column is left.
+    """
+    if columns.features:
+        return columns, []
+    kinds: dict[str, list[str]] = {"categorical": [], "multivalued": [], "numeric": []}
+    said, left = [], {columns.label, *apart}
+    for name in map(str, frame.columns):
+        if name in left:
+            continue
+        kind, why = _kind(name, frame[name], columns.separator)
+        said.append(f"{name}: {kind} ({why})")
+        if kind in kinds:
+            kinds[kind].append(name)
+    chosen: dict[str, Any] = {kind: tuple(names) for kind, names in kinds.items()}
+    found = replace(columns, **chosen)
+    if not found.features:
+        raise DataError("no column is left for the features", where=where, hint="name some as categorical or numeric")
+    return found, said
+
+
+def _kind(name: str, cells: pd.Series[Any], separator: str) -> tuple[str, str]:
+    """Return the kind of a column, or ``left out``, and why."""
+    from pandas.api import types
+
+    there = cells.dropna().infer_objects()
+    if not len(there):
+        return "left out", "its first cells are empty"
+    if types.is_datetime64_any_dtype(there.dtype) or (_TIME.fullmatch(name) and _spread(there)):
+        return "left out", "a time; it can divide train from test"
+    if types.is_bool_dtype(there.dtype):
+        return "categorical", "true or false"
+    if types.is_numeric_dtype(there.dtype):
+        return _number_kind(name, there)
+    if isinstance(there.iloc[0], list | tuple) or hasattr(there.iloc[0], "tolist"):
+        return "multivalued", "lists"
+    texts = there.astype(str)
+    distinct = texts.nunique()
+    if texts.str.contains(separator, regex=False).any() and texts.str.split(separator).explode().nunique() < distinct:
+        return "multivalued", f"text divided by {separator!r}"
+    if distinct == len(texts) >= 100:
+        return "left out", "text that never comes back"
+    return "categorical", "text"
+
+
+def _number_kind(name: str, there: pd.Series[Any]) -> tuple[str, str]:
+    if not (there == there.round()).all():
+        return "numeric", "numbers with a fraction"
+    distinct = there.nunique()
+    if _NAMED.fullmatch(name):
+        return "categorical", "whole numbers, named as an id"
+    if distinct * _OFTEN <= len(there):
+        return "categorical", f"whole numbers, {distinct} of them"
+    return "numeric", "whole numbers that seldom come back"
+
+
+def _spread(there: pd.Series[Any]) -> bool:
+    """Whether the cells of a column called a time take many values: an hour of the day does not."""
+    return int(there.nunique()) > 100

@@ -1,0 +1,191 @@
+"""Encoding: the columns of a table as features of a factorization machine, fitted once and kept with the model.
+
+A table comes as a pandas frame, a block at a time; a request's row as a mapping.  Both give the same entries.
+What a column becomes stands in ``fmtune.data.kinds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmtune.data.canonical import LARGEST_DIM
+from fmtune.data.cells import Float64, coded, missing_column, numbers_of, place
+from fmtune.data.columns import near
+from fmtune.data.kinds import KINDS, Bucketed, Column, Hashed, OneHot, Scaled, column_of
+from fmtune.errors import DataError, FmtuneError, ModelError
+from fmtune.rows import Float32, Int32, Int64, SparseRows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Encoder:
+    """Fitted columns; makes rows of frames and of mappings.
+
+    Parameters
+    ----------
+    columns
+        In the order of their features; hashed ones come last, whatever their place.
+    label
+        The column of the labels, None where there is none.
+
+    Attributes
+    ----------
+    feature_dim : int
+        Number of features.
+    """
+
+    def __init__(self, columns: Sequence[Column], label: str | None = None) -> None:
+        self.columns, self.label = tuple(columns), label
+        hashed = [column for column in columns if isinstance(column, Hashed)]
+        plain = sum(column.width for column in columns)
+        self.feature_dim = plain + (1 << hashed[0].bits if hashed else 0)
+        if self.feature_dim > LARGEST_DIM:
+            raise DataError(
+                f"the columns make {self.feature_dim:,} features; {LARGEST_DIM:,} is the most",
+                hint="raise min_count, or set hash_bits",
+            )
+        at, starts = 0, {}
+        for column in columns:
+            starts[column.name] = plain if isinstance(column, Hashed) else at
+            at += column.width
+        self._starts = starts
+        self._by_name = {column.name: column for column in columns}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the columns whose cells are read as text."""
+        return tuple(column.name for column in self.columns if isinstance(column, OneHot | Hashed))
+
+    def rows(self, frame: pd.DataFrame, labels: bool = True, first: int = 0, where: str = "data") -> SparseRows:
+        """Return a frame's rows.
+
+        Parameters
+        ----------
+        frame
+            Columns of these names; others are not looked at.
+        labels
+            Whether the label's column is to be read.
+        first, where
+            Number of the frame's first row in the whole table, and the table, for messages.
+
+        Raises
+        ------
+        DataError
+            A column is missing, or a cell is not what its column is.
+        """
+        for name in self._by_name:
+            if name not in frame.columns:
+                raise missing_column(name, frame.columns, where)
+        parts = [self._block(column, frame[column.name], first, where) for column in self.columns]
+        which, keys, values = (np.concatenate(several) for several in zip(*parts, strict=True))
+        places = which * self.feature_dim + keys
+        order = np.argsort(places, kind="stable")
+        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+        pick, indptr = order[starts], np.zeros(len(frame) + 1, np.int64)
+        np.cumsum(np.bincount(which[pick], minlength=len(frame)), out=indptr[1:])
+        # Two values of a row may share a hashed feature.
+        sums = np.add.reduceat(values[order], starts) if len(starts) else values
+        made = self._labels(frame, first, where) if labels else None
+        return SparseRows(indptr, keys[pick].astype(np.int32), sums.astype(np.float32), made, self.feature_dim)
+
+    def entries(self, record: Mapping[str, Any]) -> tuple[Int32, Float32]:
+        """Return one row's keys, ascending, and its values, from cells by name; a column left out is missing.
+
+        Raises
+        ------
+        DataError
+            A name is no column's, or a cell is not what its column is; ``where`` is the name.
+        """
+        found: dict[int, float] = {}
+        for name, cell in record.items():
+            column = self._by_name.get(name)
+            if column is None:
+                if name == self.label:
+                    continue
+                what = f"the model has no column {name!r}{near(name, self._by_name)}: it has "
+                raise DataError(what + ", ".join(self._by_name), where=name)
+            start = self._starts[name]
+            for key, value in column.entries(cell):
+                found[start + key] = found.get(start + key, 0.0) + value
+        keys = sorted(found)
+        return np.array(keys, np.int32), np.array([found[key] for key in keys], np.float32)
+
+    def names(self) -> list[str]:
+        """Return the features' names (feature_dim,): ``user=42``, ``age``, ``hour 6..12``, ``#17`` of hashed ones."""
+        plain = [name for column in self.columns for name in column.names()]
+        return plain + [f"#{at}" for at in range(self.feature_dim - len(plain))]
+
+    def groups(self) -> dict[str, int]:
+        """Return the first feature of each column, for solvers whose columns have priors of their own."""
+        found = {column.name: self._starts[column.name] for column in self.columns if column.width}
+        hashed = [column.name for column in self.columns if isinstance(column, Hashed)]
+        return {**found, hashed[0]: self._starts[hashed[0]]} if hashed else found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values, for a model's facts and for ``*.vocabulary.json``."""
+        kinds = {kind: name for name, kind in KINDS.items()}
+        columns = []
+        for column in self.columns:
+            values = {key: value for key, value in asdict(column).items() if key != "_places"}
+            columns.append({"kind": kinds[type(column)], **values})
+        return {"version": 1, "label": self.label, "feature_dim": self.feature_dim, "columns": columns}
+
+    @classmethod
+    def from_json(cls, made: Mapping[str, Any], where: str = "encoding") -> Encoder:
+        """Return what ``to_json`` described.
+
+        Raises
+        ------
+        ModelError
+            It is not understood.
+        """
+        try:
+            if made["version"] != 1 or not isinstance(made["label"], str | None):
+                raise ValueError(f"version {made['version']}, label {made['label']!r}")
+            encoder = cls([column_of(entry) for entry in made["columns"]], made["label"])
+            if encoder.feature_dim != made["feature_dim"]:
+                raise ValueError("the columns do not make its feature_dim")
+        except (KeyError, TypeError, ValueError, AttributeError, FmtuneError) as error:
+            hint = "convert the table again, or train the model again"
+            raise ModelError(f"the encoding is not understood: {error}", where=where, hint=hint) from error
+        return encoder
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Encoder | None:
+        """Return the encoder among a model's facts, None where its rows were not made of a table."""
+        made = facts.get("encoding")
+        return None if made is None else cls.from_json(made, "the model's encoding")
+
+    def _block(self, column: Column, cells: pd.Series[Any], first: int, where: str) -> tuple[Int64, Int64, Float64]:
+        """Return row, key and value of every entry of a column."""
+        start = self._starts[column.name]
+        if isinstance(column, Scaled | Bucketed):
+            numbers = numbers_of(cells, column.name, first, where)
+            there = np.flatnonzero(~np.isnan(numbers))
+            keys, values = column.block(numbers[there])
+            return there, keys + start, values
+        codes, uniques = coded(cells)
+        found = [column.entries(cell) for cell in uniques]
+        lengths = np.array([len(entries) for entries in found], np.int64)
+        flat = np.array([entry for entries in found for entry in entries], np.float64).reshape(-1, 2)
+        there = np.flatnonzero(codes >= 0)
+        mine = lengths[codes[there]]
+        ends = np.cumsum(mine)
+        offsets = np.repeat((np.cumsum(lengths) - lengths)[codes[there]] - (ends - mine), mine)
+        pick = offsets + np.arange(len(offsets))
+        return np.repeat(there, mine), flat[pick, 0].astype(np.int64) + start, flat[pick, 1]
+
+    def _labels(self, frame: pd.DataFrame, first: int, where: str) -> Float32:
+        if self.label not in frame.columns:
+            raise missing_column(str(self.label), frame.columns, where, "the label's column")
+        numbers = numbers_of(frame[self.label], str(self.label), first, where)
+        bad = np.flatnonzero(np.isnan(numbers))
+        if len(bad):
+            hint = "drop such rows before reading the table"
+            raise DataError(f"the label {self.label!r} is missing", where=place(where, first + int(bad[0])), hint=hint)
+        return numbers.astype(np.float32)

@@ -1,0 +1,237 @@
+"""Preparation: from tables to rows; the encoder is fitted on the rows that train, and on no others.
+
+Tables are read a block at a time and more than once: for the times, where the split goes by time; for the
+vocabulary; and for the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmtune.data import source, tables
+from fmtune.data.cache import Cache
+from fmtune.data.columns import Columns, checked, inferred
+from fmtune.data.encoding import Encoder
+from fmtune.data.fitting import Fitter
+from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
+from fmtune.data.source import FORMATS, Paths
+from fmtune.data.split import Divider, Split
+from fmtune.errors import DataError
+from fmtune.files import atomic_stream
+from fmtune.rows import Rows, concatenate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Block = tuple[int, "pd.DataFrame"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Rows by channel, the encoder that made them of tables, and what was decided on the way, in words."""
+
+    rows: dict[str, Rows]
+    encoder: Encoder | None
+    notes: tuple[str, ...]
+
+
+def are_tables(paths: Paths) -> bool:
+    """Whether the first of these files is a table; errors as in ``source.format_of``."""
+    return source.format_of(source.files_of(paths)[0]) in tables.TABLES
+
+
+class Tables:
+    """The tables of the train channel: one or more files with the same columns.
+
+    Parameters
+    ----------
+    paths
+        As in ``source.files_of``.
+    columns
+        What is named; where no features are, a look at the first rows decides.
+    split
+        How the rows are divided.
+
+    Raises
+    ------
+    DataError
+        Files that are no tables, or columns that they have not.
+    """
+
+    def __init__(self, paths: Paths, columns: Columns, split: Split | None = None) -> None:
+        self.files = [(file, source.format_of(file)) for file in source.files_of(paths, "train")]
+        for file, kind in self.files:
+            if kind not in tables.TABLES:
+                what = f"no table but rows ({kind}), which have no columns to name"
+                raise DataError(what, where=str(file), hint="leave label and the columns out")
+        file, kind = self.files[0]
+        self.where = str(file)
+        self.divider = Divider(split or Split(), self.where)
+        head = tables.head(file, kind)
+        checked(columns, head, self.where)
+        self.columns, self.notes = inferred(columns, head, self.where, self.divider.split.apart)
+
+    def blocks(self, names: Sequence[str]) -> Iterator[Block]:
+        """Yield the blocks of all files, each with the number of its first row."""
+        first = 0
+        for file, kind in self.files:
+            for frame in tables.blocks(file, kind, names, self.columns.texts):
+                yield first, frame
+                first += len(frame)
+
+    def fit(self) -> Encoder:
+        """Return the encoder of the rows that train."""
+        split = self.divider.split
+        if split.by is not None:
+            for _, frame in self.blocks([split.by]):
+                self.divider.look(frame)
+        fitter = Fitter(self.columns, self.where)
+        for first, frame in self.blocks([*self.columns.features, *split.apart]):
+            fitter.add(frame[self.divider.channel(frame, first) == 0])
+        return fitter.encoder()
+
+    def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
+        """Yield the rows in blocks, each with the channel that it belongs to."""
+        split = self.divider.split
+        for first, frame in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
+            places = self.divider.channel(frame, first)
+            made = encoder.rows(frame, True, first, self.where)
+            for at, name in enumerate(split.channels):
+                chosen = np.flatnonzero(places == at)
+                if len(chosen):
+                    yield name, made.take(chosen)
+
+
+def prepare(
+    channels: Mapping[str, Paths],
+    columns: Columns | None = None,
+    split: Split | None = None,
+    *,
+    feature_dim: int | None = None,
+    map_labels: bool = True,
+    cache: Cache | None = None,
+) -> Prepared:
+    """Read the channels of one study.
+
+    Parameters
+    ----------
+    channels
+        Files by channel; ``split`` makes channels of the table of ``train``.
+    columns
+        What the train channel's columns are; None where it holds rows.  Rows that were made of a table find their
+        encoder in the vocabulary beside them.
+    split, feature_dim, map_labels, cache
+        As in :class:`Tables` and ``source.read_channels``.
+
+    Raises
+    ------
+    DataError, UsageError
+        As in :class:`Tables`, ``Encoder.rows`` and ``source.read_channel``; or a channel got no rows.
+    """
+    if columns is not None:
+        return _read_tables(channels, columns, split, map_labels)
+    encoder = vocabulary_of(channels["train"])
+    if encoder is not None and feature_dim not in (None, encoder.feature_dim):
+        encoder = None
+    feature_dim = feature_dim if encoder is None else encoder.feature_dim
+    rows = source.read_channels(
+        channels, feature_dim=feature_dim, map_labels=map_labels, cache=cache, encoder=encoder
+    )
+    return Prepared(rows, encoder, ())
+
+
+def _read_tables(channels: Mapping[str, Paths], columns: Columns, split: Split | None, map_labels: bool) -> Prepared:
+    table = Tables(channels["train"], columns, split)
+    encoder = table.fit()
+    parts: dict[str, list[Rows]] = {name: [] for name in table.divider.split.channels}
+    for name, block in table.rows(encoder):
+        parts[name].append(block)
+    rows = {}
+    for name, several in parts.items():
+        if not several:
+            raise _empty(name, table.where)
+        rows[name] = concatenate(several)
+        rows[name] = source.map_signs(rows[name], name) if map_labels else rows[name]
+    rest = {name: paths for name, paths in channels.items() if name != "train"}
+    rows |= source.read_channels(rest, feature_dim=encoder.feature_dim, map_labels=map_labels, encoder=encoder)
+    return Prepared(rows, encoder, tuple(table.notes))
+
+
+def convert_tables(
+    sources: Paths,
+    out: Path,
+    columns: Columns,
+    split: Split | None = None,
+    *,
+    format: str | None = None,
+    vocabulary: Path | None = None,
+) -> dict[str, Any]:
+    """Write tables as rows, a block at a time, and their vocabulary beside them.
+
+    Parameters
+    ----------
+    sources
+        Tables with the same columns.
+    out
+        The file of the train channel, ``train.pbr``; test and holdout go beside it, ``test.pbr`` and so on.
+    columns, split
+        As in :class:`Tables`.
+    format
+        A name of ``FORMATS``; None goes by the suffix of ``out``.
+    vocabulary
+        A vocabulary that was written before, to be used in place of one of these tables' own.
+
+    Returns
+    -------
+    dict
+        ``out``, ``rows`` (by channel), ``feature_dim``, ``vocabulary`` (its file) and ``notes``.
+    """
+    format = source.format_to_write(out, format)
+    used = None if vocabulary is None else read_vocabulary(vocabulary)
+    if used is not None:
+        columns = Columns(label=columns.label or used.label, categorical=tuple(c.name for c in used.columns))
+    table = Tables(sources, columns, split)
+    encoder = table.fit() if used is None else used
+    channels = table.divider.split.channels
+    paths = {name: _beside(out, name) for name in channels}
+    counts = dict.fromkeys(channels, 0)
+    held: dict[str, list[Rows]] = {name: [] for name in channels}
+    with ExitStack() as stack:
+        streams = {name: stack.enter_context(atomic_stream(path)) for name, path in paths.items()}
+        for name, block in table.rows(encoder):
+            counts[name] += block.n
+            if FORMATS[format].appends:
+                FORMATS[format].write(streams[name], block)
+            else:
+                held[name].append(block)
+        for name, several in held.items():
+            if not counts[name]:
+                raise _empty(name, table.where)
+            if several:
+                FORMATS[format].write(streams[name], concatenate(several))
+    write_vocabulary(encoder, sidecar_of(out))
+    return {
+        "out": {name: str(path) for name, path in paths.items()},
+        "rows": counts,
+        "feature_dim": encoder.feature_dim,
+        "vocabulary": str(sidecar_of(out)),
+        "notes": list(table.notes),
+    }
+
+
+def _beside(out: Path, channel: str) -> Path:
+    """Return where a channel's rows go: ``train.pbr`` becomes ``test.pbr``, ``clicks.pbr`` ``clicks-test.pbr``."""
+    if channel == "train":
+        return out
+    stem = out.stem.replace("train", channel) if "train" in out.stem else f"{out.stem}-{channel}"
+    return out.with_name(stem + out.suffix)
+
+
+def _empty(name: str, where: str) -> DataError:
+    return DataError(f"no rows are left for {name}", where=where, hint="change the shares, or the column they go by")

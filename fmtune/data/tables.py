@@ -1,0 +1,236 @@
+"""Tables: files with named columns (csv, JSON lines, Parquet, Arrow), read as pandas frames a block at a time.
+
+Cells of columns that name something are read as the text that stands in the file: ``007`` stays ``007``.  csv and
+JSON lines may be gzipped; Parquet and Arrow need pyarrow (extra ``parquet``).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import itertools
+import json
+import warnings
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from fmtune.data.foreign import unzipped
+from fmtune.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.parsers import TextFileReader
+
+BLOCK = 1 << 16
+"""Rows of a block."""
+
+_PYARROW = importlib.util.find_spec("pyarrow") is not None
+_DELIMITERS = (",", "\t", ";")
+# What an empty number may look like; a name may be NA, which is Namibia.
+_EMPTY = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
+
+Blocks = Iterator["pd.DataFrame"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file format of tables: how it is known, and read.
+
+    ``read(path, names, texts)`` yields blocks with the columns ``names`` (None: all of them), those of ``texts`` as
+    text.
+    """
+
+    suffixes: tuple[str, ...]
+    sniff: Callable[[bytes], bool]
+    read: Callable[[Path, Sequence[str] | None, Collection[str]], Blocks]
+
+
+def blocks(path: Path, kind: str, names: Sequence[str] | None = None, texts: Collection[str] = ()) -> Blocks:
+    """Yield a table's rows in frames of ``BLOCK`` rows or so.
+
+    Parameters
+    ----------
+    path, kind
+        A file, and its format in ``TABLES``.
+    names
+        Columns that are wanted, None for all; those that the file has not are left out.
+    texts
+        Columns to be read as text.
+
+    Raises
+    ------
+    DataError
+        The file is damaged, or no such table.
+    ResourceError
+        pyarrow is needed and not installed.
+    """
+    try:
+        yield from TABLES[kind].read(path, names, texts)
+    except UnicodeDecodeError as error:
+        raise DataError(f"the text is not UTF-8 ({error.reason})", where=str(path), hint="write it as UTF-8") from error
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        hint = "correct or write the file again"
+        raise DataError(f"the table cannot be read: {_first_line(error)}", where=str(path), hint=hint) from error
+
+
+def head(path: Path, kind: str) -> pd.DataFrame:
+    """Return the first rows of a table, with all columns, to see what it holds; errors as in ``blocks``."""
+    for frame in blocks(path, kind):
+        if len(frame):
+            return frame
+    raise DataError("the table holds no rows", where=str(path), hint="a channel needs at least one row")
+
+
+# ---- csv ----
+
+
+def _sniff_csv(start: bytes) -> bool:
+    line = _line(unzipped(start))
+    marked = any(mark.encode() in line for mark in _DELIMITERS)
+    return marked and min(line) >= 9 and line.lstrip()[:1] not in (b"<", b"[")
+
+
+def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -> Blocks:
+    import pandas as pd
+
+    with _opened(path) as stream:
+        first = _line(stream.read(1 << 16)).decode("utf-8")
+        delimiter = max(_DELIMITERS, key=first.count)
+        known = next(csv.reader([first], delimiter=delimiter))
+        if all(map(_is_number, known)):
+            hint = f"put a first line with {len(known)} names before it"
+            raise DataError("the first line holds numbers and no names", where=str(path), hint=hint)
+        if twice := next((name for name in known if known.count(name) > 1), None):
+            raise DataError(f"two columns are called {twice!r}", where=str(path), hint="give each a name of its own")
+        stream.seek(0)
+        # All columns are read: with `usecols` pandas takes lines that are too long without a word.
+        reader = pd.read_csv(
+            stream, sep=delimiter, chunksize=BLOCK, encoding="utf-8-sig", index_col=False, low_memory=False,
+            dtype=dict.fromkeys(set(known) & set(texts), "str"), keep_default_na=False,
+            na_values={name: [""] if name in texts else _EMPTY for name in known},
+        )  # fmt: skip
+        while (frame := _next(reader)) is not None:
+            yield frame if names is None else frame[[name for name in known if name in names]]
+
+
+def _next(reader: TextFileReader) -> pd.DataFrame | None:
+    from pandas.errors import ParserWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)
+        try:
+            return next(reader, None)
+        except ParserWarning as error:
+            raise ValueError("lines have more fields than the first one names") from error
+
+
+def _line(start: bytes) -> bytes:
+    return start.removeprefix(b"\xef\xbb\xbf").splitlines()[0] if start.strip() else b""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# ---- JSON lines ----
+
+
+def _sniff_lines(start: bytes) -> bool:
+    return unzipped(start).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+def _read_lines(path: Path, names: Sequence[str] | None, texts: Collection[str]) -> Blocks:
+    import pandas as pd
+
+    with _opened(path) as stream:
+        lines = enumerate(stream, 1)
+        while several := [_record(line, number, path) for number, line in itertools.islice(lines, BLOCK)]:
+            # As objects: numbers that are whole stay so where some are missing.
+            frame = pd.DataFrame([one for one in several if one is not None], dtype=object)
+            yield frame if names is None else frame.reindex(columns=list(names))
+
+
+def _record(line: bytes, number: int, path: Path) -> dict[str, Any] | None:
+    """Return the object of a line, None for a blank one."""
+    if not line.strip():
+        return None
+    try:
+        made = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the line is no JSON: {error}", where=f"{path}: line {number}", hint=_LINE) from error
+    if not isinstance(made, dict):
+        raise DataError("the line is no object of names and values", where=f"{path}: line {number}", hint=_LINE)
+    return made
+
+
+_LINE = 'each line is a row, such as {"user": "42", "rating": 4.5}'
+
+
+# ---- Parquet and Arrow ----
+
+
+def _read_parquet(path: Path, names: Sequence[str] | None, texts: Collection[str]) -> Blocks:
+    with _pyarrow(path):
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(path) as file:
+            wanted = None if names is None else [name for name in file.schema_arrow.names if name in names]
+            for batch in file.iter_batches(BLOCK, columns=wanted):
+                yield _frame(batch)
+
+
+def _read_arrow(path: Path, names: Sequence[str] | None, texts: Collection[str]) -> Blocks:
+    with _pyarrow(path):
+        import pyarrow.ipc
+
+        with pyarrow.memory_map(str(path)) as stream:
+            file = pyarrow.ipc.open_file(stream)
+            for at in range(file.num_record_batches):
+                batch = file.get_batch(at)
+                for first in range(0, batch.num_rows, BLOCK):
+                    frame = _frame(batch.slice(first, BLOCK))
+                    yield frame if names is None else frame[[name for name in frame.columns if name in names]]
+
+
+def _frame(batch: Any) -> pd.DataFrame:
+    """Return Arrow's columns as pandas has them; whole numbers stay whole where some are missing."""
+    frame: pd.DataFrame = batch.to_pandas(integer_object_nulls=True, split_blocks=True)
+    return frame
+
+
+@contextmanager
+def _pyarrow(path: Path) -> Iterator[None]:
+    if not _PYARROW:
+        raise ResourceError("Parquet and Arrow need pyarrow", where=str(path), hint="pip install 'fmtune[parquet]'")
+    yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, behind gzip where it is packed."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+TABLES: dict[str, Table] = {
+    "parquet": Table((".parquet", ".pq"), lambda start: start.startswith(b"PAR1"), _read_parquet),
+    "arrow": Table((".arrow", ".feather", ".ipc"), lambda start: start.startswith(b"ARROW1"), _read_arrow),
+    "jsonl": Table((".jsonl", ".ndjson", ".json"), _sniff_lines, _read_lines),
+    "csv": Table((".csv", ".tsv"), _sniff_csv, _read_csv),
+}
+"""Formats of tables; the first that knows a file's beginning reads it."""

@@ -1,0 +1,79 @@
+"""Columns of a table: what they may be, and what a look at the first rows makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fmtune.data.columns import Columns, checked, inferred
+from fmtune.errors import DataError, UsageError
+
+N = 200
+FRAME = pd.DataFrame({
+    "user_id": np.arange(N) * 10**9,
+    "stars": np.arange(N) % 5,
+    "hour": np.arange(N) % 24,
+    "price": np.arange(N) + 0.5,
+    "clicks": np.arange(N) ** 2,
+    "genre": ["Action|War", "War", "Action", "Drama|War"] * (N // 4),
+    "colour": ["red", "blue"] * (N // 2),
+    "title": [f"about {i}" for i in range(N)],
+    "member": [True, False] * (N // 2),
+    "timestamp": 10**9 + np.arange(N),
+    "when": pd.date_range("2024-01-01", periods=N),
+    "empty": [None] * N,
+    "both": [["a", "b"], ["c"]] * (N // 2),
+})  # fmt: skip
+
+
+def test_columns_are_chosen_by_what_they_hold() -> None:
+    """Names, lists and numbers that come back are categorical; times, unique text and empty columns stay out."""
+    found, said = inferred(Columns("stars"), FRAME, "t.csv", ["colour"])
+    assert found.categorical == ("user_id", "hour", "member")
+    assert found.multivalued == ("genre", "both")
+    assert found.numeric == ("price", "clicks")
+    assert [line for line in said if "left out" in line] == [
+        "title: left out (text that never comes back)",
+        "timestamp: left out (a time; it can divide train from test)",
+        "when: left out (a time; it can divide train from test)",
+        "empty: left out (its first cells are empty)",
+    ]
+    assert len(said) == len(FRAME.columns) - 2
+
+
+def test_named_columns_are_all_that_is_taken() -> None:
+    """Where one feature is named, nothing is added to it."""
+    named = Columns("stars", numeric=("price",))
+    assert inferred(named, FRAME, "t.csv") == (named, [])
+    with pytest.raises(DataError, match="no column is left for the features"):
+        inferred(Columns("stars"), FRAME[["stars", "title"]], "t.csv")
+
+
+def test_missing_columns_are_named() -> None:
+    """With a guess at the label, at what was meant, and the columns that there are."""
+    with pytest.raises(DataError, match=r"no column is named as the label\n  hint: name it, perhaps label 'stars'"):
+        checked(Columns(), FRAME, "t.csv")
+    with pytest.raises(DataError, match=r"t.csv: the table has no column 'prise' \(did you mean 'price'\?\)"):
+        checked(Columns("stars", numeric=("prise",)), FRAME, "t.csv")
+    with pytest.raises(DataError, match="the table has no column 'star'"):
+        checked(Columns("star"), FRAME, "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"label": "a", "categorical": ("a",)}, "the column 'a' is named twice"),
+        ({"separator": ""}, "the separator is empty"),
+        ({"buckets": 1}, "buckets is 1"),
+        ({"min_count": 0}, "min_count is 0"),
+        ({"hash_bits": 40}, "hash_bits is 40"),
+        ({"hash_bits": 4, "min_count": 2}, "hashed values are not counted"),
+    ],
+)
+def test_impossible_columns_are_refused(values: dict[str, Any], fault: str) -> None:
+    """Before any table is read."""
+    with pytest.raises(UsageError, match=fault):
+        Columns(**values)

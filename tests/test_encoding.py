@@ -1,0 +1,171 @@
+"""Encoders: what cells become, alone and in frames, and that they outlive their file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmtune.data.columns import Columns
+from fmtune.data.encoding import Encoder
+from fmtune.data.fitting import Fitter, Sample
+from fmtune.data.kinds import KINDS, Bucketed, Hashed, OneHot, Scaled
+from fmtune.errors import DataError, ModelError
+
+FRAME = pd.DataFrame({
+    "user": ["7", "42", "7", None, "9"],
+    "tags": ["a|b", "b", None, "a | c", "b"],
+    "age": [20.0, 30.0, np.nan, 40.0, 30.0],
+    "hour": [1, 5, 9, 13, 17],
+    "rating": [1, 2, 3, 4, 5],
+})  # fmt: skip
+COLUMNS = Columns("rating", ("user",), ("tags",), ("age",), ("hour",), buckets=2)
+
+
+def fitted(frame: pd.DataFrame = FRAME, columns: Columns = COLUMNS, block: int = 2) -> Encoder:
+    fitter = Fitter(columns)
+    for at in range(0, len(frame), block):
+        fitter.add(frame.iloc[at : at + block])
+    return fitter.encoder()
+
+
+def test_each_kind_of_column_has_its_features() -> None:
+    """One-hot by frequency, values of a cell share their mass, ranges, then scaled numbers; missing cells nothing."""
+    encoder = fitted()
+    assert encoder.names() == [
+        "user=7", "user=42", "user=9", "tags=b", "tags=a", "tags=c", "hour ..9", "hour 9..", "age"
+    ]  # fmt: skip
+    assert encoder.groups() == {"user": 0, "tags": 3, "hour": 6, "age": 8}
+    rows = encoder.rows(FRAME)
+    deviation = np.sqrt(50)
+    expected = [
+        [1, 0, 0, 0.5, 0.5, 0, 1, 0, -10 / deviation],
+        [0, 1, 0, 1, 0, 0, 1, 0, 0],
+        [1, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0.5, 0.5, 0, 1, 10 / deviation],
+        [0, 0, 1, 1, 0, 0, 0, 1, 0],
+    ]
+    assert np.allclose(rows.to_dense().matrix, expected) and rows.labels is not None
+    assert rows.labels.tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("hash_bits", [None, 3])
+def test_a_request_has_the_entries_of_the_table(hash_bits: int | None) -> None:
+    """Cell by cell and frame by frame give the same bits, also where hashed values fall together."""
+    encoder = fitted(columns=replace(COLUMNS, hash_bits=hash_bits))
+    rows = encoder.rows(FRAME)
+    for r, record in enumerate(FRAME.astype(object).where(FRAME.notna(), None).to_dict("records")):
+        keys, values = encoder.entries({str(name): cell for name, cell in record.items()})
+        one = rows.slice(r, r + 1)
+        assert keys.tolist() == one.indices.tolist() and values.tobytes() == one.values.tobytes()
+
+
+CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10**18), st.floats(-9, 9), st.text("aA|é ", max_size=4),
+    st.lists(st.text("ab", max_size=2), max_size=3),
+)  # fmt: skip
+
+
+@given(st.lists(CELLS, min_size=1, max_size=8), st.integers(1, 3))
+def test_any_cell_can_name_something(cells: list[Any], min_count: int) -> None:
+    """Whatever stands in a column, its values are found again, alone and in a frame; no row weighs more than 1."""
+    frame = pd.DataFrame({"x": pd.Series(cells, dtype=object)})
+    encoder = fitted(frame, Columns(multivalued=("x",), min_count=min_count))
+    rows = encoder.rows(frame, labels=False)
+    for r, cell in enumerate(cells):
+        keys, values = encoder.entries({"x": cell})
+        one = rows.slice(r, r + 1)
+        assert keys.tolist() == one.indices.tolist() and values.tobytes() == one.values.tobytes()
+        assert values.sum() == pytest.approx(1) or len(values) == 0
+
+
+def test_numbers_and_texts_name_the_same_thing() -> None:
+    """42, 42.0 and "42" are one user, true and "True" one answer: csv, Parquet and JSON differ there."""
+    encoder = Encoder([OneHot("user", ("42", "true"))])
+    for cell in (42, 42.0, "42", np.int32(42), np.float32(42)):
+        assert encoder.entries({"user": cell})[0].tolist() == [0]
+    for cell in (True, "True", "true", np.True_):
+        assert encoder.entries({"user": cell})[0].tolist() == [1]
+
+
+def test_rare_values_share_a_feature_with_unseen_ones() -> None:
+    """With min_count; without, an unseen value is nothing."""
+    encoder = fitted(columns=Columns(categorical=("user",), min_count=2))
+    assert encoder.names() == ["user=7", "user=(others)"]
+    assert encoder.entries({"user": "new"})[0].tolist() == [1] == encoder.entries({"user": "42"})[0].tolist()
+    assert encoder.entries({"user": None})[0].tolist() == []
+    assert fitted(columns=Columns(categorical=("user",))).entries({"user": "new"})[0].tolist() == []
+
+
+def test_the_blocks_do_not_matter() -> None:
+    """An encoder learned in blocks of one row is that of the whole table."""
+    small, whole = (json.dumps(fitted(block=block).to_json()) for block in (1, 5))
+    assert small == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_outlives_its_file(kind: str) -> None:
+    """Its JSON gives the same encoder; JSON that is none is refused."""
+    column = {"one-hot": OneHot("x", ("é", "b"), True, "|"), "hashed": Hashed("x", 4), "scaled": Scaled("x", 1.5, 0.1),
+              "bucketed": Bucketed("x", (0.5, 2.0))}[kind]  # fmt: skip
+    encoder = Encoder([column], "y")
+    again = Encoder.from_json(json.loads(json.dumps(encoder.to_json())))
+    assert again.columns == encoder.columns and again.label == "y" and again.names() == encoder.names()
+    for broken in ({"version": 2}, {"feature_dim": 99}, {"columns": [{"kind": kind}]}, {"columns": 7}, {"label": 7}):
+        with pytest.raises(ModelError, match="the encoding is not understood"):
+            Encoder.from_json({**encoder.to_json(), **broken})
+
+
+def test_arrow_and_polars_frames_are_read_as_pandas_has_them() -> None:
+    """Categories, strings and whole numbers with gaps, whoever made the frame, become the same rows."""
+    encoder = fitted()
+    cells = FRAME.astype(object).where(FRAME.notna(), None)
+    made = polars.DataFrame({name: cells[name].tolist() for name in FRAME})
+    converted = made.with_columns(polars.col("user").cast(polars.Categorical)).to_pandas()
+    assert encoder.rows(converted).digest() == encoder.rows(FRAME).digest()
+
+
+FAULTS = [
+    ({"usr": "1"}, "usr: the model has no column 'usr' (did you mean 'user'?): it has user, tags, hour, age"),
+    ({"age": "old"}, "age: wants a finite number, not 'old'"),
+    ({"age": True}, "age: wants a finite number, not True"),
+    ({"hour": "inf"}, "hour: wants a finite number, not 'inf'"),
+]
+
+
+@pytest.mark.parametrize(("record", "fault"), FAULTS, ids=str)
+def test_a_bad_cell_is_named(record: dict[str, Any], fault: str) -> None:
+    """A request that names no column of the model, or gives a number that is none."""
+    with pytest.raises(DataError) as error:
+        fitted().entries(record)
+    assert str(error.value) == fault
+
+
+def test_a_bad_table_is_named() -> None:
+    """A column that is missing, a number that is none, a label that is missing: with the row."""
+    encoder = fitted()
+    with pytest.raises(DataError, match=r"data: the column 'age' is not in the table"):
+        encoder.rows(FRAME.drop(columns="age"))
+    with pytest.raises(DataError, match=r"t.csv: row 12: 'age' is 'old', not a finite number"):
+        encoder.rows(FRAME.assign(age=[1, "old", 2, 3, 4]), first=10, where="t.csv")
+    with pytest.raises(DataError, match=r"row 2: the label 'rating' is missing"):
+        encoder.rows(FRAME.assign(rating=[1, None, 2, 3, 4]))
+
+
+def test_a_sample_is_as_good_as_the_stream() -> None:
+    """It holds no more than its size, and its median is the stream's, about; the same stream gives the same."""
+    numbers = np.random.default_rng(1).normal(size=20_000)
+    samples = [Sample(1000), Sample(1000)]
+    for sample in samples:
+        for part in np.split(numbers, 20):
+            sample.add(part)
+    (median,) = samples[0].quantiles([0.5])
+    assert abs(median) < 0.15 and median == samples[1].quantiles([0.5])[0]
+    assert Sample(5).edges(4) == ()

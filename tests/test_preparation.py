@@ -1,0 +1,155 @@
+"""From tables to rows: in memory for a study, block by block to files; and what predicts on tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fmtune
+from fmtune.data import preparation, source, tables
+from fmtune.data.canonical import DataWarning
+from fmtune.data.columns import Columns
+from fmtune.data.encoding import Encoder
+from fmtune.data.sidecar import read_vocabulary, sidecar_of
+from fmtune.data.source import FORMATS
+from fmtune.data.split import Split
+from fmtune.errors import DataError, ModelError, UsageError
+from fmtune.sagemaker import inference
+from fmtune.tune import spec as specs
+from fmtune.tune.channels import bring
+from fmtune.tune.scoring import predict_file
+from tests.study_fixtures import fmtune as cli
+from tests.test_tables import WRITERS
+
+COLUMNS = Columns("rating", ("user",), ("genre",), ("age",))
+STUDY = """\
+study_name: ratings
+data: {train: ratings.csv, label: rating, test: 0.2, holdout: 0.1, by: time}
+objective: test:rmse
+hyperparameters: {epochs: 2, num_factors: 2}
+search_space: {factors_lr: 1e-3..0.1 log}
+n_trials: 1
+"""
+
+
+def ratings(n: int = 300) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    user, age = random.integers(0, 20, n), random.integers(150, 700, n) / 10
+    genre = np.array(["a", "b", "a|b", "c"])[random.integers(0, 4, n)]
+    rating = 3 + user % 3 + (genre == "c") + random.normal(0, 0.1, n)
+    return pd.DataFrame({"user": user, "genre": genre, "age": age, "time": np.arange(n), "rating": rating.round(2)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    ratings().to_csv(tmp_path / "ratings.csv", index=False)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", tables.TABLES)
+def test_every_table_gives_the_same_rows(kind: str, folder: Path) -> None:
+    """csv, JSON lines, Parquet and Arrow; the encoder knows of the rows that train, and of no others."""
+    frame = ratings()
+    frame["user"] = frame["user"].astype(str).where(frame["time"] < 240, "new")
+    WRITERS[kind](frame, folder / "t")
+    made = preparation.prepare({"train": folder / "t"}, COLUMNS, Split(0.2, by="time"))
+    assert made.encoder is not None and made.encoder.entries({"user": "new"})[0].tolist() == []
+    assert {name: rows.n for name, rows in made.rows.items()} == {"train": 240, "test": 60}
+    assert all(name.partition("=")[0] in ("user", "genre", "age") for name in made.encoder.names())
+    test = made.rows["test"].to_sparse()
+    assert np.diff(test.indptr).tolist() == [1 + len(g.split("|")) for g in ratings()["genre"][240:]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_converted_rows_are_those_of_memory(format: str, folder: Path) -> None:
+    """Every format of rows, split into its channels, with the vocabulary beside, which the next reading finds."""
+    split = Split(0.2, 0.1, seed=3)
+    made = preparation.prepare({"train": folder / "ratings.csv"}, COLUMNS, split)
+    out = folder / f"train{FORMATS[format].suffixes[0]}"
+    said = preparation.convert_tables(folder / "ratings.csv", out, COLUMNS, split)
+    assert said["rows"] == {name: rows.n for name, rows in made.rows.items()}
+    again = preparation.prepare({name: Path(path) for name, path in said["out"].items()})
+    assert {name: rows.digest() for name, rows in again.rows.items()} == {
+        name: rows.digest() for name, rows in made.rows.items()
+    }
+    assert again.encoder is not None and made.encoder is not None
+    assert again.encoder.to_json() == made.encoder.to_json() == read_vocabulary(sidecar_of(out)).to_json()
+
+
+def test_a_vocabulary_can_be_used_again(folder: Path) -> None:
+    """More rows of the same kind take the features of the first ones."""
+    preparation.convert_tables(folder / "ratings.csv", folder / "train.npz", COLUMNS)
+    ratings().assign(user=99).to_csv(folder / "more.csv", index=False)
+    sidecar = sidecar_of(folder / "train.npz")
+    said = preparation.convert_tables(folder / "more.csv", folder / "more.npz", Columns(), vocabulary=sidecar)
+    rows = source.read_channel(folder / "more.npz").to_sparse()
+    assert said["feature_dim"] == rows.feature_dim == source.read_channel(folder / "train.npz").feature_dim
+    assert rows.indices.min() >= 20
+
+
+def test_a_folder_of_rows_may_hold_its_vocabulary(folder: Path) -> None:
+    """It is no shard."""
+    preparation.convert_tables(folder / "ratings.csv", folder / "rows" / "train.pbr", COLUMNS)
+    assert source.files_of(folder / "rows") == [folder / "rows" / "train.pbr"]
+
+
+def test_a_study_reads_tables(folder: Path) -> None:
+    """What was chosen is said; its winner scores tables and requests by name, as it scored its own channels."""
+    done = cli(folder, "run", "study.yaml", "--no-report")
+    assert done.returncode == 0 and "warning: no features are named, so: user: categorical" in done.stderr
+    model = fmtune.Model.load(folder / "runs" / "ratings" / "model.fm")
+    scores = fmtune.predict(model, folder / "ratings.csv")
+    with pytest.warns(DataWarning, match="user: categorical .* genre: multivalued .* age: numeric"):
+        data = bring(specs.read(folder / "study.yaml"))
+    assert data.channels.train.n == 210 and data.encoder is not None
+    assert scores[:210].tobytes() == fmtune.predict(model, data.channels.train).tobytes()
+    unlabelled = ratings().drop(columns=["rating", "time"])
+    unlabelled.to_json(folder / "new.jsonl", orient="records", lines=True)
+    assert predict_file(folder / "runs" / "ratings" / "model.fm", [folder / "new.jsonl"], folder / "s.csv") == 300
+    assert np.allclose(pd.read_csv(folder / "s.csv")["score"], scores)
+    body = json.dumps({"instances": unlabelled.head(5).to_dict("records")}).encode()
+    rows = inference.read_json(body, model.feature_dim, Encoder.of(model.facts))
+    assert np.allclose(fmtune.predict(model, rows), scores[:5])
+
+
+def test_a_converted_table_gives_its_model_the_names(folder: Path) -> None:
+    """``convert`` and ``fit`` from the command line; the model scores the table itself."""
+    words = ["--label", "rating", "--categorical", "user", "--multivalued", "genre", "--numeric", "age"]
+    assert cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words, "--test", "0.2").returncode == 0
+    assert cli(folder, "fit", "train.pbr", "--test", "test.pbr", "-o", "m").returncode == 0
+    assert cli(folder, "predict", "m", "ratings.csv", "-o", "s.csv").returncode == 0
+    assert len((folder / "s.csv").read_text().splitlines()) == 301
+    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m2").returncode == 0
+    assert Encoder.of(fmtune.Model.load(folder / "m2").facts) is not None
+    refused = cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words)
+    assert refused.returncode == 2 and "hint: -o train.pbr writes over it" in refused.stderr
+    refused = cli(folder, "data", "convert", "train.pbr", "a.npz", "--label", "rating")
+    assert refused.returncode == 2 and "these are rows, whose columns have no names" in refused.stderr
+
+
+def test_a_table_without_columns_is_told_how(folder: Path) -> None:
+    """By a reader that was told of no label; and rows are told that they have no columns."""
+    with pytest.raises(DataError, match="the columns are user, genre, age, time, rating"):
+        source.read_channel(folder / "ratings.csv")
+    preparation.convert_tables(folder / "ratings.csv", folder / "t.npz", COLUMNS)
+    with pytest.raises(DataError, match=r"no table but rows \(npz\)"):
+        preparation.prepare({"train": folder / "t.npz"}, COLUMNS)
+    with pytest.raises(DataError, match="no rows are left for test"):
+        preparation.prepare({"train": folder / "ratings.csv"}, COLUMNS, Split(1e-9))
+
+
+def test_a_bad_vocabulary_is_refused(folder: Path) -> None:
+    """Missing, no JSON, or JSON of another kind."""
+    path = folder / "train.vocabulary.json"
+    for content, error in ((None, DataError), (b"{", DataError), (b"[]", ModelError), (b"{}", ModelError)):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(error):
+            read_vocabulary(path)
+    with pytest.raises(UsageError, match="no format to write"):
+        preparation.convert_tables(folder / "ratings.csv", folder / "t.docx", COLUMNS)

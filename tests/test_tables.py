@@ -1,0 +1,100 @@
+"""Tables: every format gives the same frame, block by block, and says what is wrong with a file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from fmtune.data import tables
+from fmtune.data.source import format_of
+from fmtune.errors import DataError
+
+FRAME = pd.DataFrame({"user": ["007", "NA", "é"], "n": [1, 2, 3], "x": [0.5, None, -1.0]})
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "csv": lambda frame, path: frame.to_csv(path, index=False),
+    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    "parquet": lambda frame, path: pyarrow.parquet.write_table(pyarrow.Table.from_pandas(frame), path),
+    "arrow": lambda frame, path: pyarrow.feather.write_feather(frame, path, compression="uncompressed"),
+}
+
+
+@pytest.mark.parametrize("kind", tables.TABLES)
+def test_every_format_gives_the_same_frame(kind: str, tmp_path: Path) -> None:
+    """Known by content, whatever its name; text stays as it stands in the file; columns can be chosen."""
+    WRITERS[kind](FRAME, tmp_path / "data")
+    assert format_of(tmp_path / "data") == kind
+    (read,) = tables.blocks(tmp_path / "data", kind, ["x", "user", "other"], ["user"])
+    assert read["user"].tolist() == ["007", "NA", "é"]
+    assert read["x"].fillna(9).tolist() == [0.5, 9, -1.0] and "n" not in read
+    assert list(tables.head(tmp_path / "data", kind).columns) == ["user", "n", "x"]
+
+
+@pytest.mark.parametrize("kind", tables.TABLES)
+def test_large_tables_come_in_blocks(kind: str, tmp_path: Path) -> None:
+    """No block has more than BLOCK rows, and all rows come, in their order."""
+    WRITERS[kind](pd.DataFrame({"n": range(tables.BLOCK + 5), "m": 0}), tmp_path / "data")
+    blocks = list(tables.blocks(tmp_path / "data", kind, ["n"]))
+    assert [len(block) for block in blocks] == [tables.BLOCK, 5] and blocks[1]["n"].tolist()[-1] == tables.BLOCK + 4
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_text_may_be_packed(kind: str, tmp_path: Path) -> None:
+    """gzip is seen by content; a broken stream is an error of the file."""
+    WRITERS[kind](FRAME, tmp_path / "plain")
+    packed = gzip.compress((tmp_path / "plain").read_bytes())
+    (tmp_path / "data").write_bytes(packed)
+    assert format_of(tmp_path / "data") == kind
+    assert len(tables.head(tmp_path / "data", kind)) == 3
+    (tmp_path / "data").write_bytes(packed[:-9])
+    with pytest.raises(DataError, match="the table cannot be read"):
+        tables.head(tmp_path / "data", kind)
+
+
+@pytest.mark.parametrize(("mark", "bom"), [(",", ""), ("\t", ""), (";", ""), (",", "\ufeff")])
+def test_delimiters_of_csv_are_seen(mark: str, bom: str, tmp_path: Path) -> None:
+    """Commas, tabs and semicolons; a byte order mark is no part of a name; quotes hide a delimiter."""
+    path = tmp_path / "data"
+    path.write_text(f'{bom}a{mark}b\n"1{mark}2"{mark}3\n', encoding="utf-8")
+    assert format_of(path) == "csv"
+    (read,) = tables.blocks(path, "csv", ["a", "b"], ["a"])
+    assert read["a"].tolist() == [f"1{mark}2"] and read["b"].tolist() == [3]
+
+
+FAULTS = {
+    b"1,2\n3,4\n": "the first line holds numbers and no names",
+    b"a,a\n3,4\n": "two columns are called 'a'",
+    b"a,b\n": "the table holds no rows",
+    b"a,b\n1,2,3\n4,5,6,7\n": "the table cannot be read",
+    b"a,b\n\xff,1\n": "the text is not UTF-8",
+    b'{"a": 1}\n{"a": \n': "line 2: the line is no JSON",
+    b'{"a": 1}\n7\n': "line 2: the line is no object of names and values",
+    b"PAR1xxxxxxxxxxxxPAR1": "the table cannot be read",
+    b"ARROW1xxxxxxxxxxxxx": "the table cannot be read",
+}
+
+
+@pytest.mark.parametrize("content", FAULTS, ids=FAULTS.get)
+def test_a_bad_table_is_an_error_of_the_file(content: bytes, tmp_path: Path) -> None:
+    """With the place, and never an error of a library."""
+    path = tmp_path / "data"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=FAULTS[content]) as error:
+        tables.head(path, format_of(path))
+    assert str(path) in str(error.value)
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    """An id beyond 2**53 keeps its digits where others are missing."""
+    big = 2**53 + 1
+    path = tmp_path / "data"
+    path.write_text(f'{json.dumps({"id": big})}\n{json.dumps({"id": None})}\n')
+    assert tables.head(path, "jsonl")["id"].tolist()[0] == big
+    pyarrow.parquet.write_table(pyarrow.table({"id": [big, None]}), path)
+    assert tables.head(path, "parquet")["id"].tolist()[0] == big
