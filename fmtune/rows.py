@@ -82,6 +82,17 @@ class SparseRows:
         indptr = self.indptr[start : stop + 1] - lo
         return SparseRows(indptr, self.indices[lo:hi], self.values[lo:hi], labels, self.feature_dim, weights)
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the arrays may not be written, as those of a file mapped into memory."""
+        return not self.values.flags.writeable
+
+    def owned(self) -> SparseRows:
+        """Return the rows in arrays of their own where they are mapped, else self; kernels take no others."""
+        if not self.mapped:
+            return self
+        return replace(self, indptr=self.indptr.copy(), indices=self.indices.copy(), values=self.values.copy())
+
     def to_sparse(self) -> SparseRows:
         """Return self."""
         return self
@@ -146,6 +157,15 @@ class DenseRows:
         """Return rows ``start`` to ``stop`` without a copy."""
         labels, weights = _part(self.labels, slice(start, stop)), _part(self.weights, slice(start, stop))
         return DenseRows(self.matrix[start:stop], labels, self.feature_dim, weights)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the matrix may not be written, as that of a file mapped into memory."""
+        return not self.matrix.flags.writeable
+
+    def owned(self) -> DenseRows:
+        """Return the rows in a matrix of their own where it is mapped, else self; kernels take no others."""
+        return replace(self, matrix=self.matrix.copy()) if self.mapped else self
 
     def to_sparse(self) -> SparseRows:
         """Return the entries that are not zero, in CSR form."""

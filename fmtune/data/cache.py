@@ -157,7 +157,8 @@ def _opened(place: Path, files: Sequence[Path]) -> Rows | None:
         array = np.asarray(np.memmap(path, kind, "r", shape=tuple(shape))) if np.prod(shape) else np.zeros(shape, kind)
         if digests.of_array(array) != blocks:
             return None
-        arrays[name] = array
+        # Short beside the rest, and wanted by code that knows nothing of maps.
+        arrays[name] = array.copy() if name in ("labels", "weights") else array
     for note in about["notes"]:
         warn(note)
     make: Callable[..., Rows] = DenseRows if about["layout"] == "dense" else SparseRows

@@ -1,25 +1,30 @@
 """Feed: the train channel in the order and the mini-batches that a pack wants, made once and shared.
 
-``shuffle: once`` fixes one permutation for all epochs, so mini-batches and their transposes are made once
-and it does not matter at which epoch a lane enters.
+``shuffle: once`` fixes one order for all epochs, so mini-batches and their transposes are made once and it does not
+matter at which epoch a lane enters.  They are made in stretches, the next one while a pack trains on this one.  What
+does not fit in memory is not kept but made again in the next epoch, with the same bits: rows stay in the file that
+they are mapped from.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from fmtune.errors import DataError, ResourceError
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.order import Order
 from fmtune.kernels import columns, cpu_dense, cpu_sparse
+from fmtune.machine import free_memory
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
 Float32 = NDArray[np.float32]
@@ -48,6 +53,28 @@ class Recipe(NamedTuple):
             return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
         return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, device=device)
+
+
+STRETCH = 1 << 21
+"""Entries of the mini-batches that are made at a time."""
+
+
+class _Key(NamedTuple):
+    """What the mini-batches of an epoch depend on."""
+
+    layout: str
+    size: int
+    seed: tuple[int, int] | None
+    pad: bool
+    transposed: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, epoch: int) -> _Key:
+        turn = epoch if recipe.shuffle == "epoch" else 0
+        seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
+        # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
+        transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
+        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed)
 
 
 class ByColumn(NamedTuple):
@@ -81,7 +108,7 @@ class ByColumn(NamedTuple):
 
 
 class Feed:
-    """Mini-batches of a train channel, kept for the recipes used last.
+    """Mini-batches of a train channel, kept for the recipes used last as far as memory allows.
 
     Parameters
     ----------
@@ -91,9 +118,16 @@ class Feed:
         How many orders are kept in memory.
     groups
         Which features belong together.
+    memory
+        Bytes that mini-batches may take; None is a third of what is free now.
+    stretch
+        Entries of the mini-batches that are made at a time.
     """
 
-    def __init__(self, rows: Rows, keep: int = 4, groups: Groups | None = None) -> None:
+    def __init__(
+        self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,
+        stretch: int = STRETCH,
+    ) -> None:  # fmt: skip
         if rows.labels is None:
             raise DataError("the train channel has no labels", where="train")
         if rows.n == 0:
@@ -103,10 +137,11 @@ class Feed:
             raise DataError("there must be a weight for each row, finite and at least 0", where="train")
         self._layouts: dict[str, Rows] = {rows.layout: rows}
         self._rows = rows
-        self._kept: OrderedDict[tuple[object, ...], Batches] = OrderedDict()
-        self._keep = keep
+        self._kept: OrderedDict[_Key, _Epoch] = OrderedDict()
+        self._keep, self._stretch = keep, stretch
+        self.memory = free_memory() / 3 if memory is None else memory
         self._lock = threading.Lock()
-        self.n = rows.n
+        self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
         self._group = self._groups.features(rows.feature_dim)
@@ -124,36 +159,129 @@ class Feed:
                 self._by_column = ByColumn(found, rows.labels, weights, self._groups, self._group)
             return self._by_column
 
+    def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
+        """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
+        order = self._order(_Key.of(recipe, epoch))
+        if order.count == 1:
+            yield order.stretch(0)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="fmtune-feed") as ahead:
+            coming = ahead.submit(order.stretch, 0)
+            for i in range(order.count):
+                now = coming.result()
+                if i + 1 < order.count:
+                    coming = ahead.submit(order.stretch, i + 1)
+                yield now
+
     def batches(self, recipe: Recipe, epoch: int) -> Batches:
-        """Return the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``)."""
-        turn = epoch if recipe.shuffle == "epoch" else 0
-        seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
-        # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
-        transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
-        key = (recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed)
+        """Return all mini-batches of one epoch as one stretch."""
+        order = self._order(_Key.of(recipe, epoch))
+        return order.stretch(0) if order.count == 1 else order.make(0, order.batches)
+
+    def labels(self, recipe: Recipe, epoch: int) -> NDArray[np.float32]:
+        """Return the labels of one epoch in training order, those of padding included: float32 (rows,)."""
+        return self._order(_Key.of(recipe, epoch)).labels()
+
+    def need(self, recipe: Recipe) -> int:
+        """Return about how many bytes the mini-batches of an epoch take when they are kept."""
+        if recipe.layout == "dense":
+            return 4 * self.n * self.feature_dim
+        return (24 if _Key.of(recipe, 0).transposed else 8) * self._nnz + 16 * self.n
+
+    def _order(self, key: _Key) -> _Epoch:
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._make(*key)
+                rows = as_layout(self._rows, key.layout, self._layouts)
+                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit)
                 while len(self._kept) > self._keep:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _make(self, layout: str, size: int, seed: tuple[int, int] | None, pad: bool, transposed: bool) -> Batches:
-        rows = as_layout(self._rows, layout, self._layouts)
-        if seed is not None:
-            rows = rows.take(np.random.default_rng(seed).permutation(rows.n))
-        if pad and rows.n % size:
-            rows = concatenate([rows, _empty_rows(-rows.n % size, rows)])
+    def _admit(self, asking: _Epoch, size: int) -> bool:
+        """Say whether ``size`` more bytes may be kept; orders that were not used lately make room."""
+        with self._lock:
+            while sum(order.bytes for order in self._kept.values()) + size > self.memory:
+                oldest = next(iter(self._kept.values()))
+                if oldest is asking or asking not in self._kept.values():
+                    return False
+                self._kept.popitem(last=False)
+            asking.bytes += size
+            return True
+
+
+class _Epoch:
+    """The mini-batches of one epoch, made a stretch at a time and kept where ``admit`` allows."""
+
+    def __init__(self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool]) -> None:
+        self._rows, self._key, self._admit = rows, key, admit
+        self._order = Order(rows.n, nnz, key.seed)
+        self.batches = -(-rows.n // key.size)
+        wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
+        per_batch = max(1.0, wide) * key.size
+        self._step = max(1, int(entries / per_batch))
+        self.count = -(-self.batches // self._step)
+        self.bytes = 0
+        self._made: list[Batches | None] = [None] * self.count
+        self._locks = [threading.Lock() for _ in range(self.count)]
+        self._slots: deque[NDArray[np.int64]] = deque()
+
+    def stretch(self, i: int) -> Batches:
+        """Return stretch ``i``, made at most once if it may be kept."""
+        with self._locks[i]:
+            made = self._made[i]
+            if made is None:
+                made = self.make(i * self._step, min(self.batches, (i + 1) * self._step))
+                if self._admit(self, sum(array.nbytes for array in made)):
+                    self._made[i] = made
+            return made
+
+    def labels(self) -> NDArray[np.float32]:
+        """Return all labels, in order."""
+        labels, n = self._rows.labels, self._rows.n
+        assert labels is not None
+        padding = np.zeros(-n % self._key.size if self._key.pad else 0, np.float32)
+        return np.concatenate([labels[self._order.rows(0, n)], padding])
+
+    def make(self, first: int, last: int) -> Batches:
+        """Return mini-batches ``first`` to ``last`` (exclusive)."""
+        size, n = self._key.size, self._rows.n
+        begin, end = first * size, min(n, last * size)
+        rows = _taken(self._rows, self._order.rows(begin, end))
+        if self._key.pad and end == n and n % size:
+            rows = concatenate([rows, _empty_rows(-n % size, rows)])
         starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
         assert rows.labels is not None
         if isinstance(rows, SparseRows):
-            return cpu_sparse.make_batches(
-                rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts, transposed
-            )
+            return self._transposed(rows, starts)
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
         return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched, weights)
+
+    def _transposed(self, rows: SparseRows, starts: NDArray[np.int64]) -> Batches:
+        """Return the mini-batches of rows that are in training order; scratch memory is used again."""
+        arrays = (rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts)
+        if not self._key.transposed:
+            return cpu_sparse.make_batches(*arrays, False)
+        try:
+            slot = self._slots.pop()
+        except IndexError:
+            slot = np.full(rows.feature_dim, -1, np.int64)
+        made = cpu_sparse.make_batches(*arrays, True, slot)
+        self._slots.append(slot)
+        return made
+
+
+def _taken(rows: Rows, order: NDArray[np.int64]) -> Rows:
+    """Return ``rows.take(order)``, made without holding up other threads."""
+    if isinstance(rows, DenseRows):
+        return rows.take(order)
+    indptr = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(rows.indptr[order + 1] - rows.indptr[order], out=indptr[1:])
+    indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    cpu_sparse.gather(rows.indptr, rows.indices, rows.values, order, indptr, indices, values)
+    labels, weights = (None if array is None else array[order] for array in (rows.labels, rows.weights))
+    return SparseRows(indptr, indices, values, labels, rows.feature_dim, weights)
 
 
 def _neighbours(rows: Rows) -> SparseRows:
@@ -184,7 +312,7 @@ def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:
         The matrix does not fit into the memory that is free.
     """
     if layout not in made:
-        need, free = 4.0 * rows.n * rows.feature_dim, psutil.virtual_memory().available
+        need, free = 4.0 * rows.n * rows.feature_dim, free_memory()
         if layout == "dense" and need > free:
             raise ResourceError(
                 f"{rows.n} rows of {rows.feature_dim} features take {need / 2**30:.1f} GiB as a matrix, and "

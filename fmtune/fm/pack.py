@@ -18,7 +18,7 @@ from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS, Arena, columns_of
 from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
-from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.feed import Batches, Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.kernels import losses
@@ -29,6 +29,8 @@ Float32 = NDArray[np.float32]
 
 # Work between two looks at the stop flag: some tenths of a second.
 _CHUNK = 1e8
+# Rows that are scored at a time where they are mapped from a file.
+_BLOCK = 65536
 
 
 class Stopped(Exception):
@@ -106,25 +108,34 @@ class Pack:
         """
         began = time.perf_counter()
         with one_thread():
-            batches = self._feed.batches(self.recipe, self.lanes[0].epochs)
-            last = len(batches.rows) - 1
-            stride = max(1, int(_CHUNK / max(1.0, self._arena.work(batches))))
-            scores = np.empty((len(self.lanes), int(batches.rows[-1]) if record else 0), np.float32)
-            for k in range(0, last, stride):
-                if stop is not None and stop():
-                    raise Stopped
-                end = min(last, k + stride)
-                part = scores[:, batches.rows[k] : batches.rows[end]] if record else scores
-                self._arena.learn(batches, k, end, part)
+            stretches = self._feed.stretches(self.recipe, self.lanes[0].epochs)
+            scores = [self._learn(batches, stop, record) for batches in stretches]
         for lane in self.lanes:
             lane.epochs += 1
         self.seconds = time.perf_counter() - began
+        return scores[0] if len(scores) == 1 else np.concatenate(scores, axis=1)
+
+    def _learn(self, batches: Batches, stop: Callable[[], bool] | None, record: bool) -> Float32:
+        """Train every lane on a stretch of mini-batches."""
+        last = len(batches.rows) - 1
+        stride = max(1, int(_CHUNK / max(1.0, self._arena.work(batches))))
+        scores = np.empty((len(self.lanes), int(batches.rows[-1]) if record else 0), np.float32)
+        for k in range(0, last, stride):
+            if stop is not None and stop():
+                raise Stopped
+            end = min(last, k + stride)
+            part = scores[:, batches.rows[k] : batches.rows[end]] if record else scores
+            self._arena.learn(batches, k, end, part)
         return scores
 
     def score(self, rows: Rows) -> Float32:
         """Return every lane's raw scores of rows of the pack's layout: float32 (lanes, rows)."""
         with one_thread():
-            return self._arena.score(rows)
+            if not rows.mapped:
+                return self._arena.score(rows)
+            starts = range(0, rows.n, _BLOCK)
+            parts = [self._arena.score(rows.slice(a, min(rows.n, a + _BLOCK)).owned()) for a in starts]
+            return np.concatenate(parts, axis=1)
 
     def model(self, lane: Lane, **facts: object) -> Model:
         """Return a lane's model as it stands, as a copy."""
@@ -148,7 +159,7 @@ def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
     return 4 * (columns_of(h.num_factors) * feature_dim + 1) * (1 + RULES[h.optimizer].states)
 
 
-def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
+def score(model: Model, rows: Rows, block: int = _BLOCK) -> Float32:
     """Return a model's raw scores of rows of either layout, float32 (n,).
 
     Raises
@@ -162,7 +173,7 @@ def score(model: Model, rows: Rows, block: int = 65536) -> Float32:
     arena.place([], scored(model))
     with one_thread():
         parts = [
-            together(model, arena.score(rows.slice(a, min(rows.n, a + block)).widen(model.feature_dim)))
+            together(model, arena.score(rows.slice(a, min(rows.n, a + block)).owned().widen(model.feature_dim)))
             for a in range(0, rows.n, block)
         ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -81,6 +81,16 @@ class Batches(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
+def gather(indptr, indices, values, order, to_indptr, to_indices, to_values):  # type: ignore[no-untyped-def]
+    """Copy rows in the given order (int64) into CSR arrays, whose ``to_indptr`` is filled already."""
+    for b in range(len(order)):
+        at, to = indptr[order[b]], to_indptr[b]
+        for e in range(to_indptr[b + 1] - to):
+            to_indices[to + e] = indices[at + e]
+            to_values[to + e] = values[at + e]
+
+
+@njit(cache=True, nogil=True)
 def transpose(indptr, indices, values, rows, slot, touched, feature, entries, row, value):  # type: ignore[no-untyped-def]
     """Fill the transpose of each mini-batch; time is linear in the entries.
 
@@ -388,9 +398,12 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
 
 def make_batches(
     indptr: Any, indices: Any, values: Any, labels: Any, weights: Any, feature_dim: int, rows: Any,
-    transposed: bool = True,
+    transposed: bool = True, slot: Any = None,
 ) -> Batches:  # fmt: skip
-    """Return mini-batches for rows that are already in training order, with their transposes or without."""
+    """Return mini-batches for rows that are already in training order, with their transposes or without.
+
+    ``slot`` is the scratch of :func:`transpose`; without one it is made.
+    """
     none, whole, zeros = np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.float32)
     weights = zeros if weights is None else weights
     if not transposed:
@@ -399,7 +412,7 @@ def make_batches(
     touched = np.zeros(len(rows), np.int64)
     feature, entries = np.empty(nnz, np.int32), np.empty(nnz + 1, np.int64)
     row, value = np.empty(nnz, np.int32), np.empty(nnz, np.float32)
-    slot = np.full(feature_dim, -1, np.int64)
+    slot = np.full(feature_dim, -1, np.int64) if slot is None else slot
     count = transpose(indptr, indices, values, rows, slot, touched, feature, entries, row, value)
     entries[count] = nnz
     feature, entries = feature[:count].copy(), entries[: count + 1].copy()

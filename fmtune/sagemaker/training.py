@@ -45,10 +45,10 @@ class _Belt(Feed):
         self.epoch = 0
         self.now: Feed | None = None
 
-    def batches(self, recipe: Recipe, epoch: int) -> Batches:
-        """Return the mini-batches of the window that lies on it; the pack's own count of passes means nothing here."""
+    def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
+        """Yield the mini-batches of the window that lies on it; the pack's own count of passes means nothing here."""
         assert self.now is not None
-        return self.now.batches(recipe, self.epoch)
+        return self.now.stretches(recipe, self.epoch)
 
 
 class Training:
@@ -185,7 +185,7 @@ class Training:
         for feed in self._unless_stopped(self._windows(epoch)):
             self.belt.now, self.belt.epoch = feed, epoch
             scores = self.pack.epoch(record=True)[0]
-            lines.add(scores, feed.batches(self.recipe, epoch).labels, feed.n / max(self.pack.seconds, 1e-9))
+            lines.add(scores, feed.labels(self.recipe, epoch), feed.n / max(self.pack.seconds, 1e-9))
             records += feed.n
             self.counts.add(feed.n, -(-feed.n // size))
         if self._stopped:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from fmtune.errors import ResourceError
@@ -26,6 +25,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.pack import Lane, Stopped
 from fmtune.fm.solvers import Trainer, memory_of, model_bytes, trainer
+from fmtune.machine import free_memory
 
 # Floats side by side beyond which a wider pack is no faster.
 WIDTH = 256
@@ -149,7 +149,7 @@ class Driver:
         self._source, self._channels, self._layout = source, channels, layout
         self._metric, self._direction = METRICS[metric].compute, METRICS[metric].direction
         self._lanes, self._threads, self._stop = lanes, threads, stop
-        self._memory = psutil.virtual_memory().available / 2 if memory is None else memory
+        self._memory = free_memory() / 2 if memory is None else memory
         self._seats: list[_Seat] = []
         self._waiting: Job | None = None
         self._rows = float(channels.feed.n)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
-import psutil
 from sqlalchemy import URL, make_url
 
 from fmtune.data.download import Progress
+from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
+from fmtune.machine import free_memory
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
@@ -42,6 +43,7 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
     said.append(f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}; lag {lag}; {_sharing(spec)}")
     said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
+    said.append(_feeding(spec, data.channels.feed))
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
@@ -77,11 +79,18 @@ def _memory(spec: Spec, feature_dim: int, rows: int, lanes: int) -> str:
     """Say what parameters and their state take at most, and whether that fits: half of what is free may be used."""
     h = _largest(spec)
     most = max(SOLVERS[solver].memory(h, feature_dim, rows) for solver in spec.solvers)
-    free = psutil.virtual_memory().available
+    free = free_memory()
     words = f"memory: at most {_size(most)} a lane, {_size(most * lanes)} for all, of {_size(free)} free"
     if most * spec.seeds > free / 2:
         return f"{words}: the largest trial does not fit and would be refused; search a smaller num_factors"
     return f"{words}: fewer lanes train at once" if most * lanes > free / 2 else words
+
+
+def _feeding(spec: Spec, feed: Feed) -> str:
+    """Say whether an epoch's mini-batches stay in memory."""
+    need = feed.need(Recipe.of(_largest(spec), spec.matrix.cells[0].layout))
+    words = f"mini-batches: about {_size(need)}, of {_size(feed.memory)} that they may take"
+    return f"{words}: kept" if need <= feed.memory else f"{words}: what does not fit is made anew in each epoch"
 
 
 def _size(number: float) -> str:
