@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ def of_file(path: Path, size: int = BLOCK) -> list[str]:
 
     with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(one, range(0, path.stat().st_size, size)))
+
+
+def sealed(about: Mapping[str, Any]) -> bytes:
+    """Return plain values as JSON, behind a line with its digest."""
+    text = json.dumps(about).encode()
+    return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+
+
+def unsealed(path: Path) -> dict[str, Any] | None:
+    """Return what ``sealed`` was given from a file, or None if that is not there or not whole."""
+    try:
+        seal, _, text = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    whole = hashlib.sha256(text).hexdigest().encode() == seal
+    found: dict[str, Any] | None = json.loads(text) if whole else None
+    return found
 
 
 class Running:

@@ -1,4 +1,4 @@
-"""Verbs of data: list, get, convert, check, stats."""
+"""Verbs of data: list, get, convert, check, stats, index."""
 
 from __future__ import annotations
 
@@ -112,3 +112,18 @@ def data_stats(sources: tuple[Path, ...], as_json: bool) -> None:
 
     found = verbs.stats(list(sources))
     print_json(found) if as_json else table(found)
+
+
+@data.command("index")
+@click.argument("sources", nargs=-1, type=FILE, required=True)
+@JSON
+def data_index(sources: tuple[Path, ...], as_json: bool) -> None:
+    """Write digests beside SOURCES, which are then checked each time that they are read."""
+    from fmtune.data import verbs
+
+    found = verbs.index(list(sources))
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        click.echo(f"{one['path']}: {one['bytes']} bytes, indexed in {one['index']}")

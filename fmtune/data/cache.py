@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -95,11 +95,11 @@ class Cache:
         if place is None:
             return find()
         stamp, path = _stamp(files), place.with_suffix(".json")
-        known = _about(path)
+        known = digests.unsealed(path)
         if known is None or known.get("files") != stamp:
             known = {"files": stamp, "fact": find()}
             with suppress(ResourceError):
-                atomic_write(path, _sealed(known))
+                atomic_write(path, digests.sealed(known))
         return bool(known["fact"])
 
     def _place(self, files: Sequence[Path], key: Mapping[str, Any]) -> Path | None:
@@ -129,23 +129,9 @@ def _stamp(files: Sequence[Path]) -> list[list[int]]:
     return [[state.st_size, state.st_mtime_ns] for state in (file.stat() for file in files)]
 
 
-def _sealed(about: Mapping[str, Any]) -> bytes:
-    text = json.dumps(about).encode()
-    return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
-
-
-def _about(path: Path) -> dict[str, Any] | None:
-    """Return what a sealed file says, or None if it is not there or not whole."""
-    try:
-        seal, _, text = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    return cast(dict[str, Any], json.loads(text)) if hashlib.sha256(text).hexdigest().encode() == seal else None
-
-
 def _opened(place: Path, files: Sequence[Path]) -> Rows | None:
     """Return an entry's rows if it is whole and of these files as they are now, and warn as the reading did."""
-    about = _about(place / "about.json")
+    about = digests.unsealed(place / "about.json")
     if about is None or about.get("version") != VERSION or about["files"] != _stamp(files):
         return None
     arrays: dict[str, NDArray[Any]] = {}
@@ -175,7 +161,7 @@ def _write(place: Path, files: Sequence[Path], read: Callable[[], Iterable[Rows]
         except _Mixed:
             about, caught = _noted(part, read(), sparse=True)
         notes = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
-        atomic_write(part / "about.json", _sealed({**about, "version": VERSION, "files": stamp, "notes": notes}))
+        atomic_write(part / "about.json", digests.sealed({**about, "version": VERSION, "files": stamp, "notes": notes}))
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)
     finally:

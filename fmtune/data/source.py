@@ -22,6 +22,7 @@ from fmtune.data.cache import Cache
 from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.encoding import Encoder
 from fmtune.data.foreign import describe_bytes, unzipped
+from fmtune.data.index import check_index
 from fmtune.data.parts import Job, Part, Seam, in_order, joined
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_stream
@@ -121,11 +122,15 @@ def read_channel(
     Raises
     ------
     DataError
-        No such file, a foreign or damaged one, or values that cannot be used: with place and next step.
+        No such file, a foreign or damaged one, one that is not what its index says, or values that cannot be used:
+        with place and next step.
     ResourceError
         A file that may not be read.
     """
     files = files_of(paths, name)
+    for file in files:
+        with _readable(file):
+            check_index(file)
     formats = [format_of(file) for file in files]
     base = _base([files], cache) if base is None else base
 

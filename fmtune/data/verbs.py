@@ -1,4 +1,4 @@
-"""Verbs: what ``fmtune data convert | check | stats | list`` does, as functions that return plain values."""
+"""Verbs: what ``fmtune data convert | check | stats | index | list`` does, as functions that return plain values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from fmtune.data import catalog, libsvm, shelf
 from fmtune.data.canonical import DataWarning
 from fmtune.data.download import Progress
+from fmtune.data.index import write_index
 from fmtune.data.source import Paths, files_of, format_of, read_channel, write
 from fmtune.rows import Rows
 
@@ -155,6 +156,13 @@ def get(
         files = shelf.take(card.name, card.remote, home, source)
     place = home / card.name if card.remote else card.folder
     return {"card": card.name, "licence": card.licence, "folder": str(place), "files": files}
+
+
+def index(paths: Paths) -> list[dict[str, Any]]:
+    """Write the index of each file; return ``path``, ``bytes`` and ``index``, where that lies."""
+    return [
+        {"path": str(file), "bytes": file.stat().st_size, "index": str(write_index(file))} for file in files_of(paths)
+    ]
 
 
 def list_cards() -> list[dict[str, Any]]:
