@@ -63,6 +63,8 @@ def test_what_fits_is_kept_and_the_rest_made_anew() -> None:
     need = sum(array.nbytes for stretch in whole.stretches(recipe, 0) for array in stretch)
     assert 0.5 < whole.need(recipe) / need < 2
     assert 0 < sum(twice(Feed(data, memory=need / 2, stretch=64), recipe)) < len(list(whole.stretches(recipe, 0)))
+    card = recipe._replace(device="gpu")
+    assert len(list(whole.stretches(card, 0))) == 1 < len(list(whole.stretches(recipe, 0)))
     tight = Feed(data, memory=1.2 * need, stretch=64)
     assert all(twice(tight, recipe)) and all(twice(tight, other)) and all(twice(tight, recipe))
 
@@ -100,7 +102,7 @@ from pathlib import Path
 from fmtune.data.cache import Cache
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.pack import Pack, compile_kernels
+from fmtune.fm.pack import Pack
 from fmtune.rows import SparseRows
 
 def block(i, n=20_000, k=40):
@@ -109,7 +111,6 @@ def block(i, n=20_000, k=40):
     values, labels = np.ones(n * k, np.float32), random.random(n, np.float32)
     return SparseRows(np.arange(0, n * k + 1, k), keys, values, labels, 4000)
 
-compile_kernels("sparse")
 h = Hyperparameters(num_factors=1, mini_batch_size=1000)
 def fit(feed):
     pack = Pack(feed, Recipe.of(h, "sparse"))

@@ -67,6 +67,7 @@ class _Key(NamedTuple):
     seed: tuple[int, int] | None
     pad: bool
     transposed: bool
+    whole: bool
 
     @classmethod
     def of(cls, recipe: Recipe, epoch: int) -> _Key:
@@ -74,7 +75,9 @@ class _Key(NamedTuple):
         seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
         # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
         transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
-        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed)
+        # A card has its own memory: what lies there is sent once, in one piece.
+        whole = recipe.device == "gpu"
+        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole)
 
 
 class ByColumn(NamedTuple):
@@ -219,7 +222,7 @@ class _Epoch:
         self.batches = -(-rows.n // key.size)
         wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
         per_batch = max(1.0, wide) * key.size
-        self._step = max(1, int(entries / per_batch))
+        self._step = self.batches if key.whole else max(1, int(entries / per_batch))
         self.count = -(-self.batches // self._step)
         self.bytes = 0
         self._made: list[Batches | None] = [None] * self.count
