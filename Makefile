@@ -8,7 +8,8 @@ SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test bench test-browser test-load test-gpu-compile proof audit pictures lint lock clean python
+.PHONY: help install demo test bench test-browser test-load test-cluster test-gpu-compile proof audit pictures lint lock \
+  clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -58,6 +59,10 @@ build/gpu-compile/.tools: | python
 # The compiler alone, without a driver: what the extra gpu brings on a machine with a card.
 CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc \
   nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+
+test-cluster: .venv/.dev ## studies on a real PostgreSQL: needs Debian's postgresql, and iproute2 and root for the last part
+	@mkdir -p build
+	.venv/bin/python -m pytest tests/cluster/on_postgres.py -v -s --basetemp=build/test-cluster
 
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
 	.venv/bin/python -m tests.pictures

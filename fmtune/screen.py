@@ -158,6 +158,8 @@ class Lines(Listener):
             )
         if event["event"] == "download":
             return _downloaded(event["file"], event["size"]) if event["bytes"] == event["size"] else None
+        if event["event"] in _NEWS:
+            return _NEWS[event["event"]].format(**event)
         if event["event"] != "trial":
             return None
         value = "-" if event["value"] is None else f"{event['value']:.6g}"
@@ -165,6 +167,13 @@ class Lines(Listener):
         reason = f"  ({event['reason']})" if event["reason"] else ""
         words = f"{event['cell']} trial {event['number']} {event['state']} {value}{mark}"
         return f"{words}  {params(event['params'])}{reason}"
+
+
+_NEWS = {
+    "away": "{cell}: {reason}; training goes on, and what ends is told when it is back",
+    "back": "{cell}: the database is back",
+    "late": "{cell} trial {number}: told too late, another worker had taken it over; ignored",
+}
 
 
 def counted(number: int, noun: str) -> str:
@@ -221,6 +230,8 @@ class Screen(Listener):
             self._count = {cell: dict(event["done"].get(cell, {})) for cell in event["cells"]}
         elif kind == "download":
             self._download = event
+        elif kind == "count":
+            self._count[event["cell"]].update(event["done"])
         elif kind == "start":
             self._began.setdefault(event["cell"], time.monotonic())
         elif kind == "progress":

@@ -210,18 +210,22 @@ def test_fresh_keeps_the_old_study(study: Path, tmp_path: Path) -> None:
     assert len(collect(spec, tmp_path).cells[0].trials) == 3
 
 
-def test_two_runs_do_not_share_a_study(study: Path, tmp_path: Path) -> None:
-    """A second run of a study that is being run is refused."""
-    inner: list[Exception] = []
+def test_two_runs_share_a_study(study: Path, straight: StudyResult, tmp_path: Path) -> None:
+    """A second run of a study that is being run joins it: each trial is run once, and none is another."""
+    events: list[dict[str, object]] = []
 
-    def again(event: dict[str, object]) -> None:
-        if event["event"] == "study":
-            with pytest.raises(StorageError, match="being run by another process") as caught:
-                fmtune.run(study, root=tmp_path)
-            inner.append(caught.value)
+    def join(event: dict[str, object]) -> None:
+        events.append(event)
+        if event["event"] == "start" and len(events) < 20 and not other:
+            other.append(subprocess.Popen(command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE))
 
-    fmtune.run(specs.read(study).model_copy(update={"n_trials": 2}), root=tmp_path, listener=again)
-    assert len(inner) == 1
+    other: list[subprocess.Popen[bytes]] = []
+    fmtune.run(study, root=tmp_path, listener=join)
+    out, _ = other[0].communicate(timeout=60)
+    theirs = [json.loads(line) for line in out.splitlines()]
+    told = [(e["cell"], e["number"]) for e in (*events, *theirs) if e["event"] == "trial"]
+    assert len(told) == len(set(told)) == 48
+    assert _facts(collect(specs.read(study), tmp_path)) == _facts(straight)
 
 
 def test_any_optuna_reader_opens_the_study(study: Path, straight: StudyResult, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from fmtune.cli.common import Verbs
 from fmtune.cli.data import data
 from fmtune.cli.models import fit, predict, serve
 from fmtune.cli.sagemaker import sagemaker
-from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status
+from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status, worker
 
 VERBS: tuple[click.Command, ...] = (
-    run, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker, bench,
+    run, worker, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker,
+    bench,
 )  # fmt: skip
 
 

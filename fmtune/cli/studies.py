@@ -62,21 +62,48 @@ def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
 
 @click.command()
 @STUDY
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+def worker(study: Path, as_json: bool) -> None:
+    """Join a study on this machine, or begin it, and run its trials until there are none left.
+
+    Start one on each machine; all of them need the study's data and its `storage`, a database that they can reach.
+    SIGTERM gives running trials back.
+    """
+    from fmtune.screen import screen
+
+    with screen("json" if as_json else "lines") as listener:
+        from fmtune.tune import spec as specs
+        from fmtune.tune import study as studies
+
+        for member in specs.read(study).members():
+            studies.run(member, listener=listener, worker=True)
+
+
+@click.command()
+@STUDY
 @JSON
 def status(study: Path, as_json: bool) -> None:
     """Say how far a study is, also while it runs."""
-    result = _collected(study)
+    from fmtune.tune import spec as specs
+    from fmtune.tune.collect import workers
+
+    spec = specs.read(study)
+    result = _result(spec)
+    at_work = workers(spec)
     cells = [_progress(cell, result.n_trials) for cell in result.cells]
     best = result.best
     if as_json:
         print_json({"study_name": result.study_name, "objective": result.objective, "n_trials": result.n_trials,
                 "cells": cells, "best": best and {"number": best.number, "value": best.value, "params": best.params},
-                "holdout": result.holdout, "model": result.model_path})  # fmt: skip
+                "holdout": result.holdout, "model": result.model_path, "workers": at_work})  # fmt: skip
         return
     for cell in cells:
         counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
         said = cell["note"] or f"{cell['done']} of {result.n_trials} trials done" + (f" ({counts})" if counts else "")
         click.echo(f"{cell['cell']}: {said}")
+    for one in at_work:
+        said = f"{one['trials']} trials" if one["lives"] else "died; its trials go to others"
+        click.echo(f"worker {one['host']}:{one['pid']}: {said}, seen {one['age']:.0f} s ago")
     words = f"best {result.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
     click.echo(words)
 

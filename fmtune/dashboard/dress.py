@@ -7,14 +7,12 @@ edited is left alone.
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
@@ -26,6 +24,7 @@ from fmtune.tune.collect import collect
 from fmtune.tune.result import StudyResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.workers import gone
 
 Verdict = Callable[[StudyResult], str]
 
@@ -90,16 +89,8 @@ def artifact_folder(spec: Spec, root: Path | None = None) -> Path:
 def is_running(storage: BaseStorage, study_id: int) -> bool:
     """Whether a living process holds a trial of the study; of another machine's processes the answer is yes."""
     trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-    return any(_lives(t.user_attrs.get("owner")) for t in trials)
-
-
-def _lives(owner: Any) -> bool:
-    if not isinstance(owner, dict) or owner.get("host") != os.uname().nodename:
-        return owner is not None
-    try:
-        return bool(psutil.Process(owner["pid"]).create_time() == owner["started"])
-    except (psutil.Error, KeyError, ValueError, TypeError):
-        return False
+    owners = [t.user_attrs.get("owner") for t in trials]
+    return any(owner is not None and not gone(owner) for owner in owners)
 
 
 def _name_metric(storage: BaseStorage, study_id: int, objective: str) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.errors import StorageError
+from fmtune.fm.metrics import METRICS
 from fmtune.tune.channels import folder_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
+from fmtune.tune.store import Store
 
 
 def collect(spec: Spec, root: Path | None = None) -> StudyResult:
@@ -24,16 +26,41 @@ def collect(spec: Spec, root: Path | None = None) -> StudyResult:
     StorageError
         There is no such study yet, or its database cannot be opened.
     """
+    study, storage = _open(spec, root)
+    try:
+        return _result(spec.study_name, study, storage)
+    finally:
+        storage.engine.dispose()
+
+
+def workers(spec: Spec, root: Path | None = None) -> list[dict[str, Any]]:
+    """Return the processes that run a study, and those that died: who, ``trials`` held, ``age``, ``lives``."""
+    study, storage = _open(spec, root)
+    try:
+        return _workers(spec, study, storage)
+    finally:
+        storage.engine.dispose()
+
+
+def _workers(spec: Spec, study: optuna.Study, storage: RDBStorage) -> list[dict[str, Any]]:
+    store = Store(storage, spec.study_name, METRICS[spec.metric].direction, grace=spec.grace)
+    names = {study.study_name, *(f"{spec.study_name}/{cell.name}" for cell in spec.matrix.cells)}
+    ids = [s._study_id for s in storage.get_all_studies() if s.study_name in names]
+    running = [t for i in ids for t in storage.get_all_trials(i, deepcopy=False, states=(TrialState.RUNNING,))]
+    held = [t.user_attrs.get("owner", {}).get("run") for t in running]
+    return [{**worker, "trials": held.count(worker["run"])} for worker in store.workers()]
+
+
+def _open(spec: Spec, root: Path | None) -> tuple[optuna.Study, RDBStorage]:
     url = spec.storage or sqlite_url(folder_of(spec.study_name, root))
     hint = f"`fmtune run {spec.path}` begins it"
     if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
         raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint)
     storage = open_storage(url)
     try:
-        study = optuna.load_study(study_name=spec.study_name, storage=storage)
+        return optuna.load_study(study_name=spec.study_name, storage=storage), storage
     except KeyError as error:
         raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint) from error
-    return _result(spec.study_name, study, storage)
 
 
 def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyResult:

@@ -26,10 +26,12 @@ from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import seeds_of
+from fmtune.tune.folder import exclusive
 from fmtune.tune.selection import contributions, joined
 from fmtune.tune.spec import Spec
-from fmtune.tune.storage import Store, open_storage, sqlite_url
-from fmtune.tune.study import DEVICES, alone
+from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.store import Store
+from fmtune.tune.winner import DEVICES
 
 Float64 = NDArray[np.float64]
 
@@ -74,13 +76,15 @@ def confirm(
         raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")
     # A search that is still running has no finalists yet, and must not see the holdout.
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with exclusive(folder):
         return _confirm(spec, folder, finalists, seeds, again)
 
 
 def _confirm(spec: Spec, folder: Path, finalists: int, seeds: int, again: bool) -> dict[str, Any]:
     url = spec.storage or sqlite_url(folder)
     store = Store(open_storage(url), spec.study_name, METRICS[spec.metric].direction)
+    if any(worker["lives"] for worker in store.workers()):
+        raise StorageError(f"study {spec.study_name!r} is being run", where=spec.study_name, hint="wait for it")
     best = _ranked(store.trials(), spec.direction)[:finalists]
     if not best:
         raise NoTrialError("no trial is complete yet", where=spec.study_name, hint=f"fmtune run {spec.path}")

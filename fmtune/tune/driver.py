@@ -9,6 +9,7 @@ neither the number of threads nor who shares a pack changes any result.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ class Source(Protocol):
 
     def next(self) -> Job | None:
         """Return the next job, or None while none can start (for now or for good)."""
+
+    def pause(self) -> float | None:
+        """Return after how many seconds to ask again, None when nothing more will come."""
 
     def report(self, job: Job, epoch: int, score: float) -> bool:
         """Take the score of an epoch; True prunes the job."""
@@ -165,7 +169,11 @@ class Driver:
                         if not seat.busy and (seat.jobs or seat.arriving) and len(running) < self._threads:
                             running[pool.submit(self._epoch, seat, *seat.depart())] = seat
                     if not running:
-                        return self._waiting is None
+                        pause = self._source.pause()
+                        if pause is None:
+                            return self._waiting is None
+                        time.sleep(min(pause, 0.25))
+                        continue
                     done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
                     for future in done:
                         seat = running.pop(future)

@@ -8,6 +8,7 @@ nothing else; trials above ``n`` are not seen.  Asks are in number order, and th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
@@ -105,9 +106,36 @@ class History:
             )
         )  # fmt: skip
 
+    def learn(self, trial: FrozenTrial) -> None:
+        """Take the end of a trial that another process ran, or the next one in number order."""
+        if trial.number >= len(self):
+            self.restore(trial)
+            return
+        mine = self._storage.get_trial(self._id(trial.number))
+        known = copy.copy(trial)
+        known._trial_id = mine._trial_id
+        self._storage._studies[self._study._study_id].trials[trial.number] = known
+        self._study._thread_local.cached_all_trials = None
+
+    def cut(self, length: int) -> None:
+        """Forget trials from a number on: they were asked for, and could not be written down."""
+        trials = self._storage._studies[self._study._study_id].trials
+        for trial in trials[length:]:
+            del self._storage._trial_id_to_study_id_and_number[trial._trial_id]
+        del trials[length:]
+        self._study._thread_local.cached_all_trials = None
+
+    def __len__(self) -> int:
+        """Return how many trials there are."""
+        return len(self._storage._studies[self._study._study_id].trials)
+
+    def params(self, number: int) -> dict[str, Any]:
+        """Return what a trial was asked to be."""
+        return dict(self._storage.get_trial(self._id(number)).params)
+
     def ask(self, fixed: Mapping[str, Any] | None = None) -> FrozenTrial:
         """Return the next trial in number order; ``fixed`` values are taken as they are, the rest is sampled."""
-        n = len(self._storage._studies[self._study._study_id].trials)
+        n = len(self)
         self._storage.current = n
         if fixed:
             self._study.enqueue_trial(dict(fixed))

@@ -292,6 +292,8 @@ class _One:
         job, self._job = self._job, None
         return job
 
+    def pause(self) -> None: ...
+
     def report(self, job: Job, epoch: int, score: float) -> bool:
         job.token.report(score, epoch)
         return bool(job.token.should_prune())
@@ -315,6 +317,8 @@ class _AskTell:
             return None
         self._left -= 1
         return self._objective.job(self._study.ask())
+
+    def pause(self) -> None: ...
 
     def report(self, job: Job, epoch: int, score: float) -> bool:
         job.token.report(score, epoch)

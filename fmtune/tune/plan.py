@@ -19,7 +19,8 @@ from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
-from fmtune.tune.study import DEVICES, lanes_of
+from fmtune.tune.study import lanes_of
+from fmtune.tune.winner import DEVICES
 
 
 def lines(spec: Spec, progress: Progress | None = None) -> list[str]:

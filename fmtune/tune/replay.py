@@ -26,7 +26,7 @@ from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec, parse
-from fmtune.tune.study import DEVICES
+from fmtune.tune.winner import DEVICES
 
 # Share of a score by which an epoch may differ.
 TOLERANCE = 1e-3
@@ -218,6 +218,8 @@ class _Once:
     def next(self) -> Job | None:
         job, self._job = self._job, None
         return job
+
+    def pause(self) -> None: ...
 
     def report(self, job: Job, epoch: int, score: float) -> bool:
         return False

@@ -116,6 +116,7 @@ TIMEOUT: Json = {
         {"type": "null"},
     ]
 }
+GRACE: Json = {"anyOf": [TIMEOUT["anyOf"][0], {"type": "number", "minimum": 1, "description": "seconds"}]}
 PACK: Json = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}
 _PATHS: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 

@@ -73,7 +73,7 @@ class Finalists:
 
     def know(self, values: Mapping[int, float]) -> None:
         """Take the values of trials that are complete already."""
-        stored = {int(f.stem) for f in self._folder.glob("*.npy")} if self._folder.exists() else set()
+        stored = self._stored()
         self._values = {n: v for n, v in values.items() if n in stored}
 
     def offer(self, number: int, value: float, scores: Array) -> None:
@@ -87,10 +87,31 @@ class Finalists:
             (self._folder / f"{n}.npy").unlink(missing_ok=True)
         self._values = {n: values[n] for n in kept}
 
+    def choose(self, values: Mapping[int, float], nbytes: int) -> list[int]:
+        """Keep the best of a finished study, ``nbytes`` of scores each; returns those whose scores are not here.
+
+        They are on the machines of other workers, and can be put here after training them again.
+        """
+        stored = self._stored()
+        ranked = sorted(values, key=lambda n: (self._sign * values[n], n))
+        kept = {*ranked[: min(self._keep, BUDGET // max(1, nbytes))], *_leaders(values, self._sign)}
+        for n in stored - kept:
+            (self._folder / f"{n}.npy").unlink(missing_ok=True)
+        self._values = {n: values[n] for n in kept & stored}
+        return sorted(kept - stored)
+
+    def put(self, number: int, value: float, scores: Array) -> None:
+        """Keep a chosen trial's scores."""
+        atomic_write(self._folder / f"{number}.npy", _npy(scores))
+        self._values[number] = value
+
     def scores(self) -> dict[int, Array]:
         """Return the kept scores by trial, best first."""
         ranked = sorted(self._values, key=lambda n: (self._sign * self._values[n], n))
         return {n: np.load(self._folder / f"{n}.npy", allow_pickle=False) for n in ranked}
+
+    def _stored(self) -> set[int]:
+        return {int(f.stem) for f in self._folder.glob("*.npy") if f.stem.isdigit()}
 
 
 def _leaders(values: Mapping[int, float], sign: float) -> list[int]:

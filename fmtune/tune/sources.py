@@ -1,10 +1,17 @@
-"""Sources of jobs for the driver: a cell that searches, and cells that replay its trials by number."""
+"""Sources of jobs for the driver: a cell that searches, and cells that replay its trials by number.
+
+Any number of processes may run one cell: each claims its trials in the study's database.  While that is away,
+training goes on, and what has ended is told when it is back.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import random
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
@@ -16,14 +23,16 @@ from fmtune.tune import environment
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
-from fmtune.tune.storage import Store, owner
-
-# A trial whose process died is started again under its number.  It is given up when that happened so often in
-# a row without any trial being finished in between: then it may be the trial that kills the process.
-ATTEMPTS = 5
+from fmtune.tune.store import Away, New, Store, Table
 
 # Seconds between two writes of the scores of running trials.
 PROGRESS = 2.0
+
+# Seconds between two questions for a trial: the first, and the most while nothing changes.
+_POLL = 0.1, 2.0
+
+# Seconds between two tries to reach a server that is away, at most.
+_AWAY = 15.0
 
 Emit = Callable[..., None]
 
@@ -38,22 +47,83 @@ class Terms(NamedTuple):
     emit: Emit
 
 
-class _Cell:
-    """What both sources share: rows in the study's database, and events."""
+class _End(NamedTuple):
+    """The end of a trial, to be told."""
 
-    def __init__(self, store: Store, terms: Terms) -> None:
+    job: Job
+    state: str
+    outcome: Outcome
+    system: Mapping[str, Any]
+
+
+class _Cell:
+    """What both sources share: claims and ends in the study's database, and events."""
+
+    def __init__(self, store: Store, terms: Terms, stored: Sequence[FrozenTrial]) -> None:
         self.store = store
         self.cell, self._fixed, self._seeds, self._direction, self._emit = terms
-        self.unfinished: set[int] = set()
+        self.mine: set[int] = set()
+        self._untold: list[_End] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._written = time.monotonic()
-        self._owner = owner()
+        self._poll, self._ask_at, self._away = _POLL[0], 0.0, 0.0
+        self._counted = Counter(t.state.name for t in stored if t.state.is_finished())
         self.row_lanes, self.pass_seconds, self._since = 0.0, 0.0, time.monotonic()
+
+    def next(self) -> Job | None:
+        """Return the next trial, now this process's own; None while there is none for it."""
+        if time.monotonic() < self._ask_at or not self._told():
+            return None
+        with self._reached():
+            while (claim := self.store.claim(self.mine, self._make)) is not None:
+                self._poll = _POLL[0]
+                job = self._start(claim.number)
+                self.mine.add(claim.number)
+                if (unfit := claim.spent or self._unfit(claim.number)) is None:
+                    self._emit("start", cell=self.cell, number=job.number, params=job.token)
+                    return job
+                self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, unfit))
+            self._count()
+            self._ask_at = time.monotonic() + self._poll
+            self._poll = min(2 * self._poll, _POLL[1])
+        return None
+
+    def pause(self) -> float | None:
+        """Return after how many seconds to ask again; None when every trial has ended, whoever ran it."""
+        return max(0.01, self._ask_at - time.monotonic()) if self._untold or self.left else None
+
+    def give_back(self, job: Job) -> None:
+        """Put a stopped trial back: whoever asks next starts it again under its number."""
+        self._told()
+        # A server that is away learns it by this worker's silence.
+        with contextlib.suppress(Away):
+            self.store.wait([job.number])
+
+    def tick(self, row_lanes: float, seconds: float) -> None:
+        """Count the work done and tell the listener."""
+        self.row_lanes += row_lanes
+        self.pass_seconds += seconds
+        wall = time.monotonic() - self._since
+        self._emit("progress", cell=self.cell, lanes=len(self.mine), rows_per_s=self.row_lanes / wall)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Do something with the database; when its server is away, leave it and say after how long to try again."""
+        try:
+            yield
+        except Away as error:
+            if not self._away:
+                self._emit("away", cell=self.cell, reason=error.what)
+            self._away = min(_AWAY, max(0.5, 2 * self._away))
+            self._ask_at = time.monotonic() + random.uniform(self._away / 2, self._away)
+        else:
+            if self._away:
+                self._emit("back", cell=self.cell)
+            self._away = 0.0
 
     def _job(self, number: int, params: Mapping[str, Any], epochs: int | None = None) -> Job:
         h = Hyperparameters.of({**self._fixed, **params})
         progress = Progress(self._direction, h.patience)
-        self.unfinished.add(number)
         return Job(
             number, seeds_of(h, self._seeds), progress, epochs or h.epochs, dict(params), replay=epochs is not None
         )
@@ -61,13 +131,34 @@ class _Cell:
     def _note(self, job: Job, epoch: int, score: float) -> None:
         """Keep a running trial's score for the next write, at most one every two seconds."""
         self._scores.setdefault(job.number, {})[epoch] = score
-        if time.monotonic() - self._written > PROGRESS:
-            self.store.progress(self._scores)
+        if time.monotonic() - self._written > PROGRESS and not self._away:
+            with self._reached():
+                self.store.progress(self._scores)
             self._scores.clear()
             self._written = time.monotonic()
 
     def _end(self, job: Job, state: str, outcome: Outcome, system: Mapping[str, Any]) -> None:
-        """Write the end of a trial; only then is it said to be finished."""
+        """Tell the end of a trial, now or when the server is back."""
+        self._scores.pop(job.number, None)
+        self._untold.append(_End(job, state, outcome, system))
+        if not self._away and self._told():
+            self._ask_at = 0.0
+
+    def _told(self) -> bool:
+        """Tell what has ended; False while the server is away."""
+        while self._untold:
+            told = False
+            with self._reached():
+                self._tell(self._untold[0])
+                told = True
+            if not told:
+                return False
+            self._untold.pop(0)
+        return True
+
+    def _tell(self, end: _End) -> bool:
+        """Write the end of a trial; only then is it said to be finished.  False when it was another's by then."""
+        job, state, outcome, system = end
         device, layout = self.cell.split("-", 1)
         attrs = {
             "seconds": outcome.seconds, "rows_per_s": outcome.rows_per_s, "metrics": outcome.metrics,
@@ -76,25 +167,47 @@ class _Cell:
         }  # fmt: skip
         if outcome.reason:
             attrs["reason"] = outcome.reason
-        self.store.finish(job.number, state, outcome.value, outcome.curve, attrs, system)
-        self._scores.pop(job.number, None)
-        self.unfinished.discard(job.number)
+        taken = self.store.finish(job.number, state, outcome.value, outcome.curve, attrs, system)
+        self.mine.discard(job.number)
+        if not taken:
+            self._emit("late", cell=self.cell, number=job.number, state=state, value=outcome.value)
+            return False
+        self._counted[state] += 1
         self._emit(
             "trial", cell=self.cell, number=job.number, state=state, value=outcome.value, epochs=len(outcome.curve),
             seconds=outcome.seconds, rows_per_s=outcome.rows_per_s, reason=outcome.reason, params=job.token,
         )  # fmt: skip
+        return True
 
-    def give_back(self, job: Job) -> None:
-        """Put a stopped trial back: the next run starts it again under its number."""
-        self._scores.pop(job.number, None)
-        self.store.wait([job.number])
+    def _count(self) -> None:
+        """Say how many trials have ended, when other processes had a part in it."""
+        states = Counter(state.name for state in self.store.states.values() if state.is_finished())
+        if states != self._counted:
+            self._counted = states
+            self._emit("count", cell=self.cell, done=dict(states))
 
-    def tick(self, row_lanes: float, seconds: float) -> None:
-        """Count the work done and tell the listener."""
-        self.row_lanes += row_lanes
-        self.pass_seconds += seconds
-        wall = time.monotonic() - self._since
-        self._emit("progress", cell=self.cell, lanes=len(self.unfinished), rows_per_s=self.row_lanes / wall)
+    # What the two differ in.
+
+    @property
+    def left(self) -> bool:
+        """Whether trials are still to be run, by whomever."""
+        raise NotImplementedError
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Take the end of a job."""
+        raise NotImplementedError
+
+    def _make(self, table: Table) -> New | None:
+        """Return the next trial to be made, under the study's lock."""
+        raise NotImplementedError
+
+    def _start(self, number: int) -> Job:
+        """Return a claimed trial as work."""
+        raise NotImplementedError
+
+    def _unfit(self, number: int) -> str | None:
+        """Return why a trial is not trained, None when it is."""
+        return None
 
 
 class SearchSource(_Cell):
@@ -120,65 +233,67 @@ class SearchSource(_Cell):
         self, store: Store, terms: Terms, history: History, stored: Sequence[FrozenTrial], *, n_trials: int, lag: int,
         distributions: Mapping[str, BaseDistribution], enqueue: Sequence[Mapping[str, Any]], finalists: Finalists,
     ) -> None:  # fmt: skip
-        super().__init__(store, terms)
+        super().__init__(store, terms, stored)
         self._history, self._n_trials, self._lag = history, n_trials, lag
         self._distributions, self._enqueue, self._finalists = distributions, enqueue, finalists
-        finalists.know({t.number: t.value for t in stored if t.state == TrialState.COMPLETE and t.value is not None})
-        self._next = len(stored)
-        self._again: deque[FrozenTrial] = deque()
-        self._productive = [t.user_attrs.get("owner") for t in stored if t.state.is_finished()]
+        finalists.know(values_of(stored))
         for trial in stored:
             history.restore(trial)
-            if not trial.state.is_finished():
-                self.unfinished.add(trial.number)
-                self._again.append(trial)
+        self._known = {t.number for t in stored if t.state.is_finished()}
 
     @property
-    def left(self) -> int:
-        """How many trials are still to be run."""
-        return len(self._again) + max(0, self._n_trials - self._next)
+    def left(self) -> bool:
+        """Whether trials are still to be run, by whomever."""
+        states = self.store.states
+        return len(states) < self._n_trials or not all(state.is_finished() for state in states.values())
 
-    def next(self) -> Job | None:
-        """Return the next trial in number order, once everything that it may know of has ended."""
-        while self._again:
-            trial = self._again.popleft()
-            attempts = self._attempts(trial)
-            job = self._job(trial.number, trial.params)
-            if attempts <= ATTEMPTS:
-                self._begin(job, attempts)
-                return job
-            reason = f"its process died {ATTEMPTS} times in a row"
-            self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, reason))
-        n = self._next
-        if n >= self._n_trials or any(m < n - self._lag for m in self.unfinished):
+    def _make(self, table: Table) -> New | None:
+        """Return the next trial in number order, once everything that it may know of has ended.
+
+        The lag bounds how many trials are open at once; workers share them evenly.
+        """
+        n = len(table.states)
+        waited_for = any(m < n - self._lag and not state.is_finished() for m, state in table.states.items())
+        share = math.ceil(max(1, self._lag) / table.workers)
+        if n >= self._n_trials or waited_for or len(self.mine) >= share:
             return None
+        self._learn()
+        # One that could not be written down is asked for again.
+        self._history.cut(n)
+        self._history.restore_study(self.store.study_system())
         asked = self._history.ask(self._enqueue[n] if n < len(self._enqueue) else None)
-        self._next += 1
-        job = self._job(n, asked.params)
-        self._begin(job, 1, asked.system_attrs)
-        return job
+        return New(n, asked.params, self._distributions, asked.system_attrs, self._history.study_attrs)
 
-    def _attempts(self, trial: FrozenTrial) -> int:
-        """Return which attempt at an unfinished trial this is, counting deaths since any trial was finished."""
-        before = int(trial.user_attrs.get("attempts", 1))
-        if trial.state != TrialState.RUNNING:
-            return before
-        return 1 if trial.user_attrs.get("owner") in self._productive else before + 1
+    def _start(self, number: int) -> Job:
+        self._learn()
+        self._history.forget_curve(number)
+        return self._job(number, self._history.params(number))
 
-    def _begin(self, job: Job, attempts: int, system: Mapping[str, Any] | None = None) -> None:
-        attrs = {"attempts": attempts, "owner": self._owner}
-        self.store.begin(
-            job.number, job.token, self._distributions, system or {}, attrs, self._history.study_attrs
-        )  # fmt: skip
-        self._emit("start", cell=self.cell, number=job.number, params=job.token)
+    def _learn(self) -> None:
+        """Let the history know what other processes asked for and ended."""
+        ended = {n for n, state in self.store.states.items() if state.is_finished()} - self._known
+        for trial in self.store.fetch({*ended, *range(len(self._history), len(self.store.states))}):
+            self._history.learn(trial)
+        self._known |= ended
+
+    def _tell(self, end: _End) -> bool:
+        taken = super()._tell(end)
+        if taken:
+            self._known.add(end.job.number)
+        return taken
 
     def report(self, job: Job, epoch: int, score: float) -> bool:
-        """Take a score; whether the pruner ends the trial."""
+        """Take a score; whether the pruner ends the trial, or another worker has ended it."""
+        if job.number in self._known:
+            return True
         self._note(job, epoch, score)
         return self._history.report(job.number, epoch, score)
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Write the end of a trial and let sampler and pruner know, when their turn comes."""
+        if job.number in self._known:
+            self._end(job, outcome.state, outcome, {})
+            return
         ended = self._history.tell(job.number, outcome.state, outcome.value)
         if outcome.state == "COMPLETE" and outcome.value is not None and outcome.scores is not None:
             self._finalists.offer(job.number, outcome.value, outcome.scores)
@@ -191,7 +306,7 @@ class ReplaySource(_Cell):
     Parameters
     ----------
     searched
-        The searching cell's finished trials.
+        The searching cell's trials.
     stored
         This cell's trials so far.
     """
@@ -199,30 +314,32 @@ class ReplaySource(_Cell):
     def __init__(
         self, store: Store, terms: Terms, searched: Sequence[FrozenTrial], stored: Sequence[FrozenTrial]
     ) -> None:  # fmt: skip
-        super().__init__(store, terms)
-        done = {t.number for t in stored if t.state.is_finished()}
-        self._todo = deque(t for t in searched if t.state.is_finished() and t.number not in done)
-        self._states = {t.number: t.state.name for t in searched}
+        super().__init__(store, terms, stored)
+        self._searched = {t.number: t for t in searched if t.state.is_finished()}
 
     @property
-    def left(self) -> int:
-        """How many trials are still to be run."""
-        return len(self._todo)
+    def left(self) -> bool:
+        """Whether trials are still to be run, by whomever."""
+        states = self.store.states
+        return not all(n in states and states[n].is_finished() for n in self._searched)
 
-    def next(self) -> Job | None:
+    def _make(self, table: Table) -> New | None:
         """Return the next trial that the searching cell finished and this one has not."""
-        while self._todo:
-            trial = self._todo.popleft()
-            job = self._job(trial.number, trial.params, max(1, len(trial.intermediate_values)))
-            attrs = {"attempts": 1, "owner": self._owner}
-            self.store.begin(job.number, job.token, trial.distributions, {}, attrs, {})
-            if trial.state != TrialState.FAIL:
-                return job
-            reason = (
-                f"not replayed: it failed in the searching cell ({trial.user_attrs.get('reason', 'no reason given')})"
-            )
-            self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, reason))
-        return None
+        number = next((n for n in self._searched if n not in table.states), None)
+        if number is None:
+            return None
+        trial = self._searched[number]
+        return New(number, trial.params, trial.distributions, {}, {})
+
+    def _start(self, number: int) -> Job:
+        trial = self._searched[number]
+        return self._job(number, trial.params, max(1, len(trial.intermediate_values)))
+
+    def _unfit(self, number: int) -> str | None:
+        trial = self._searched[number]
+        if trial.state != TrialState.FAIL:
+            return None
+        return f"not replayed: it failed in the searching cell ({trial.user_attrs.get('reason', 'no reason given')})"
 
     def report(self, job: Job, epoch: int, score: float) -> bool:
         """Take a score; a replay is never pruned, it ends where the trial ended."""
@@ -231,4 +348,56 @@ class ReplaySource(_Cell):
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Write the end of a trial, in the state that it had in the searching cell."""
-        self._end(job, "FAIL" if outcome.state == "FAIL" else self._states[job.number], outcome, {})
+        state = "FAIL" if outcome.state == "FAIL" else self._searched[job.number].state.name
+        self._end(job, state, outcome, {})
+
+
+class AgainSource:
+    """Trains finished trials again, as far as gave their values, for their scores on the test rows.
+
+    Parameters
+    ----------
+    trials
+        Complete trials.
+    fixed, seeds
+        As the study has them.
+    finalists
+        Takes the scores.
+    """
+
+    def __init__(
+        self, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any], seeds: int, finalists: Finalists
+    ) -> None:  # fmt: skip
+        self._trials, self._fixed, self._seeds, self._finalists = list(trials), fixed, seeds, finalists
+
+    def next(self) -> Job | None:
+        """Return the next trial."""
+        if not self._trials:
+            return None
+        trial = self._trials.pop(0)
+        h = Hyperparameters.of({**self._fixed, **trial.params})
+        epochs = int(trial.user_attrs["best_epoch"])
+        return Job(trial.number, seeds_of(h, self._seeds), Progress("minimize", 0), epochs, trial.value, replay=True)
+
+    def pause(self) -> None:
+        """Nothing is waited for."""
+
+    def report(self, job: Job, epoch: int, score: float) -> bool:
+        """Let every trial run to its end; what was best before is known."""
+        return False
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Keep the scores of the last epoch."""
+        if job.scores is not None:
+            self._finalists.put(job.number, job.token, job.scores)
+
+    def give_back(self, job: Job) -> None:
+        """Nothing is written of it."""
+
+    def tick(self, row_lanes: float, seconds: float) -> None:
+        """Nothing is counted."""
+
+
+def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Return the values of complete trials by number."""
+    return {t.number: t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None}

@@ -90,6 +90,7 @@ class Spec(Model):
     pack: int | Literal["auto"]
     threads: int | None
     groups: dict[str, Any] | list[int] | None
+    grace: float
     path: Path
     text: str = Field(repr=False)
 

@@ -1,60 +1,57 @@
 """Study: a study file run to its end: ask, fit, tell until the budget is spent; then the winner's model.
 
-The study in the database is the only memory.  Running the same file again continues it and repeats nothing.
+The study in the database is the only memory.  Running the same file again continues it and repeats nothing;
+running it in several processes, on one machine or many, divides its trials among them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import Interrupted, NoTrialError, ResourceError, StorageError
+from fmtune.errors import Interrupted, ResourceError, StorageError, UsageError
 from fmtune.files import make_folder
-from fmtune.fm.fit import train
-from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.metrics import METRICS, evaluate
-from fmtune.fm.pack import score
+from fmtune.fm.metrics import METRICS
 from fmtune.fm.solvers import compile_kernels
 from fmtune.machine import cores
-from fmtune.rows import Rows
 from fmtune.tune import environment
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import Driver
+from fmtune.tune.folder import exclusive, set_aside, shared
 from fmtune.tune.history import History
-from fmtune.tune.importance import importance
 from fmtune.tune.samplers import make_pruner, make_sampler
-from fmtune.tune.selection import Finalists, honest
+from fmtune.tune.selection import Finalists
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
-from fmtune.tune.storage import Store, open_storage, quiet, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url
+from fmtune.tune.store import Away, Store
+from fmtune.tune.winner import DEVICES, Winner, ended, utc
+from fmtune.tune.workers import beating, build, owner
 
 Listener = Callable[[dict[str, Any]], None]
-
-DEVICES = ("cpu",)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(
     study: str | Path | Spec, *, fresh: bool = False, root: Path | None = None, listener: Listener | None = None,
+    worker: bool = False,
 ) -> optuna.Study:  # fmt: skip
-    """Run a study file, or go on with it, until its budget is spent.
+    """Run a study file, go on with it, or join those that run it, until its budget is spent.
 
     Parameters
     ----------
@@ -67,6 +64,8 @@ def run(
     listener
         Called with one dict an event (``download``, ``study``, ``compiled``, ``start``, ``progress``,
         ``trial``, ``cell``, ``winner``).
+    worker
+        Leave the winner to others while there are any: a worker ends when it finds nothing more to do.
 
     Returns
     -------
@@ -85,17 +84,23 @@ def run(
     spec = study if isinstance(study, Spec) else read(Path(study))
     folder = folder_of(spec.study_name, root)
     make_folder(folder)
-    with alone(folder), quiet():
-        if fresh:
-            _set_aside(folder)
-        return _Run(spec, folder, listener or (lambda event: None)).go()
+    if fresh and spec.storage is not None:
+        raise UsageError(
+            "--fresh is for a study in its own folder, and this one is in a database", where=str(spec.path),
+            hint="give the study a new study_name",
+        )  # fmt: skip
+    if fresh:
+        with exclusive(folder):
+            set_aside(folder)
+    with shared(folder) as alone, quiet():
+        return _Run(spec, folder, listener or (lambda event: None), worker, alone).go()
 
 
 class _Run:
     """One call of :func:`run`."""
 
-    def __init__(self, spec: Spec, folder: Path, listener: Listener) -> None:
-        self.spec, self.folder, self.listener = spec, folder, listener
+    def __init__(self, spec: Spec, folder: Path, listener: Listener, worker: bool, alone: float | None) -> None:
+        self.spec, self.folder, self.listener, self.worker, self.alone = spec, folder, listener, worker, alone
         self.url = spec.storage or sqlite_url(folder)
         self.metric = spec.objective.removeprefix("test:")
         self.direction = METRICS[self.metric].direction
@@ -103,11 +108,10 @@ class _Run:
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
-        self.worked = False
+        self.me = owner()
         self.deadline = math.inf if spec.timeout is None else time.monotonic() + spec.timeout
 
     def emit(self, event: str, **values: Any) -> None:
-        self.worked |= event == "trial"
         self.listener({"event": event, **values})
 
     def stop(self) -> bool:
@@ -115,29 +119,37 @@ class _Run:
 
     def go(self) -> optuna.Study:
         data = bring(self.spec, lambda name, done, size: self.emit("download", file=name, bytes=done, size=size))
-        storage = open_storage(self.url)
-        store = Store(storage, self.spec.study_name, self.direction)
-        attrs = store.attrs()
-        lanes, lag = lanes_of(self.spec, attrs.get("fmtune:lag"))
-        self._admit(store, attrs, data, lanes, lag)
+        storage = open_storage(self.url, self.spec.grace)
+        store = Store(storage, self.spec.study_name, self.direction, me=self.me, grace=self.spec.grace)
+        lanes, lag = self._admit(store, data)
         self.emit(
             "study", study_name=self.spec.study_name, objective=self.spec.objective, direction=self.direction,
             cells=[_name(c) for c in self.spec.matrix.cells], done=self._done(storage), n_trials=self.spec.n_trials,
             lanes=lanes, threads=self.threads, storage=redacted(self.url),
         )  # fmt: skip
-        with self._signals():
-            self._cells(storage, store, data, lanes, lag)
-        if self.stopped_by is not None:
-            raise Interrupted(
-                f"stopped; {sum(t.state.is_finished() for t in store.trials())} finished trials are kept",
-                signal=self.stopped_by, hint="run the same command again: it goes on where it stopped",
-            )  # fmt: skip
-        self._winner(store, data)
-        self._selection(store, data)
-        # A run that found nothing to do did not finish the study: a report written since is still its report.
-        before = None if self.worked else attrs.get("fmtune:finished")
-        store.set_attrs({"fmtune:finished": before or _utc()})
+        facts = {**build(), "lanes": lanes, "joined": utc()}
+        winner = Winner(self.spec, self.folder, self.fixed, self.finalists, self.threads, self.emit)
+        try:
+            with beating(lambda: store.beat(facts), self.spec.grace):
+                with self._signals():
+                    self._cells(storage, store, data, lanes, lag)
+                if self.stopped_by is not None:
+                    raise self._halted(self.stopped_by, store)
+                winner.conclude(store, data, wait=not self.worker)
+        finally:
+            # A server that is away learns it by this worker's silence.
+            with contextlib.suppress(Away):
+                store.leave()
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
+
+    def _halted(self, signal: int, store: Store) -> Interrupted:
+        try:
+            kept = f"{ended(store, patience=0.0)} finished trials are kept"
+        except Away:
+            kept = "the study's database is away; trials that were said to be finished are kept"
+        return Interrupted(
+            f"stopped; {kept}", signal=signal, hint="run the same command again: it goes on where it stopped"
+        )  # fmt: skip
 
     def _done(self, storage: Any) -> dict[str, dict[str, int]]:
         """Count finished trials by cell and state, for the screen of a study that goes on."""
@@ -149,19 +161,35 @@ class _Run:
             done[_name(cell)] = {s: states.count(s) for s in ("COMPLETE", "PRUNED", "FAIL")}
         return done
 
-    def _admit(self, store: Store, attrs: Mapping[str, Any], data: StudyData, lanes: int, lag: int) -> None:
-        """Store what the study is, or refuse to go on with another one."""
+    def _admit(self, store: Store, data: StudyData) -> tuple[int, int]:
+        """Store what the study is, or refuse to go on with another one; returns lanes and lag."""
         mine = canonical(self.spec)
         digests = {name: s["digest"] for name, s in data.stats.items()}
-        if "fmtune:canonical" in attrs:
-            changed = difference(attrs["fmtune:canonical"], mine)
-            if changed:
-                raise _another(self.spec, "\n  ".join(changed), 2)
-            old = attrs["fmtune:digests"]
-            moved = [name for name in sorted({*old, *digests}) if old.get(name) != digests.get(name)]
-            if moved:
-                raise _another(self.spec, f"the data of {', '.join(moved)} changed since its first trial", 3)
-        store.set_attrs({
+        others = [w for w in store.workers() if w["lives"]]
+
+        def admit(attrs: dict[str, Any]) -> dict[str, Any]:
+            if "fmtune:canonical" in attrs:
+                changed = difference(attrs["fmtune:canonical"], mine)
+                if changed:
+                    raise _another(self.spec, "\n  ".join(changed), 2)
+                old = attrs["fmtune:digests"]
+                moved = [name for name in sorted({*old, *digests}) if old.get(name) != digests.get(name)]
+                if moved:
+                    raise _another(self.spec, f"the data of {', '.join(moved)} changed since its first trial", 3)
+            _same_build(self.spec, others)
+            lanes, lag = lanes_of(self.spec, attrs.get("fmtune:lag"))
+            return self._facts(attrs, data, digests, mine, lanes, lag)
+
+        before = store.change(admit)
+        store.storage.set_study_system_attr(store.study_id, "study:metric_names", [self.spec.objective])
+        return lanes_of(self.spec, before.get("fmtune:lag"))
+
+    def _facts(
+        self, attrs: Mapping[str, Any], data: StudyData, digests: Mapping[str, str], mine: Mapping[str, Any],
+        lanes: int, lag: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return what is stored with the study."""
+        return {
             "fmtune:version": __version__, "fmtune:canonical": mine, "fmtune:digests": digests,
             "fmtune:channels": data.stats, "fmtune:data": data.description, "fmtune:facts": data.facts,
             "fmtune:objective": self.spec.objective, "fmtune:direction": self.direction, "fmtune:lag": lag,
@@ -169,13 +197,12 @@ class _Run:
             "fmtune:space": describe(self.spec.search_space), "fmtune:fixed": self.fixed,
             "fmtune:sampler": self.spec.sampler.name, "fmtune:pruner": self.spec.pruner.name,
             "fmtune:spec_path": str(self.spec.path), "fmtune:spec_text": redacted(self.spec.text),
-            "fmtune:environment": environment.describe(), "fmtune:finished": None,
-            "fmtune:started": attrs.get("fmtune:started", _utc()),
+            "fmtune:environment": environment.describe(),
+            "fmtune:started": attrs.get("fmtune:started", utc()),
             "fmtune:cells": attrs.get("fmtune:cells") or [
                 {"device": c.device, "layout": c.layout, "note": None} for c in self.spec.matrix.cells
             ],
-        })  # fmt: skip
-        store.storage.set_study_system_attr(store.study_id, "study:metric_names", [self.spec.objective])
+        }  # fmt: skip
 
     def _cells(self, storage: Any, store: Store, data: StudyData, lanes: int, lag: int) -> None:
         """Run the first cell that can run, then let the others replay it."""
@@ -191,8 +218,7 @@ class _Run:
                 searched = cell
                 source = self._search(store, cell, lag)
             else:
-                own = Store(storage, f"{self.spec.study_name}/{_name(cell)}", self.direction)
-                source = ReplaySource(own, self._terms(cell), store.trials(), own.trials())
+                source = self._replay(storage, store, cell)
             try:
                 if source.left:
                     self._train(store, cell, source, data, lanes)
@@ -206,6 +232,7 @@ class _Run:
         self, store: Store, cell: Cell, source: SearchSource | ReplaySource, data: StudyData, lanes: int
     ) -> None:  # fmt: skip
         """Drive one cell's trials, and record what that took."""
+        store.set_attrs({"fmtune:finished": None})
         seconds = sum(compile_kernels(cell.layout, solver) for solver in self.spec.solvers)
         self.emit("compiled", cell=_name(cell), seconds=seconds)
         began = time.monotonic()
@@ -221,87 +248,49 @@ class _Run:
 
     def _search(self, store: Store, cell: Cell, lag: int) -> SearchSource:
         space = distributions(self.spec.search_space)
-        stored = store.trials()
+        stored = self._stored(store)
         history = History(
             self.spec.study_name, self.direction, space,
             lambda seed: make_sampler(self.spec, seed),
             make_pruner(self.spec), lag, self.spec.seed,
         )  # fmt: skip
-        history.restore_study(store.storage.get_study_system_attrs(store.study_id))
         return SearchSource(
             store, self._terms(cell), history, stored, n_trials=self.spec.n_trials, lag=lag, distributions=space,
             enqueue=self.spec.enqueue, finalists=self.finalists,
         )  # fmt: skip
 
+    def _replay(self, storage: RDBStorage, store: Store, cell: Cell) -> ReplaySource:
+        name = f"{self.spec.study_name}/{_name(cell)}"
+        own = Store(storage, name, self.direction, me=self.me, grace=self.spec.grace, home=store.study_id)
+        return ReplaySource(own, self._terms(cell), store.trials(), self._stored(own))
+
+    def _stored(self, store: Store) -> list[FrozenTrial]:
+        """Return a cell's trials so far; those that were held before this process was alone with them are nobody's."""
+        stored = store.trials()
+        if self.alone is not None and self.spec.storage is None:
+            store.orphan(stored, self.alone)
+        return stored
+
     def _terms(self, cell: Cell) -> Terms:
         return Terms(_name(cell), self.fixed, self.spec.seeds, self.direction, self.emit)
 
     def _record(self, store: Store, cell: Cell, **values: Any) -> None:
-        """Add what a cell took to what it took before."""
-        cells = [dict(c) for c in store.attrs()["fmtune:cells"]]
-        mine = next(c for c in cells if (c["device"], c["layout"]) == (cell.device, cell.layout))
-        for key in ("seconds", "row_lanes", "pass_seconds"):
-            if key in values:
-                mine[key] = mine.get(key, 0.0) + values.pop(key)
-        if mine.get("seconds"):
-            # Of the passes alone: the search itself, which only one cell pays for, is not in it.
-            mine["rows_per_s"] = mine["row_lanes"] / max(mine["pass_seconds"], 1e-9)
-            mine["peak_mb"] = environment.peak_mb()
-        mine.update(values)
-        store.set_attrs({"fmtune:cells": cells})
+        """Add what a cell took to what it took before; several workers' seconds are summed."""
 
-    def _winner(self, store: Store, data: StudyData) -> None:
-        """Train the best configuration again, as many epochs as gave its score, and save it."""
-        trials = store.trials()
-        best = _best(trials, self.direction)
-        if best is None:
-            raise _nothing(trials, self.spec)
-        path = self.folder / "model.fm"
-        attrs = store.attrs()
-        if attrs.get("fmtune:model", {}).get("trial") == best.number and path.exists():
-            self.emit("winner", number=best.number, value=best.value, model=str(path), params=best.params,
-                      holdout=attrs.get("fmtune:holdout"))  # fmt: skip
-            return
-        epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
-        h = Hyperparameters.of({**self.fixed, **best.params}).replace(epochs=epochs, patience=0)
-        layout = next(c.layout for c in self.spec.matrix.cells if c.device in DEVICES)
-        fit = train(data.channels, h, layout=layout, objective=self.metric)
-        if self.spec.seeds == 1 and fit.curve[-1] != best.value:
-            warnings.warn(
-                f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
-                stacklevel=2,
-            )
-        facts = {
-            "study_name": self.spec.study_name, "trial": best.number, "objective": self.spec.objective,
-            "value": best.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
-            "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
-            "index_base": data.index_base,
-        }  # fmt: skip
-        if data.encoder is not None:
-            facts["encoding"] = data.encoder.to_json()
-        replace(fit.model, facts=facts).save(path)
-        found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
-        store.set_attrs({"fmtune:model": found})
-        holdout = self._open_holdout(store, data.holdout, fit.model, best.number)
-        self.emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
+        def add(attrs: dict[str, Any]) -> dict[str, Any]:
+            cells = attrs["fmtune:cells"]
+            mine = next(c for c in cells if (c["device"], c["layout"]) == (cell.device, cell.layout))
+            for key in ("seconds", "row_lanes", "pass_seconds"):
+                if key in values:
+                    mine[key] = mine.get(key, 0.0) + values[key]
+            if mine.get("seconds"):
+                # Of the passes alone: the search itself, which only one cell pays for, is not in it.
+                mine["rows_per_s"] = mine["row_lanes"] / max(mine["pass_seconds"], 1e-9)
+                mine["peak_mb"] = max(environment.peak_mb(), mine.get("peak_mb", 0.0))
+            mine.update({key: value for key, value in values.items() if key == "note"})
+            return {"fmtune:cells": cells}
 
-    def _selection(self, store: Store, data: StudyData) -> None:
-        """Store what the choice among the best trials is worth, and which parameters mattered."""
-        if not self.worked and "fmtune:selection" in store.attrs():
-            return
-        found = honest(self.metric, self.finalists.scores(), data.channels.test_labels, self.spec.seed)
-        study = optuna.load_study(study_name=self.spec.study_name, storage=store.storage)
-        store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
-
-    def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
-        """Score the sealed channel for a new winner, and count that it was opened."""
-        if rows is None or rows.labels is None:
-            return None
-        opened = int((store.attrs().get("fmtune:holdout") or {}).get("opened", 0)) + 1
-        metrics = evaluate(score(model, rows), rows.labels, self.spec.predictor_type)
-        held = {"score": metrics[self.metric], "metrics": metrics, "opened": opened, "trial": trial}
-        store.set_attrs({"fmtune:holdout": held})
-        return held
+        store.change(add)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -336,30 +325,6 @@ def lanes_of(spec: Spec, stored_lag: int | None = None) -> tuple[int, int]:
     return (min(jobs, max(1, lag)) if spec.pack == "auto" else jobs) * spec.seeds, int(lag)
 
 
-def _best(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
-    done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
-    sign = 1.0 if direction == "minimize" else -1.0
-    return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
-
-
-def _nothing(trials: list[FrozenTrial], spec: Spec) -> NoTrialError:
-    diverged = [t for t in trials if "diverged" in str(t.user_attrs.get("reason"))]
-    if not trials:
-        return NoTrialError("no trial was finished within the timeout", where=spec.study_name, hint="raise timeout")
-    if not diverged:
-        return NoTrialError(f"none of {len(trials)} trials was completed", where=spec.study_name,
-                            hint="see `fmtune status`; a milder pruner or more epochs may help")  # fmt: skip
-    ranges = ", ".join(
-        f"{name} {min(t.params[name] for t in diverged):.3g}..{max(t.params[name] for t in diverged):.3g}"
-        for name in diverged[0].params if name.endswith("_lr")
-    )  # fmt: skip
-    fixed = ", ".join(f"{k} {v:g}" for k, v in spec.hyperparameters.items() if k.endswith("_lr"))
-    return NoTrialError(
-        f"none of {len(trials)} trials succeeded: {len(diverged)} diverged with {ranges or fixed or 'these settings'}",
-        where=spec.study_name, hint="lower the learning rates, or set clip_gradient",
-    )  # fmt: skip
-
-
 def _another(spec: Spec, difference: str, code: int) -> StorageError:
     error = StorageError(
         f"study {spec.study_name!r} was begun with another setting:\n  {difference}", where=str(spec.path),
@@ -373,39 +338,16 @@ def _name(cell: Cell) -> str:
     return f"{cell.device}-{cell.layout}"
 
 
-def _utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _shown(path: Path) -> str:
-    """Return a path as the user would write it: relative to the current folder where it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the study's folder, so that two runs do not write one study."""
-    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise StorageError(
-            f"study {folder.name!r} is being run by another process", where=str(folder), hint="wait for it, or stop it"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _set_aside(folder: Path) -> None:
-    """Move a study's folder to ``<folder>.old``, over an older one, and leave an empty one."""
-    if not any(folder.iterdir()):
-        return
-    old = folder.with_name(folder.name + ".old")
-    if old.exists():
-        for file in sorted(old.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
-        old.rmdir()
-    folder.rename(old)
-    folder.mkdir()
+def _same_build(spec: Spec, others: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to join workers that would give a trial other numbers."""
+    for name, mine in build().items():
+        for other in others:
+            if other.get(name) != mine:
+                hint = "install the same versions everywhere, or wait until that worker has ended"
+                where = f"{other.get('host')}:{other.get('pid')}"
+                error = StorageError(
+                    f"study {spec.study_name!r} is being run by another {name}: {other.get(name)} at {where}, "
+                    f"{mine} here", where=str(spec.path), hint=hint,
+                )  # fmt: skip
+                error.exit_code = 2
+                raise error

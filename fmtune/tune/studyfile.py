@@ -50,19 +50,30 @@ def _objective(value: Any) -> Any:
     return value
 
 
-def _seconds(value: Any) -> Any:
+def _timeout(value: Any) -> Any:
+    return None if value is None else _seconds("timeout", value)
+
+
+def _grace(value: Any) -> Any:
+    value = _seconds("grace", value)
+    if value < 1:
+        raise _refuse("grace must be a second at least", "a worker writes its beat six times in that time")
+    return value
+
+
+def _seconds(name: str, value: Any) -> float:
     hint = "write 20m, 1h30m, 45s, or a number of seconds"
     if isinstance(value, str):
         match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", value.strip())
         if match is None or not value.strip():
-            raise _refuse(f"timeout must be a time, not {shown(value)}", unquoted(value) or hint)
+            raise _refuse(f"{name} must be a time, not {shown(value)}", unquoted(value) or hint)
         hours, minutes, seconds = (float(part or 0) for part in match.groups())
         value = 3600 * hours + 60 * minutes + seconds
-    elif value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise _refuse(f"timeout must be a time, not {shown(value)}", hint)
-    if value is not None and not 0 < value < 1e9:
-        raise _refuse("timeout must be above 0 and below 30 years", hint)
-    return value
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _refuse(f"{name} must be a time, not {shown(value)}", hint)
+    if not 0 < value < 1e9:
+        raise _refuse(f"{name} must be above 0 and below 30 years", hint)
+    return float(value)
 
 
 def _pack(value: Any) -> Any:
@@ -158,7 +169,8 @@ _Sweep = Annotated[
 ]  # fmt: skip
 _Sampler = Annotated[Any, WithJsonSchema(schemas.SAMPLER)]
 _Pruner = Annotated[Any, WithJsonSchema(schemas.PRUNER)]
-_Timeout = Annotated[float | None, BeforeValidator(_seconds), WithJsonSchema(schemas.TIMEOUT)]
+_Timeout = Annotated[float | None, BeforeValidator(_timeout), WithJsonSchema(schemas.TIMEOUT)]
+_Grace = Annotated[float, BeforeValidator(_grace), WithJsonSchema(schemas.GRACE)]
 _Storage = Annotated[str | None, BeforeValidator(_storage)]
 _Matrix = Annotated[Matrix, BeforeValidator(_section)]
 _Queue = Annotated[list[Any], BeforeValidator(lambda raw: raw or []), WithJsonSchema(schemas.ENQUEUE)]
@@ -211,6 +223,9 @@ class StudyFile(Model):
     )
     groups: _Groups = Field(
         default=None, description="runs of features with priors of their own: name to first feature, counted from 0"
+    )
+    grace: _Grace = Field(
+        default=30.0, description="30s, 2m or seconds without a sign of life after which a worker's trials go to others"
     )
 
 

@@ -1,0 +1,458 @@
+"""Store: a study's rows in Optuna's own tables, written in few transactions, by one process or by many.
+
+A trial costs two: one when a worker claims it (a RUNNING row with its parameters), one when it ends (curve,
+value, attributes and state together).  Optuna's own calls would take one for each score.  What any reader
+sees is an ordinary Optuna study; optuna-dashboard opens it while it runs.
+
+Claims are made under a lock of the study's row, so that numbers are handed out one by one and in order.  A trial
+belongs to the worker that claimed it last: what another one tells of it is not taken.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+
+from fmtune.errors import ResourceError, StorageError
+from fmtune.fm.metrics import Direction
+from fmtune.tune.storage import PATIENCE, quiet, redacted
+from fmtune.tune.workers import GRACE, Owner, gone, name_of, owner
+
+_STUDIES = models.StudyModel.__table__
+_STUDY_ATTRS = models.StudyUserAttributeModel.__table__
+_STUDY_SYSTEM = models.StudySystemAttributeModel.__table__
+_TRIALS = models.TrialModel.__table__
+_PARAMS = models.TrialParamModel.__table__
+_VALUES = models.TrialValueModel.__table__
+_SCORES = models.TrialIntermediateValueModel.__table__
+_ATTRS = models.TrialUserAttributeModel.__table__
+_SYSTEM = models.TrialSystemAttributeModel.__table__
+
+# A trial whose worker died is queued again so often; then it may be the trial that kills its workers.
+RETRIES = 2
+
+# The same where one process runs a study, and is run again: deaths in a row, with nothing finished in between.
+ATTEMPTS = 5
+
+_BEAT = "fmtune:worker:"
+
+# PostgreSQL's word for a lock that was waited for too long: the server is there, and somebody else is at it.
+_BUSY = "55P03"
+
+T = TypeVar("T")
+
+
+class Away(StorageError):
+    """The database's server cannot be reached now; it may be back later."""
+
+
+class New(NamedTuple):
+    """A trial to be made: its parameters, and what the sampler keeps with the trial and with the study."""
+
+    number: int
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    system: Mapping[str, Any]
+    study_system: Mapping[str, Any]
+
+
+class Claim(NamedTuple):
+    """A trial that is now this worker's; ``spent`` says why it is not to be tried once more."""
+
+    number: int
+    attempts: int = 1
+    spent: str | None = None
+
+
+class Table(NamedTuple):
+    """A study's trials by number, and how many workers live, as a claim finds them under the lock."""
+
+    states: dict[int, TrialState]
+    workers: int
+
+
+class _Row(NamedTuple):
+    trial_id: int
+    state: TrialState
+
+
+class Store:
+    """One Optuna study in a database, as fmtune writes it.
+
+    Parameters
+    ----------
+    storage
+        An open database.
+    study_name
+        The study; it is created when there is none.
+    direction
+        ``minimize`` or ``maximize``.
+    me
+        Who writes; left out, this process.
+    grace
+        Seconds without a beat after which a worker is dead.
+    home
+        The study that holds the workers' beats; left out, this one.
+    """
+
+    def __init__(
+        self, storage: RDBStorage, study_name: str, direction: Direction, *, me: Owner | None = None,
+        grace: float = GRACE, home: int | None = None,
+    ) -> None:  # fmt: skip
+        self.storage = storage
+        self.study_name = study_name
+        with quiet():
+            created = optuna.create_study(
+                storage=storage, study_name=study_name, direction=direction, load_if_exists=True
+            )  # fmt: skip
+        self.study_id = created._study_id
+        self.me, self.grace, self.home = me or owner(), grace, home or self.study_id
+        self._sqlite = storage.engine.dialect.name == "sqlite"
+        self._rows: dict[int, _Row] = {}
+        self._orphaned: dict[str, bool] = {}
+        self._failed = -float("inf")
+
+    def _run(self, work: Callable[[sa.Connection], T], patience: float = PATIENCE) -> T:
+        """Run one transaction; a busy or absent database is asked again for ``patience`` seconds."""
+        deadline, pause = time.monotonic() + patience, 0.1
+        while True:
+            try:
+                with self.storage.engine.begin() as connection:
+                    return work(connection)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
+                failure, passes = self._failure(error)
+                if not passes or time.monotonic() > deadline:
+                    raise failure from error
+                time.sleep(random.uniform(pause / 10, pause))
+                pause = pause if self._sqlite else min(5.0, 2 * pause)
+
+    def _once(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run one transaction; raises :class:`Away` at once when a server cannot be reached."""
+        return self._run(work, PATIENCE if self._sqlite else 0.0)
+
+    def _failure(self, error: Exception) -> tuple[ResourceError | StorageError, bool]:
+        """Return an error in our words, and whether it may pass."""
+        text = redacted(str(getattr(error, "orig", None) or error.__cause__ or error))[:200]
+        if "disk is full" in text:
+            return ResourceError(
+                "no space left on the disk for the study's database", where=self.study_name,
+                hint="free some space and run the same command again: finished trials are kept",
+            ), False  # fmt: skip
+        if self._sqlite:
+            return StorageError(
+                f"the study's database cannot be written: {text}", where=self.study_name,
+                hint="free the disk or the lock, then run the same command again: it continues",
+            ), "locked" in text  # fmt: skip
+        if getattr(getattr(error, "orig", None), "sqlstate", None) != _BUSY:
+            self._failed = time.monotonic()
+        return Away(
+            f"the study's database does not answer: {text.splitlines()[0]}", where=self.study_name,
+            hint="see that its server runs, then start the same command again: it continues",
+        ), True  # fmt: skip
+
+    def _lock(self, c: sa.Connection) -> None:
+        """Hold the study's row until the transaction ends; a write, so that sqlite begins with its lock too."""
+        mine = _STUDIES.c.study_id == self.study_id
+        c.execute(_STUDIES.update().where(mine).values(study_name=_STUDIES.c.study_name))
+
+    @property
+    def states(self) -> dict[int, TrialState]:
+        """Every trial's state, as the last claim or :meth:`trials` found it."""
+        return {n: row.state for n, row in self._rows.items()}
+
+    def trials(self, patience: float = PATIENCE) -> list[FrozenTrial]:
+        """Return all trials in number order."""
+        trials = self._run(lambda c: self.storage.get_all_trials(self.study_id, deepcopy=False), patience)
+        self._rows |= {t.number: _Row(t._trial_id, t.state) for t in trials}
+        return sorted(trials, key=lambda t: t.number)
+
+    def fetch(self, numbers: Iterable[int]) -> list[FrozenTrial]:
+        """Return some trials in number order; they were seen by a claim."""
+        ids = {self._rows[n].trial_id for n in numbers}
+        if not ids:
+            return []
+        found = self.storage._get_trials(self.study_id, None, ids, max(ids))
+        return sorted((t for t in found if t._trial_id in ids), key=lambda t: t.number)
+
+    def attrs(self) -> dict[str, Any]:
+        """Return what is stored with the study."""
+        return self._run(lambda c: _values(c, _STUDY_ATTRS, "study_id", self.study_id))
+
+    def study_system(self) -> dict[str, Any]:
+        """Return what the sampler keeps with the study."""
+        return self._once(lambda c: _values(c, _STUDY_SYSTEM, "study_id", self.study_id))
+
+    def set_attrs(self, values: Mapping[str, Any]) -> None:
+        """Store values with the study, in one transaction."""
+        self.change(lambda attrs: values)
+
+    def change(self, work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+        """Change what is stored with the study, and nobody else meanwhile; returns what was there before."""
+
+        def locked(c: sa.Connection) -> dict[str, Any]:
+            self._lock(c)
+            before = _values(c, _STUDY_ATTRS, "study_id", self.study_id)
+            _upsert(c, _STUDY_ATTRS, "study_id", self.study_id, work(before))
+            return before
+
+        return self._run(locked)
+
+    def beat(self, facts: Mapping[str, Any]) -> None:
+        """Say that this worker lives, with facts for ``fmtune status``."""
+
+        def work(c: sa.Connection) -> None:
+            row = {_BEAT + name_of(self.me): {**self.me, **facts, "beat": _clock(c)}}
+            _upsert(c, _STUDY_ATTRS, "study_id", self.home, row)
+
+        self._once(work)
+
+    def leave(self) -> None:
+        """Take this worker's beat away: whatever it still holds is anybody's."""
+        key = _STUDY_ATTRS.c.key == _BEAT + name_of(self.me)
+        self._once(lambda c: c.execute(_STUDY_ATTRS.delete().where(_STUDY_ATTRS.c.study_id == self.home, key)))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return all workers with a beat: who, ``age`` of the beat in seconds, ``lives``."""
+
+        def work(c: sa.Connection) -> list[dict[str, Any]]:
+            now = _clock(c)
+            each = [{**w, "age": max(0.0, now - w["beat"])} for w in _beats(c, self.home)]
+            return [{**w, "lives": w["age"] < self.grace and not gone(w)} for w in each]
+
+        return self._run(work)
+
+    def orphan(self, trials: Sequence[FrozenTrial], alone: float) -> None:
+        """Take it that nobody else ran the study at a time: whoever held a trial before is dead."""
+        owners = [(t.state, t.user_attrs.get("owner") or {}) for t in trials]
+        finished = {_text(who) for state, who in owners if state.is_finished()}
+        running = [who for state, who in owners if state == TrialState.RUNNING and who.get("since", 0.0) < alone]
+        self._orphaned = {_text(who): _text(who) in finished for who in running}
+
+    def claim(self, mine: set[int], make: Callable[[Table], New | None]) -> Claim | None:
+        """Make a trial this worker's: one that nobody holds any more, else the next in number order.
+
+        Parameters
+        ----------
+        mine
+            Trials that this worker is at.
+        make
+            Returns the next trial, or None while there is none; called under the study's lock.
+
+        Returns
+        -------
+        Claim or None
+            None while there is nothing to do.
+
+        Raises
+        ------
+        Away
+            The server cannot be reached.
+        """
+
+        def work(c: sa.Connection) -> Claim | None:
+            self._lock(c)
+            columns = _TRIALS.c.number, _TRIALS.c.trial_id, _TRIALS.c.state
+            found = c.execute(sa.select(*columns).where(_TRIALS.c.study_id == self.study_id).order_by(_TRIALS.c.number))
+            self._rows = {number: _Row(trial_id, state) for number, trial_id, state in found}
+            living = self._living(c)
+            again = self._abandoned(c, mine, living)
+            if again is not None:
+                self._take(c, self._rows[again.number].trial_id, again.attempts)
+                return again
+            new = make(Table(self.states, len(living)))
+            return None if new is None else self._insert(c, new)
+
+        return self._once(work)
+
+    def _living(self, c: sa.Connection) -> set[str]:
+        """Return the workers that live, this one among them."""
+        now = _clock(c)
+        # Whoever was cut off itself cannot tell: the others may have been so too.
+        trusting = time.monotonic() - self._failed < self.grace
+        beats = [w for w in _beats(c, self.home) if trusting or (now - w["beat"] < self.grace and not gone(w))]
+        return {name_of(self.me), *(name_of(w) for w in beats)}
+
+    def _abandoned(self, c: sa.Connection, mine: set[int], living: set[str]) -> Claim | None:
+        """Return the first trial that is begun and that nobody holds."""
+        begun = {n: row for n, row in self._rows.items() if not row.state.is_finished() and n not in mine}
+        attrs = self._attrs_of(c, [row.trial_id for row in begun.values()])
+        for number, row in begun.items():
+            who, attempts = (attrs.get(row.trial_id, {}).get(key) for key in ("owner", "attempts"))
+            # One of ours that we do not know of: the answer to that claim was lost on its way.
+            if row.state == TrialState.WAITING or who == self.me:
+                return Claim(number, int(attempts or 1))
+            if _text(who) in self._orphaned:
+                died = 1 if self._orphaned[_text(who)] else int(attempts or 1) + 1
+                reason = f"its process died {ATTEMPTS} times in a row"
+                return Claim(number, died, reason if died > ATTEMPTS else None)
+            if not isinstance(who, dict) or "run" not in who or name_of(who) not in living:
+                died = int(attempts or 1) + 1
+                reason = f"its worker died, {died - 1} times"
+                return Claim(number, died, reason if died > RETRIES + 1 else None)
+        return None
+
+    def _attrs_of(self, c: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return owner and attempts of trials by row."""
+        if not ids:
+            return {}
+        wanted = _ATTRS.c.trial_id.in_(ids) & _ATTRS.c.key.in_(["owner", "attempts"])
+        found: dict[int, dict[str, Any]] = {}
+        for trial_id, key, value in c.execute(
+            sa.select(_ATTRS.c.trial_id, _ATTRS.c.key, _ATTRS.c.value_json).where(wanted)
+        ):
+            found.setdefault(trial_id, {})[key] = json.loads(value)
+        return found
+
+    def _take(self, c: sa.Connection, trial_id: int, attempts: int) -> None:
+        """Start a trial over, as this worker's."""
+        c.execute(_TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(state=TrialState.RUNNING))
+        c.execute(_SCORES.delete().where(_SCORES.c.trial_id == trial_id))
+        _upsert(c, _ATTRS, "trial_id", trial_id, {"attempts": attempts, "owner": self.me})
+
+    def _insert(self, c: sa.Connection, new: New) -> Claim:
+        row = {
+            "number": new.number, "study_id": self.study_id, "state": TrialState.RUNNING, "datetime_start": _now(),
+        }  # fmt: skip
+        made = c.execute(_TRIALS.insert(), row).inserted_primary_key
+        assert made is not None
+        trial_id = int(made[0])
+        rows = [
+            {"trial_id": trial_id, "param_name": k, "param_value": new.distributions[k].to_internal_repr(v),
+             "distribution_json": distribution_to_json(new.distributions[k])} for k, v in new.params.items()
+        ]  # fmt: skip
+        if rows:
+            c.execute(_PARAMS.insert(), rows)
+        _upsert(c, _SYSTEM, "trial_id", trial_id, new.system)
+        _upsert(c, _ATTRS, "trial_id", trial_id, {"attempts": 1, "owner": self.me})
+        _upsert(c, _STUDY_SYSTEM, "study_id", self.study_id, new.study_system)
+        self._rows[new.number] = _Row(trial_id, TrialState.RUNNING)
+        return Claim(new.number)
+
+    def progress(self, scores: Mapping[int, Mapping[int, float]]) -> None:
+        """Write scores of running trials, number to {epoch: score}; those that are another's by now are left out."""
+
+        def work(c: sa.Connection) -> None:
+            held = self._hold(c, scores)
+            rows = [r for number in held for r in self._score_rows(number, scores[number].items())]
+            if rows:
+                c.execute(_SCORES.insert(), rows)
+
+        if scores:
+            self._once(work)
+
+    def finish(
+        self, number: int, state: str, value: float | None, curve: Sequence[float], attrs: Mapping[str, Any],
+        system: Mapping[str, Any],
+    ) -> bool:  # fmt: skip
+        """Write the end of a trial: curve, value, attributes and state in one transaction.
+
+        Returns
+        -------
+        bool
+            False when the trial is another worker's by now; nothing is written then.  A trial that this worker has
+            ended already stays as it is: an answer may get lost, and the same be told twice.
+        """
+        trial_id = self._rows[number].trial_id
+
+        def work(c: sa.Connection) -> bool:
+            if not self._hold(c, [number]):
+                return bool(self._attrs_of(c, [trial_id])[trial_id]["owner"] == self.me)
+            c.execute(_SCORES.delete().where(_SCORES.c.trial_id == trial_id))
+            rows = self._score_rows(number, enumerate(curve, 1))
+            if rows:
+                c.execute(_SCORES.insert(), rows)
+            if value is not None:
+                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+                c.execute(_VALUES.insert(), {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind})
+            _upsert(c, _ATTRS, "trial_id", trial_id, attrs)
+            _upsert(c, _SYSTEM, "trial_id", trial_id, system)
+            ended = {"state": TrialState[state], "datetime_complete": _now()}
+            c.execute(_TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(ended))
+            return True
+
+        return self._once(work)
+
+    def wait(self, numbers: Iterable[int]) -> None:
+        """Put running trials back: WAITING, without scores; one that has ended, or is another's, stays as it is."""
+        wanted = list(numbers)
+
+        def work(c: sa.Connection) -> None:
+            rows = [self._rows[n].trial_id for n in self._hold(c, wanted)]
+            c.execute(_SCORES.delete().where(_SCORES.c.trial_id.in_(rows)))
+            c.execute(_TRIALS.update().where(_TRIALS.c.trial_id.in_(rows)).values(state=TrialState.WAITING))
+
+        if wanted:
+            self._once(work)
+
+    def _hold(self, c: sa.Connection, numbers: Iterable[int]) -> list[int]:
+        """Lock trials, and return those of them that are this worker's and not ended.
+
+        Locking and looking are two statements: the look must see what others did while the lock was waited for.
+        """
+        ids = {self._rows[n].trial_id: n for n in numbers}
+        wanted = _TRIALS.c.trial_id.in_(ids)
+        c.execute(_TRIALS.update().where(wanted).values(number=_TRIALS.c.number))
+        open_ = wanted & _TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING])
+        found = list(c.execute(sa.select(_TRIALS.c.trial_id).where(open_)).scalars())
+        attrs = self._attrs_of(c, found)
+        return [ids[i] for i in found if attrs.get(i, {}).get("owner") == self.me]
+
+    def _score_rows(self, number: int, curve: Iterable[tuple[int, float]]) -> list[dict[str, Any]]:
+        rows = []
+        for epoch, score in curve:
+            stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(score)
+            rows.append({"trial_id": self._rows[number].trial_id, "step": epoch, "intermediate_value": stored,
+                         "intermediate_value_type": kind})  # fmt: skip
+        return rows
+
+
+def _now() -> datetime:
+    """Return the time as Optuna stores it: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _clock(c: sa.Connection) -> float:
+    """Return the database's time in seconds; sqlite's is this machine's."""
+    if c.dialect.name == "sqlite":
+        return time.time()
+    now: datetime = c.execute(sa.select(sa.func.current_timestamp())).scalar_one()
+    return now.timestamp()
+
+
+def _text(who: Any) -> str:
+    return json.dumps(who, sort_keys=True)
+
+
+def _beats(c: sa.Connection, home: int) -> list[dict[str, Any]]:
+    rows = sa.select(_STUDY_ATTRS.c.value_json).where(
+        _STUDY_ATTRS.c.study_id == home, _STUDY_ATTRS.c.key.startswith(_BEAT)
+    )
+    return [json.loads(value) for value in c.execute(rows).scalars()]
+
+
+def _values(c: sa.Connection, table: Any, owner_column: str, owner_id: int) -> dict[str, Any]:
+    """Return key-value rows of one owner."""
+    rows = c.execute(sa.select(table.c.key, table.c.value_json).where(table.c[owner_column] == owner_id))
+    return {key: json.loads(value) for key, value in rows}
+
+
+def _upsert(c: sa.Connection, table: Any, owner_column: str, owner_id: int, values: Mapping[str, Any]) -> None:
+    """Write key-value rows of one owner, over older ones of the same key."""
+    if not values:
+        return
+    c.execute(table.delete().where(table.c[owner_column] == owner_id, table.c.key.in_(list(values))))
+    c.execute(
+        table.insert(), [{owner_column: owner_id, "key": k, "value_json": json.dumps(v)} for k, v in values.items()]
+    )

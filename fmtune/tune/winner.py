@@ -1,0 +1,207 @@
+"""Winner: what is done once when a study has ended: its best model, the holdout, and what the choice is worth.
+
+Any worker that finds the study complete does it; a note with the study says who is at it, and a dead one's is
+taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from fmtune import __version__
+from fmtune.errors import NoTrialError
+from fmtune.fm.fit import train
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import evaluate
+from fmtune.fm.pack import score
+from fmtune.rows import Rows
+from fmtune.tune.channels import StudyData
+from fmtune.tune.driver import Driver
+from fmtune.tune.importance import importance
+from fmtune.tune.selection import Finalists, honest
+from fmtune.tune.sources import AgainSource, Emit, values_of
+from fmtune.tune.spec import Spec
+from fmtune.tune.storage import PATIENCE
+from fmtune.tune.store import Away, Store
+from fmtune.tune.workers import name_of
+
+DEVICES = ("cpu",)
+
+
+class Winner:
+    """Concludes a study.
+
+    Parameters
+    ----------
+    spec, folder
+        The study and its own folder.
+    fixed
+        Hyperparameters that are not searched.
+    finalists
+        The best trials' scores, as far as they lie here.
+    threads
+        Threads of a pass.
+    emit
+        Takes the event ``winner``.
+    """
+
+    def __init__(
+        self, spec: Spec, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int, emit: Emit
+    ) -> None:  # fmt: skip
+        self._spec, self._folder, self._fixed, self._finalists = spec, folder, dict(fixed), finalists
+        self._threads, self._emit = threads, emit
+
+    def conclude(self, store: Store, data: StudyData, *, wait: bool) -> None:
+        """Choose the winner, once for all workers: one does it, the others ``wait`` or leave it to that one.
+
+        Raises
+        ------
+        NoTrialError
+            Every trial failed.
+        """
+        done = ended(store)
+        while (turn := self._turn(store, done)) is None:
+            if not wait:
+                return
+            time.sleep(0.5)
+        if not turn:
+            self._winner(store, data)
+            return
+        try:
+            self._winner(store, data)
+            self._selection(store, data)
+            store.set_attrs({"fmtune:finished": utc(), "fmtune:concluded": done})
+        finally:
+            with contextlib.suppress(Away):
+                store.set_attrs({"fmtune:concluding": None})
+
+    def _turn(self, store: Store, done: int) -> bool | None:
+        """Whether the winner is this process's to choose; False when that is done, None while another is at it."""
+        living = [name_of(w) for w in store.workers() if w["lives"] and w["run"] != store.me["run"]]
+
+        def take(attrs: dict[str, Any]) -> dict[str, Any]:
+            busy = attrs.get("fmtune:concluding")
+            free = busy is None or name_of(busy) not in living
+            return {"fmtune:concluding": store.me} if free and not settled(attrs) else {}
+
+        def settled(attrs: Mapping[str, Any]) -> bool:
+            return attrs.get("fmtune:concluded") == done and attrs.get("fmtune:finished") is not None
+
+        before = store.change(take)
+        if settled(before):
+            return False
+        busy = before.get("fmtune:concluding")
+        return True if busy is None or name_of(busy) not in living else None
+
+    def _winner(self, store: Store, data: StudyData) -> None:
+        """Train the best configuration again, as many epochs as gave its score, and save it."""
+        trials = store.trials()
+        best = _best(trials, self._spec.direction)
+        if best is None:
+            raise _nothing(trials, self._spec)
+        path = self._folder / "model.fm"
+        attrs = store.attrs()
+        if attrs.get("fmtune:model", {}).get("trial") == best.number and path.exists():
+            self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params,
+                      holdout=attrs.get("fmtune:holdout"))  # fmt: skip
+            return
+        epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
+        h = Hyperparameters.of({**self._fixed, **best.params}).replace(epochs=epochs, patience=0)
+        layout = next(c.layout for c in self._spec.matrix.cells if c.device in DEVICES)
+        fit = train(data.channels, h, layout=layout, objective=self._spec.metric)
+        if self._spec.seeds == 1 and fit.curve[-1] != best.value:
+            warnings.warn(
+                f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
+                stacklevel=2,
+            )
+        facts = {
+            "study_name": self._spec.study_name, "trial": best.number, "objective": self._spec.objective,
+            "value": best.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
+            "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
+            "index_base": data.index_base,
+        }  # fmt: skip
+        if data.encoder is not None:
+            facts["encoding"] = data.encoder.to_json()
+        replace(fit.model, facts=facts).save(path)
+        found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
+        store.set_attrs({"fmtune:model": found})
+        holdout = self._open_holdout(store, data.holdout, fit.model, best.number)
+        self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
+
+    def _selection(self, store: Store, data: StudyData) -> None:
+        """Store what the choice among the best trials is worth, and which parameters mattered."""
+        trials = {t.number: t for t in store.trials()}
+        size = 4 * self._spec.seeds * len(data.channels.test_labels)
+        missing = self._finalists.choose(values_of(list(trials.values())), size)
+        self._fill([trials[n] for n in missing], data)
+        found = honest(self._spec.metric, self._finalists.scores(), data.channels.test_labels, self._spec.seed)
+        study = optuna.load_study(study_name=self._spec.study_name, storage=store.storage)
+        store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
+
+    def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
+        """Train finalists again whose scores lie on another machine."""
+        layout = next(c.layout for c in self._spec.matrix.cells if c.device in DEVICES)
+        source = AgainSource(trials, self._fixed, self._spec.seeds, self._finalists)
+        Driver(source, data.channels, layout, self._spec.metric, lanes=16, threads=self._threads).run()
+
+    def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
+        """Score the sealed channel for a new winner, and count that it was opened."""
+        if rows is None or rows.labels is None:
+            return None
+        before = store.attrs().get("fmtune:holdout") or {}
+        if before.get("trial") == trial and "score" in before:
+            return dict(before)
+        opened = int(before.get("opened", 0)) + 1
+        metrics = evaluate(score(model, rows), rows.labels, self._spec.predictor_type)
+        held = {"score": metrics[self._spec.metric], "metrics": metrics, "opened": opened, "trial": trial}
+        store.set_attrs({"fmtune:holdout": held})
+        return held
+
+
+def _best(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
+    done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
+    sign = 1.0 if direction == "minimize" else -1.0
+    return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+
+def _nothing(trials: list[FrozenTrial], spec: Spec) -> NoTrialError:
+    diverged = [t for t in trials if "diverged" in str(t.user_attrs.get("reason"))]
+    if not trials:
+        return NoTrialError("no trial was finished within the timeout", where=spec.study_name, hint="raise timeout")
+    if not diverged:
+        return NoTrialError(f"none of {len(trials)} trials was completed", where=spec.study_name,
+                            hint="see `fmtune status`; a milder pruner or more epochs may help")  # fmt: skip
+    ranges = ", ".join(
+        f"{name} {min(t.params[name] for t in diverged):.3g}..{max(t.params[name] for t in diverged):.3g}"
+        for name in diverged[0].params if name.endswith("_lr")
+    )  # fmt: skip
+    fixed = ", ".join(f"{k} {v:g}" for k, v in spec.hyperparameters.items() if k.endswith("_lr"))
+    return NoTrialError(
+        f"none of {len(trials)} trials succeeded: {len(diverged)} diverged with {ranges or fixed or 'these settings'}",
+        where=spec.study_name, hint="lower the learning rates, or set clip_gradient",
+    )  # fmt: skip
+
+
+def _shown(path: Path) -> str:
+    """Return a path as the user would write it: relative to the current folder where it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def ended(store: Store, patience: float = PATIENCE) -> int:
+    """Return how many of a study's trials have ended."""
+    return sum(trial.state.is_finished() for trial in store.trials(patience))
+
+
+def utc() -> str:
+    """Return the time as studies keep it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
