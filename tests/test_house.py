@@ -25,8 +25,8 @@ FLOORS = (
     {"kernels"},
     {"data", "fm"},
     {"estimators", "cluster"},
-    {"tune", "export"},
-    {"sagemaker", "bench"},
+    {"tune"},
+    {"sagemaker", "bench", "export"},
     {"report", "dashboard"},
     {"cli"},
 )
@@ -34,7 +34,7 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, the verbs and the terminal
 
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
-EXTRAS = {"cupy", "pyarrow", "optuna_dashboard"}  # what only `pip install fmtune[...]` brings
+EXTRAS = {"cupy", "mlflow", "onnx", "optuna_dashboard", "pyarrow"}  # what only `pip install fmtune[...]` brings
 SLOW = {"pandas"}  # half a second to import, and needed only where a table is read
 # llvmlite is what numba's own intrinsics are written in.
 KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}

@@ -1,0 +1,1 @@
+"""Export: models and studies in other people's formats."""

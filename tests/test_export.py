@@ -1,0 +1,77 @@
+"""A model in another format predicts what it predicts here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmtune.errors import UsageError
+from fmtune.export import mlflow as flavour
+from fmtune.export import onnx, standalone
+from fmtune.fm.model import Model
+from fmtune.fm.pack import predict
+from tests import fm_reference as reference
+from tests.test_explain import model
+
+mlflow = pytest.importorskip("mlflow")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def trained(predictor_type: str, factors: int) -> Model:
+    """Return a model with parameters of a trained one's size."""
+    made = model(40, factors)
+    small = np.clip(made.factors, -0.5, 0.5)
+    return Model(predictor_type, made.bias, made.linear, small, {"study_name": "small", "value": 0.5})
+
+
+@pytest.mark.parametrize("factors", [0, 5])
+@pytest.mark.parametrize("predictor_type", ["regressor", "binary_classifier"])
+def test_onnx_predicts_alike(predictor_type: str, factors: int) -> None:
+    """onnxruntime's predictions are ours to 1e-6, and its labels are the sides of 0.5."""
+    machine, rows = trained(predictor_type, factors), reference.rows(50, 40, 6).to_dense()
+    session = onnxruntime.InferenceSession(onnx.content(machine), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {"features": rows.matrix}), strict=True))
+    np.testing.assert_allclose(found["score"], predict(machine, rows), rtol=1e-6, atol=1e-6)
+    if predictor_type == "binary_classifier":
+        assert found["predicted_label"].tolist() == (predict(machine, rows) >= 0.5).astype(int).tolist()
+
+
+@pytest.mark.parametrize("factors", [0, 5])
+@pytest.mark.parametrize("predictor_type", ["regressor", "binary_classifier"])
+def test_the_standalone_file_predicts_alike_and_needs_numpy_only(
+    predictor_type: str, factors: int, tmp_path: Path
+) -> None:
+    """In a Python without fmtune the file scores matrices and sparse rows as we do, an empty row included."""
+    machine, rows = trained(predictor_type, factors), reference.rows(50, 40, 6)
+    (tmp_path / "machine.py").write_bytes(standalone.content(machine))
+    np.savez(tmp_path / "rows.npz", indptr=np.append(rows.indptr, rows.indptr[-1]), indices=rows.indices,
+             values=rows.values, x=rows.to_dense().matrix)  # fmt: skip
+    script = (
+        "import sys, numpy as np, machine; assert 'fmtune' not in sys.modules; r = np.load('rows.npz');"
+        "np.savez('out.npz', a=machine.predict(r['x']), b=machine.predict((r['indptr'], r['indices'], r['values'])))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    out = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(out["a"], predict(machine, rows), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out["b"][:-1], predict(machine, rows), rtol=1e-6, atol=1e-6)
+    alone = machine.bias if predictor_type == "regressor" else 1 / (1 + np.exp(-machine.bias))
+    assert out["b"][-1] == pytest.approx(alone)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_mlflow_loads_what_was_saved(tmp_path: Path) -> None:
+    """MLflow's python_function predicts as we do, knows the signature, and refuses another width."""
+    machine, rows = trained("binary_classifier", 5), reference.rows(50, 40, 6).to_dense()
+    flavour.save(machine, tmp_path / "saved")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "saved"))
+    np.testing.assert_allclose(loaded.predict(rows.matrix), predict(machine, rows), rtol=1e-6, atol=1e-6)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 40)
+    with pytest.raises(Exception, match="shape"):
+        loaded.predict(rows.matrix[:, :5])
+    with pytest.raises(UsageError, match="not empty"):
+        flavour.save(machine, tmp_path / "saved")
