@@ -70,7 +70,9 @@ def _code(words: list[str]) -> int:
         return _say([_farewell(words)], 128 + stop.number, debug, "")
     except (KeyboardInterrupt, click.Abort):
         return _say([_farewell(words)], 128 + signal.SIGINT, debug, "")
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            return 0  # a shell asked for completions
         # The reader of our output has gone (click turns that into SystemExit, and into nothing else); what is
         # still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

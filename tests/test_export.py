@@ -15,6 +15,7 @@ from fmtune.export import onnx, standalone
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict
 from tests import fm_reference as reference
+from tests import report_fixtures
 from tests.test_explain import model
 
 mlflow = pytest.importorskip("mlflow")
@@ -75,3 +76,22 @@ def test_mlflow_loads_what_was_saved(tmp_path: Path) -> None:
         loaded.predict(rows.matrix[:, :5])
     with pytest.raises(UsageError, match="not empty"):
         flavour.save(machine, tmp_path / "saved")
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_study_becomes_runs(tmp_path: Path) -> None:
+    """A parent run with the best score, and a run a trial with its parameters, curve and state."""
+    result = report_fixtures.study(trials=6, epochs=3)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    parent = flavour.log(result, uri)
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(result.study_name)
+    children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    trials = [t for cell in result.cells for t in cell.trials]
+    assert len(children) == len(trials)
+    best = result.best
+    assert best is not None
+    metric = result.objective.replace(":", "_")
+    assert client.get_run(parent).data.metrics[metric] == best.value
+    curves = {tuple(m.value for m in client.get_metric_history(run.info.run_id, metric)) for run in children}
+    assert curves == {t.curve for t in trials}

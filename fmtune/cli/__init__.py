@@ -11,13 +11,15 @@ from fmtune import __version__
 from fmtune.cli.bench import bench
 from fmtune.cli.common import Verbs
 from fmtune.cli.data import data
+from fmtune.cli.exports import export
 from fmtune.cli.models import fit, predict, serve
 from fmtune.cli.sagemaker import sagemaker
 from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status, worker
+from fmtune.cli.tools import completion, doctor, explain, inspect
 
 VERBS: tuple[click.Command, ...] = (
     run, worker, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker,
-    bench,
+    bench, export, inspect, doctor, explain, completion,
 )  # fmt: skip
 
 

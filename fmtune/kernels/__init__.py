@@ -42,8 +42,9 @@ def _cache_folder() -> str | None:
     return None
 
 
+CACHE = _cache_folder()
 _before = config.CACHE_DIR
-config.CACHE_DIR = _cache_folder() or _before
+config.CACHE_DIR = CACHE or _before
 try:
     from fmtune.kernels import (
         columns,
@@ -65,6 +66,6 @@ finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "columns", "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random", "records", "rules", "simd",
-    "steps", "text", "wire",
+    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random",
+    "records", "rules", "simd", "steps", "text", "wire",
 ]  # fmt: skip

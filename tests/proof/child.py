@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmtune.__main__ import main
-from fmtune.fm.pack import compile_kernels
+from fmtune.fm.solvers import compile_kernels
 from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from tests.study_fixtures import STUDY, write_study

@@ -1,0 +1,102 @@
+"""Verbs of help: doctor, explain, completion, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fmtune.cli.common import FILE, JSON, print_json, table
+from fmtune.errors import UsageError
+
+CODES = {
+    0: ("ok", "It did what it was asked."),
+    1: ("finding", "A check found something: bench a slower or worse version, doctor something that does not work."),
+    2: ("usage", "The command line or the study file is wrong. The message names the place, and often the word meant."),
+    3: ("data or model", "A data or model file cannot be used, or changed since the study's first trial. "
+        "`fmtune data check FILE` reads a file whole."),
+    4: ("storage", "The study's database is damaged, unreachable, in use by another run, or holds another study. "
+        "`fmtune run STUDY --fresh` starts anew and keeps the old one aside."),
+    5: ("resources", "Disk, memory, a port, a permission or an optional package is missing. `fmtune doctor` looks."),
+    6: ("no trial succeeded", "Every trial failed, mostly because rates are too high: lower their ranges, or set "
+        "clip_gradient."),
+    70: ("a fault of fmtune", "Run again with --debug, and report what it prints with `fmtune doctor --json`."),
+    129: ("stopped by SIGHUP", "The terminal closed. Finished trials are kept; the same command goes on."),
+    130: ("stopped by Ctrl-C", "Finished trials are kept; the same command goes on."),
+    141: ("the reader left", "Whoever read the output (head, less) had enough."),
+    143: ("stopped by SIGTERM", "Finished trials are kept; the same command goes on."),
+}  # fmt: skip
+
+
+@click.command()
+@click.argument("code", type=int, required=False)
+def explain(code: int | None) -> None:
+    """Say what an exit CODE means, and what to do; without one, all of them."""
+    if code is not None and code not in CODES:
+        raise UsageError(f"no exit code {code}", hint=f"there are {', '.join(map(str, CODES))}")
+    for number, (name, text) in CODES.items():
+        if code in (None, number):
+            click.echo(f"{number:3}  {name}: {text}")
+
+
+@click.command()
+@JSON
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Try what fmtune needs: kernels, memory, disk, database; with --json, to paste into an issue."""
+    from fmtune.tune import doctor as doctors
+
+    found = doctors.examine()
+    if as_json:
+        print_json({"schema": "fmtune.doctor/1", "findings": doctors.redacted(found)})
+    for finding in () if as_json else found:
+        mark = {True: "ok  ", False: "FAIL", None: "    "}[finding.ok]
+        click.echo(f"{mark} {finding.name:10} {finding.text}")
+        if finding.hint:
+            click.echo(f"     {'':10} hint: {finding.hint}")
+    context.exit(int(any(finding.ok is False for finding in found)))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of SHELL; for bash: eval "$(fmtune completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    from fmtune.cli import fmtune
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(fmtune, {}, "fmtune", "_FMTUNE_COMPLETE").source())
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 10_000), help="Lines of each list.")
+@click.option("--near", type=int, metavar="FEATURE", help="The features most like this one, by their factors.")
+@JSON
+def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
+    """Say what MODEL is, and which features and pairs of features weigh most in its scores."""
+    from fmtune.fm import explain as explains
+    from fmtune.fm.model import Model
+
+    loaded = Model.load(model)
+    facts = {
+        "predictor_type": loaded.predictor_type, "feature_dim": loaded.feature_dim, "num_factors": loaded.num_factors,
+        "bytes": loaded.nbytes, "bias": loaded.bias,
+    }  # fmt: skip
+    weights, pairs = explains.weights(loaded, top), explains.interactions(loaded, top)
+    close = [] if near is None else explains.nearest(loaded, near, top)
+    if as_json:
+        print_json({
+            **facts, "facts": loaded.facts, "weights": [w._asdict() for w in weights],
+            "interactions": [p._asdict() for p in pairs],
+            "nearest": [{"feature": i, "cosine": c} for i, c in close],
+        })  # fmt: skip
+        return
+    table({
+        **facts,
+        "weights": [f"feature {w.feature}: {w.linear:+.4g}" for w in weights],
+        "interactions": [f"features {p.first} and {p.second}: {p.weight:+.4g}" for p in pairs],
+        **({} if near is None else {f"nearest to {near}": [f"feature {i}: {c:.3f}" for i, c in close]}),
+    })  # fmt: skip

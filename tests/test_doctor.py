@@ -1,0 +1,63 @@
+"""The doctor tries what it says, finds what does not work, and names nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from fmtune.cli import fmtune
+from fmtune.cli.tools import CODES
+from fmtune.export import standalone
+from fmtune.tune import doctor
+from tests.test_explain import model
+
+
+def test_a_place_that_works_has_no_failure(tmp_path: Path) -> None:
+    """On a writable local disk nothing fails but what the machine itself lacks, and nothing is left behind."""
+    found = {f.name: f for f in doctor.examine(tmp_path)}
+    assert list(found) == list(doctor.CHECKS)
+    assert found["storage"].ok and "wal" in found["storage"].text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_does_not_is_a_finding_with_a_hint(tmp_path: Path) -> None:
+    """A folder that is not there fails its checks, each in one line."""
+    found = {f.name: f for f in doctor.examine(tmp_path / "gone")}
+    for name in ("disk", "storage"):
+        assert found[name].ok is False and found[name].hint and "\n" not in found[name].text
+
+
+def test_the_json_for_an_issue_names_no_user_and_no_machine() -> None:
+    """Home and host are replaced."""
+    secret = doctor.Finding("kernels", True, f"kept in {Path.home()}/x on {os.uname().nodename}", f"see {Path.home()}")
+    (clean,) = doctor.redacted([secret])
+    assert clean["text"] == "kept in ~/x on this machine" and clean["hint"] == "see ~"
+
+
+def test_exit_codes_are_explained() -> None:
+    """One, all, or none of that number."""
+    run = CliRunner().invoke(fmtune, ["explain", "6"])
+    assert run.exit_code == 0 and run.output.startswith("  6  no trial succeeded")
+    assert len(CliRunner().invoke(fmtune, ["explain"]).output.splitlines()) == len(CODES)
+    assert "no exit code 9" in str(CliRunner().invoke(fmtune, ["explain", "9"]).exception)
+
+
+def test_completion_scripts_call_the_command() -> None:
+    """Each shell gets a script that asks fmtune for the words."""
+    for shell in ("bash", "zsh", "fish"):
+        assert "_FMTUNE_COMPLETE" in CliRunner().invoke(fmtune, ["completion", shell]).output
+
+
+def test_inspect_and_export_read_a_model(tmp_path: Path) -> None:
+    """inspect lists weights and pairs; export writes what other tools read."""
+    path = tmp_path / "model.fm"
+    model(30, 3).save(path)
+    said = json.loads(CliRunner().invoke(fmtune, ["inspect", str(path), "--json", "--near", "4"]).output)
+    assert said["feature_dim"] == 30 and len(said["weights"]) == len(said["interactions"]) == len(said["nearest"]) == 10
+    assert "features" in CliRunner().invoke(fmtune, ["inspect", str(path), "--top", "2"]).output
+    out = tmp_path / "machine.py"
+    assert CliRunner().invoke(fmtune, ["export", "numpy", str(path), "-o", str(out)]).exit_code == 0
+    assert out.read_bytes() == standalone.content(model(30, 3))
