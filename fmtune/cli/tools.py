@@ -59,15 +59,14 @@ def doctor(context: click.Context, as_json: bool) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print the completion script of SHELL; for bash: eval "$(fmtune completion bash)"."""
     from click.shell_completion import get_completion_class
 
-    from fmtune.cli import fmtune
-
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(fmtune, {}, "fmtune", "_FMTUNE_COMPLETE").source())
+    click.echo(made(context.find_root().command, {}, "fmtune", "_FMTUNE_COMPLETE").source())
 
 
 @click.command()
