@@ -32,6 +32,7 @@ class Arena(Protocol):
     def score(self, rows: Rows) -> Float32: ...
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]: ...
     def work(self, batches: object) -> float: ...
+    def rescale(self, lane: int, rates: Float32) -> None: ...
 
 
 def columns_of(num_factors: int) -> int:
@@ -146,6 +147,10 @@ class SparseArena:
             theta[:, columns][:, : self._factors[lane]].copy(),
         )
 
+    def rescale(self, lane: int, rates: Float32) -> None:
+        """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
+        self._lanes.knobs[lane, :, 0] = rates
+
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about."""
         assert isinstance(batches, cpu_sparse.Batches)
@@ -221,6 +226,10 @@ class DenseArena:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
         theta, k = self._block(lane)[0], int(self._lanes.factors[lane])
         return float(self._lanes.bias[lane, 0]), theta[:, k].copy(), theta[:, :k].copy()
+
+    def rescale(self, lane: int, rates: Float32) -> None:
+        """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
+        self._lanes.knobs[lane, :, 0] = rates
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about; a product does several times as many a second as a loop."""

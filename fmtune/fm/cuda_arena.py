@@ -136,6 +136,11 @@ class _CardArena:
         _copy(cuda.to_device(weights), 0, plane, at + linear, 1)
         _copy(cuda.to_device(bias), 0, self._lanes.bias, lane, 1)
 
+    def rescale(self, lane: int, rates: Float32) -> None:
+        """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
+        self._knobs[lane, :, 0] = rates
+        self._lanes = self._lanes._replace(knobs=cuda.to_device(self._knobs))
+
     def _count(self, first: int = 0, last: int = 0) -> None:
         """Put the number of updates that each lane has done before mini-batch 0, and the rates' corrections."""
         began = self._steps - first

@@ -44,15 +44,25 @@ class Recipe(NamedTuple):
     pad: bool
     solver: str = "sgd"
     device: str = "cpu"
+    positive_weight: float = 1.0
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters, layout: str, device: str = "cpu") -> Recipe:
-        """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``."""
+        """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``.
+
+        Raises
+        ------
+        ResourceError
+            The solver does not run on the device.
+        """
         h = hyperparameters
+        weight = h.positive_weight if h.predictor_type == "binary_classifier" else 1.0
         if h.solver != "sgd":  # sweeps have no mini-batches and no order
-            return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver)
+            if device != "cpu":
+                raise ResourceError(f"solver {h.solver} sweeps on the CPU only", hint="use solver sgd on a GPU")
+            return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver, device, weight)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, device=device)
+        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, "sgd", device, weight)
 
 
 STRETCH = 1 << 21
@@ -285,6 +295,12 @@ def _taken(rows: Rows, order: NDArray[np.int64]) -> Rows:
     cpu_sparse.gather(rows.indptr, rows.indices, rows.values, order, indptr, indices, values)
     labels, weights = (None if array is None else array[order] for array in (rows.labels, rows.weights))
     return SparseRows(indptr, indices, values, labels, rows.feature_dim, weights)
+
+
+def weighed(labels: Float32, weights: Float32, positive: float) -> Float32:
+    """Return the rows' weights, float32 (n,), those of label 1 times ``positive``; no weights are all 1."""
+    own = weights if len(weights) else np.float32(1.0)
+    return np.where(labels > 0.5, np.float32(positive), np.float32(1.0)) * own
 
 
 def _neighbours(rows: Rows) -> SparseRows:

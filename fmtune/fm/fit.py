@@ -136,6 +136,7 @@ def train(
     report: Callable[[int, float], bool] | None = None,
     stop: Callable[[], bool] | None = None,
     threads: int = 1,
+    epochs: int | None = None,
 ) -> Fit:
     """Train one model.
 
@@ -155,6 +156,8 @@ def train(
         Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
     threads
         How many a sweep of als or mcmc may take; the result does not depend on it.
+    epochs
+        After how many to stop; by default all of ``hyperparameters.epochs``, which schedules go by.
 
     Raises
     ------
@@ -167,7 +170,7 @@ def train(
     (lane,) = pack.change(enter=[h])
     test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None
-    for epoch in range(1, h.epochs + 1):
+    for epoch in range(1, (epochs or h.epochs) + 1):
         pack.epoch(stop)
         seconds += pack.seconds
         if test is None:

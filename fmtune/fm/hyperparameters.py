@@ -64,6 +64,12 @@ PARAMETERS: dict[str, Parameter] = {
     "bias_lr": _rate(0.1, "learning rate of the bias"),
     "linear_lr": _rate(0.001, "learning rate of the linear weights"),
     "factors_lr": _rate(0.0001, "learning rate of the factors"),
+    "lr_schedule": _one_of(
+        "constant", ("constant", "linear", "cosine"), "how learning rates fall over the epochs; ftrl keeps its own"
+    ),
+    "lr_warmup": _int(0, 0, "epochs over which learning rates rise to their full value", 1_000_000),
+    "average_last": _int(1, 1, "the model is the mean over so many last epochs; 1 is the last alone", 1000),
+    "positive_weight": _rate(1.0, "weight of each row with label 1; binary_classifier only", open_low=True),
     "bias_wd": _rate(0.01, "weight decay (L2) of the bias"),
     "linear_wd": _rate(0.001, "weight decay (L2) of the linear weights"),
     "factors_wd": _rate(0.00001, "weight decay (L2) of the factors"),
@@ -124,6 +130,10 @@ class Hyperparameters:
     bias_lr: float = 0.1
     linear_lr: float = 0.001
     factors_lr: float = 0.0001
+    lr_schedule: str = "constant"
+    lr_warmup: int = 0
+    average_last: int = 1
+    positive_weight: float = 1.0
     bias_wd: float = 0.01
     linear_wd: float = 0.001
     factors_wd: float = 0.00001

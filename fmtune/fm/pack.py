@@ -7,20 +7,22 @@ bits do not depend on who else is in the pack, so lanes may enter and leave at a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
-from fmtune.fm.arena import ARENAS, Arena, columns_of
+from fmtune.fm.arena import ARENAS, Arena, columns_of, knobs_of
 from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
-from fmtune.fm.feed import Batches, Feed, Recipe
+from fmtune.fm.feed import Batches, Feed, Recipe, weighed
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
+from fmtune.fm.schedule import factor, moves
 from fmtune.kernels import losses
 from fmtune.kernels.rules import RULES
 from fmtune.rows import Rows
@@ -39,10 +41,14 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Lane:
-    """One model's place in a pack; ``epochs`` is how many passes it has made."""
+    """One model's place in a pack: its ``epochs`` so far, and the models of those that are averaged, if any."""
 
     hyperparameters: Hyperparameters
     epochs: int = 0
+    tail: deque[Model] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.tail = deque(maxlen=self.hyperparameters.average_last)
 
 
 class Pack:
@@ -107,16 +113,25 @@ class Pack:
             ``stop`` said so.
         """
         began = time.perf_counter()
+        for place, lane in enumerate(self.lanes):
+            if moves(lane.hyperparameters):
+                rates = knobs_of(lane.hyperparameters)[:, 0] * factor(lane.hyperparameters, lane.epochs)
+                self._arena.rescale(place, rates.astype(np.float32))
         with one_thread():
             stretches = self._feed.stretches(self.recipe, self.lanes[0].epochs)
             scores = [self._learn(batches, stop, record) for batches in stretches]
-        for lane in self.lanes:
+        for place, lane in enumerate(self.lanes):
             lane.epochs += 1
+            if lane.hyperparameters.average_last > 1:
+                lane.tail.append(self._present(place))
         self.seconds = time.perf_counter() - began
         return scores[0] if len(scores) == 1 else np.concatenate(scores, axis=1)
 
     def _learn(self, batches: Batches, stop: Callable[[], bool] | None, record: bool) -> Float32:
         """Train every lane on a stretch of mini-batches."""
+        if self.recipe.positive_weight != 1.0:
+            weights = weighed(batches.labels, batches.weights, self.recipe.positive_weight)
+            batches = batches._replace(weights=weights)
         last = len(batches.rows) - 1
         stride = max(1, int(_CHUNK / max(1.0, self._arena.work(batches))))
         scores = np.empty((len(self.lanes), int(batches.rows[-1]) if record else 0), np.float32)
@@ -131,16 +146,38 @@ class Pack:
     def score(self, rows: Rows) -> Float32:
         """Return every lane's raw scores of rows of the pack's layout: float32 (lanes, rows)."""
         with one_thread():
-            if not rows.mapped:
-                return self._arena.score(rows)
-            starts = range(0, rows.n, _BLOCK)
-            parts = [self._arena.score(rows.slice(a, min(rows.n, a + _BLOCK)).owned()) for a in starts]
-            return np.concatenate(parts, axis=1)
+            scores = _scores(self._arena, rows)
+            averaged = [place for place, lane in enumerate(self.lanes) if lane.tail]
+            if averaged:
+                arena: Arena = ARENAS[rows.layout](self._feed.feature_dim, None, self.recipe.predictor_type)
+                arena.place([], [_mean(self.lanes[place].tail) for place in averaged])
+                scores[averaged] = _scores(arena, rows)
+        return scores
 
     def model(self, lane: Lane, **facts: object) -> Model:
-        """Return a lane's model as it stands, as a copy."""
-        bias, linear, factors = self._arena.parameters(self.lanes.index(lane))
-        return Model(self.recipe.predictor_type, bias, linear, factors, dict(facts))
+        """Return a lane's model as it stands, or the mean of its last epochs, as a copy."""
+        found = _mean(lane.tail) if lane.tail else self._present(self.lanes.index(lane))
+        return replace(found, facts=dict(facts))
+
+    def _present(self, place: int) -> Model:
+        return Model(self.recipe.predictor_type, *self._arena.parameters(place))
+
+
+def _scores(arena: Arena, rows: Rows) -> Float32:
+    """Return raw scores, float32 (lanes, rows); rows that lie in a file are read a block at a time."""
+    if not rows.mapped:
+        return arena.score(rows)
+    starts = range(0, rows.n, _BLOCK)
+    return np.concatenate([arena.score(rows.slice(a, min(rows.n, a + _BLOCK)).owned()) for a in starts], axis=1)
+
+
+def _mean(models: Collection[Model]) -> Model:
+    """Return the model whose parameters are the mean of others'."""
+    first = next(iter(models))
+    linear = np.stack([m.linear for m in models]).mean(0, dtype=np.float64)
+    factors = np.stack([m.factors for m in models]).mean(0, dtype=np.float64)
+    bias = float(np.mean([m.bias for m in models]))
+    return Model(first.predictor_type, bias, linear.astype(np.float32), factors.astype(np.float32))
 
 
 def _arena(feature_dim: int, recipe: Recipe) -> Arena:
@@ -155,8 +192,9 @@ def _arena(feature_dim: int, recipe: Recipe) -> Arena:
 
 
 def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
-    """Return the bytes that a lane takes while it trains: parameters and the rule's state."""
-    return 4 * (columns_of(h.num_factors) * feature_dim + 1) * (1 + RULES[h.optimizer].states)
+    """Return the bytes that a lane takes while it trains: parameters, the rule's state, and what is averaged."""
+    copies = 1 + RULES[h.optimizer].states + (h.average_last if h.average_last > 1 else 0)
+    return 4 * (columns_of(h.num_factors) * feature_dim + 1) * copies
 
 
 def score(model: Model, rows: Rows, block: int = _BLOCK) -> Float32:

@@ -96,7 +96,7 @@ def model_bytes(h: Hyperparameters, feature_dim: int) -> int:
     return 4 * ((h.num_factors + 1) * feature_dim + 1) * SOLVERS[h.solver].models(h, feature_dim)
 
 
-def compile_kernels(layout: str, solver: str = "sgd") -> float:
+def compile_kernels(layout: str, solver: str = "sgd", device: str = "cpu") -> float:
     """Load a layout's and a solver's kernels, or compile them where that was never done; returns the seconds it took.
 
     Called before anything is timed, so that a rate never holds a compilation.
@@ -105,7 +105,7 @@ def compile_kernels(layout: str, solver: str = "sgd") -> float:
     rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
     for kind in ("regressor", "binary_classifier"):
         h = Hyperparameters(predictor_type=kind, solver=solver, num_factors=1, mini_batch_size=2)
-        made = trainer(Feed(rows), Recipe.of(h, layout))
+        made = trainer(Feed(rows), Recipe.of(h, layout, device))
         made.change(enter=[h])
         made.epoch()
         made.score(rows if layout == "dense" else rows.to_sparse())

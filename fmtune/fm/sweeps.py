@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
 from fmtune.fm.blas import one_thread
-from fmtune.fm.feed import ByColumn, Feed, Recipe
+from fmtune.fm.feed import ByColumn, Feed, Recipe, weighed
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Lane, Stopped
@@ -197,7 +197,10 @@ class Sweeps:
     chain: ClassVar[type[Chain]]
 
     def __init__(self, feed: Feed, recipe: Recipe, threads: int = 1) -> None:
-        self._data, self.recipe, self._threads = feed.by_column(), recipe, threads
+        data = feed.by_column()
+        if recipe.positive_weight != 1.0:
+            data = data._replace(weights=weighed(data.labels, data.weights, recipe.positive_weight))
+        self._data, self.recipe, self._threads = data, recipe, threads
         self._chains: list[Chain] = []
         self.lanes: list[Lane] = []
         self.seconds = 0.0

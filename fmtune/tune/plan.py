@@ -69,7 +69,7 @@ def _cells(spec: Spec) -> Iterator[str]:
 
 
 def _sharing(spec: Spec) -> str:
-    shaping = ("solver", "mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed")
+    shaping = ("solver", "mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed", "positive_weight")
     shapes = [name for name in shaping if name in spec.search_space]
     if not shapes:
         return "all trials can share a pass"

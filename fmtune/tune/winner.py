@@ -116,9 +116,9 @@ class Winner:
                       holdout=attrs.get("fmtune:holdout"))  # fmt: skip
             return
         epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
-        h = Hyperparameters.of({**self._fixed, **best.params}).replace(epochs=epochs, patience=0)
+        h = Hyperparameters.of({**self._fixed, **best.params}).replace(patience=0)
         layout = next(c.layout for c in self._spec.matrix.cells if c.device in DEVICES)
-        fit = train(data.channels, h, layout=layout, objective=self._spec.metric)
+        fit = train(data.channels, h, layout=layout, objective=self._spec.metric, epochs=epochs)
         if self._spec.seeds == 1 and fit.curve[-1] != best.value:
             warnings.warn(
                 f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
