@@ -8,8 +8,8 @@ SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test bench test-browser test-load test-cluster test-gpu-compile proof audit pictures lint lock \
-  clean python
+.PHONY: help install demo test docs test-docs bench test-browser test-load test-cluster test-gpu-compile proof audit \
+  pictures lint lock clean python
 .NOTPARALLEL:
 
 help: ## this list
@@ -29,6 +29,23 @@ bench: .venv/.runtime ## this version against the last accepted one, in turns; f
 lint: .venv/.dev ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+docs: build/docs/.tools ## the site of docs/ in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
+
+# The site's reference is made from fmtune's own tables, so its environment holds the locked runtime too.
+build/docs/.tools: requirements.lock pyproject.toml | python
+	$(PYTHON) -m venv --clear build/docs
+	build/docs/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements.lock
+	build/docs/bin/python -m pip --disable-pip-version-check install -q $(DOCS_TOOLS)
+	build/docs/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# As in pyproject's group `docs`, which this pip may be too old to read.
+DOCS_TOOLS = "mkdocs>=1.6,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.29"
+
+test-docs: .venv/.dev ## run every block of code in the docs and the README: some minutes
+	FMTUNE_TEST_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py
 
 test-browser: .venv/.dev ## reports in a real browser: needs node 20, npm and Chromium
 	@command -v npm >/dev/null || { echo "error: npm is missing: apt-get install nodejs npm chromium" >&2; exit 1; }
