@@ -14,12 +14,13 @@ from pathlib import Path
 from fmtune.bench.worker import Side
 from fmtune.errors import UsageError
 
-# name -> (program, what pip installs, what is compared)
+# name -> (program, what pip installs, what is compared, the kind of cases it runs)
 PEERS = {
-    "sklearn-sgd": ("sklearn_sgd", "scikit-learn", "a linear model by SGD: the floor"),
-    "myfm": ("myfm_gibbs", "myfm", "a factorization machine by Gibbs sampling"),
-    "torch": ("torch_fm", "torch", "a factorization machine by EmbeddingBag and Adagrad, dense by matmul"),
-    "vw": ("vw_fm", "vowpalwabbit", "a factorization machine by vw --lrq"),
+    "sklearn-sgd": ("sklearn_sgd", "scikit-learn", "a linear model by SGD: the floor", "fit"),
+    "myfm": ("myfm_gibbs", "myfm", "a factorization machine by Gibbs sampling", "fit"),
+    "torch": ("torch_fm", "torch", "a factorization machine by EmbeddingBag and Adagrad, dense by matmul", "fit"),
+    "torch-search": ("torch_search", "torch optuna", "a whole study: Optuna drives torch, two trials at once", "study"),
+    "vw": ("vw_fm", "vowpalwabbit", "a factorization machine by vw --lrq", "fit"),
 }
 
 
@@ -31,6 +32,7 @@ def sides(names: Sequence[str], cache: Path, python: str | None = None) -> list[
             near = difflib.get_close_matches(name, PEERS, 1)
             guess = f" (did you mean {near[0]!r}?)" if near else ""
             raise UsageError(f"unknown peer {name!r}{guess}", hint=f"the peers are {', '.join(PEERS)}")
-        module = f"fmtune.bench.peers.{PEERS[name][0]}"
-        found.append(Side(name, cache, python=python or sys.executable, module=module))
+        program, _, _, kind = PEERS[name]
+        module = f"fmtune.bench.peers.{program}"
+        found.append(Side(name, cache, python=python or sys.executable, module=module, kind=kind))
     return found

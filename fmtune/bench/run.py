@@ -135,7 +135,7 @@ def run_suite(
     cache
         The folder of compiled kernels; one in ``folder`` unless given.
     peers
-        Other trainers (``fmtune.bench.peer``), for cases of kind fit.
+        Other trainers (``fmtune.bench.peer``), each for the cases that it can run.
     say
         Told a line now and then.
 
@@ -148,10 +148,12 @@ def run_suite(
     stock, ceilings = Stock(folder), Ceilings()
     done = []
     for case in cases:
-        sides = [ours, *(peers if case.kind == "fit" else ())]
+        sides = [ours, *(peer for peer in peers if peer.kind == case.kind)]
         found = {side.name: Measured() for side in sides}
         calibration = ceilings.calibrate()
-        measure(case, stock.files(case), sides, found, rounds=range(rounds), blocks=blocks)
+        once = case.kind == "study" and len(sides) > 1  # a peer's search takes minutes
+        turns = {"rounds": range(1), "blocks": 1} if once else {"rounds": range(rounds), "blocks": blocks}
+        measure(case, stock.files(case), sides, found, **turns)
         entry = record(case, found["fmtune"], calibration, ceilings)
         if len(sides) > 1:
             entry["peers"] = {peer.name: _short(found[peer.name]) for peer in sides[1:]}
@@ -205,6 +207,12 @@ def _short(measured: Measured) -> dict[str, Any]:
     return found
 
 
+def _rate(found: Mapping[str, float]) -> str:
+    if "rows_per_s" in found:
+        return f"{found['rows_per_s'] / 1e6:.3f} M rows/s"
+    return f"{found['cpu']:.1f} s of CPU in {found['wall']:.1f} s"
+
+
 def line_of(entry: Mapping[str, Any]) -> str:
     """Return one line about a measured case, for a terminal."""
     if entry["error"]:
@@ -216,5 +224,5 @@ def line_of(entry: Mapping[str, Any]) -> str:
     if entry.get("ceiling"):
         words += f", {100 * entry['ceiling']['share']:.0f} % of what {entry['ceiling']['bound']} would allow"
     for name, peer in entry.get("peers", {}).items():
-        words += f"; {name}: " + (peer["error"] or f"{peer['summary']['rows_per_s'] / 1e6:.3f} M rows/s")
+        words += f"; {name}: " + (peer["error"] or _rate(peer["summary"]))
     return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Stock:
         found = {"folder": str(self._folder)}
         if case.kind in ("fit", "predict"):
             found["rows"] = str(self._rows(case))
+        elif case.kind == "study" and isinstance(case.study["data"], dict) and "card" in case.study["data"]:
+            found["rows"] = str(self._rows(replace(case, data=case.study["data"])))  # a peer reads no study file
         elif case.kind == "parse":
             found["channel"] = str(self._channel(case))
         return found

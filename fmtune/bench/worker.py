@@ -53,6 +53,8 @@ class Side:
         Its interpreter.
     module : str or None
         The worker program; None is the one of the case's kind.
+    kind : str
+        Of a peer: the kind of cases that it can run.
     plant : dict
         Something that is done to it on purpose (``slowdown``, ``hyperparameters``), for proofs.
     """
@@ -62,6 +64,7 @@ class Side:
     tree: Path = OURS
     python: str = sys.executable
     module: str | None = None
+    kind: str = "fit"
     plant: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -100,11 +100,14 @@ class SparseArena:
         """Keep some lanes, in the given order, and add new ones after them."""
         factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
         lanes, old = self._empty(factors), self._lanes
-        arena = np.zeros((*self._arena.shape[:2], sum(map(columns_of, factors))), np.float32)
+        arena = np.empty((*self._arena.shape[:2], sum(map(columns_of, factors))), np.float32)
+        groups = np.full(int(lanes.last[-1]) if factors else 0, -1, np.int64)
+        linears = np.full(len(factors), -1, np.int64)
         for new, lane in enumerate(keep):
-            (to, to_linear), (at, at_linear) = self._columns(lanes, new), self._columns(old, lane)
-            arena[:, :, to], arena[:, :, to_linear] = self._arena[:, :, at], self._arena[:, :, at_linear]
+            at, linears[new] = self._columns(old, lane)
+            groups[lanes.first[new] : lanes.last[new]] = np.arange(at.start, at.stop, GROUP)
             lanes.bias[:, new], lanes.knobs[new], lanes.steps[new] = old.bias[:, lane], old.knobs[lane], old.steps[lane]
+        cpu_sparse.rearrange(self._arena, arena, groups, linears)
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start)

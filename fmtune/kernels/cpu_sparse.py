@@ -127,6 +127,25 @@ def transpose(indptr, indices, values, rows, slot, touched, feature, entries, ro
     return count
 
 
+@njit(cache=True, nogil=True)
+def rearrange(old, new, groups, linears):  # type: ignore[no-untyped-def]
+    """Fill an arena from another one with the same features and planes, in one pass over both.
+
+    ``groups`` (int64, (groups,)) and ``linears`` (int64, (lanes,)): the old first column of each of the new arena's
+    groups of eight and the old column of each linear weight, or -1 for what is new, which becomes 0.
+    """
+    planes, columns, before = new.shape[1], new.shape[2], old.shape[2]
+    source, target, zero = old.ravel(), new.ravel(), splat8(np.float32(0.0))
+    for i in range(len(new) * planes):
+        to, at = i * columns, i * before
+        for group in range(len(groups)):
+            c = groups[group]
+            store8(target, to + 8 * group, load8(source, at + c) if c >= 0 else zero)
+        for lane in range(len(linears)):
+            c = linears[lane]
+            target[to + 8 * len(groups) + lane] = source[at + c] if c >= 0 else np.float32(0.0)
+
+
 @njit(inline="always")
 def _ask_for(arena, row, stop):  # type: ignore[no-untyped-def]
     """Prefetch the first ``stop`` bytes of a row of the arena."""

@@ -16,6 +16,7 @@ from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.tune.channels import bring, folder_of
+from fmtune.tune.driver import WIDTH
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
@@ -42,7 +43,10 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
         said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {filled:.1f} non-zeros a row")
     said += _cells(spec)
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
-    said.append(f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}; lag {lag}; {_sharing(spec)}")
+    said.append(
+        f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}, at most {WIDTH} floats side by side; "
+        f"lag {lag}; {_sharing(spec)}"
+    )
     said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
     said.append(_feeding(spec, data.channels.feed))
     said.append(f"storage: {stored.where}: {stored.words}")

@@ -16,27 +16,34 @@ import torch  # type: ignore[import-not-found, unused-ignore]
 from fmtune.bench.peers.common import channel, job, log_loss
 from fmtune.bench.serve import Job, serve
 
+DEFAULTS = {"num_factors": 16, "mini_batch_size": 1000, "factors_lr": 0.01, "factors_init_sigma": 0.05}
+
 
 def prepare(request: Mapping[str, Any]) -> Job:
     """A sample is one pass over the train channel."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     case, path = request["case"], request["files"]["rows"]
-    (x, y), (x_test, y_test) = channel(path, "train"), channel(path, "test")
-    h: dict[str, Any] = {"num_factors": 16, "mini_batch_size": 1000, "factors_lr": 0.01, "factors_init_sigma": 0.05}
-    h |= case["hyperparameters"]
-    dense = case["layout"] == "dense"
+    train, test = channel(path, "train"), channel(path, "test")
+    learn, loss = machine(train, test, DEFAULTS | case["hyperparameters"], case["layout"] == "dense")
+    return job(request, len(train[1]), learn, loss)
+
+
+def machine(
+    train: tuple[Any, Any], test: tuple[Any, Any], h: Mapping[str, Any], dense: bool = False
+) -> tuple[Callable[[], None], Callable[[], float]]:
+    """Return two calls for a new factorization machine: one pass over train, and the log loss on test."""
+    torch.manual_seed(0)
     bias = torch.zeros(1, requires_grad=True)
-    table = torch.zeros(x.shape[1], h["num_factors"] + 1)
+    table = torch.zeros(train[0].shape[1], h["num_factors"] + 1)
     table[:, 1:].normal_(0, h["factors_init_sigma"])
     table.requires_grad_(True)
     lr = h["factors_lr"]
     fused = {"fused": True} if dense else {}
     rules = [torch.optim.Adagrad([table], lr=lr, **fused), torch.optim.Adagrad([bias], lr=lr)]
-    train, test = _batches(x, y, h["mini_batch_size"], dense), _batches(x_test, y_test, 10**9, dense)
+    batches, whole = _batches(*train, h["mini_batch_size"], dense), _batches(*test, 10**9, dense)
 
     def learn() -> None:
-        for score, labels in train:
+        for score, labels in batches:
             for rule in rules:
                 rule.zero_grad()
             torch.nn.functional.binary_cross_entropy_with_logits(score(bias, table), labels).backward()
@@ -45,10 +52,10 @@ def prepare(request: Mapping[str, Any]) -> Job:
 
     def loss() -> float:
         with torch.no_grad():
-            parts = [torch.sigmoid(score(bias, table)) for score, _ in test]
-        return log_loss(torch.cat(parts).numpy(), y_test)
+            parts = [torch.sigmoid(score(bias, table)) for score, _ in whole]
+        return log_loss(torch.cat(parts).numpy(), test[1])
 
-    return job(request, len(y), learn, loss)
+    return learn, loss
 
 
 Score = Callable[[Any, Any], Any]
