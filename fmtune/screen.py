@@ -152,10 +152,11 @@ class Lines(Listener):
 
     def _line(self, event: Event) -> str | None:
         if event["event"] == "study":
-            return (
+            head = (
                 f"{event['study_name']}: {event['n_trials']} trials in each of {', '.join(event['cells'])}; "
                 f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {event['storage']}"
             )
+            return "\n".join([head, *event["notes"]])
         if event["event"] == "download":
             return _downloaded(event["file"], event["size"]) if event["bytes"] == event["size"] else None
         if event["event"] in _NEWS:
@@ -255,6 +256,8 @@ class Screen(Listener):
             return Text("" if self.ended else "reading the study and its data ...", style="dim")
         head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ")
         head.append(f"{counted(study['lanes'], 'lane')}, {counted(study['threads'], 'thread')}", style="dim")
+        for note in study["notes"]:
+            head.append(f"\n{note}", style="dim")
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
         table.add_column("cell", no_wrap=True)
         table.add_column("trials", justify="right", no_wrap=True)

@@ -14,7 +14,7 @@ from fmtune.screen import Screen, as_json, downloads, params, rate, screen, span
 STUDY = {
     "event": "study", "study_name": "clicks", "objective": "test:rmse", "direction": "minimize",
     "cells": ["cpu-sparse", "cpu-dense"], "done": {"cpu-sparse": {"COMPLETE": 2, "PRUNED": 1}}, "n_trials": 8,
-    "lanes": 4, "threads": 1, "storage": "sqlite:///study.db",
+    "lanes": 4, "threads": 1, "storage": "sqlite:///study.db", "notes": [],
 }  # fmt: skip
 
 

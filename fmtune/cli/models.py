@@ -17,13 +17,15 @@ from fmtune.errors import UsageError
 @click.option("--test", type=FILE, multiple=True, help="The test channel: a file, a folder, a glob; may be repeated.")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A hyperparameter; may be repeated.")
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
+@click.option("--device", type=click.Choice(["cpu", "gpu", "auto"]), default="cpu", show_default=True,
+              help="auto takes a card if there is one.")  # fmt: skip
 @click.option("--solver", help="sgd, als or mcmc; short for -p solver=NAME.")
 @click.option("--groups", metavar="FIRST,...", help="First feature of each group, counted from 0, as in 0,943.")
 @table_options
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
-    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, solver: str | None,
-    groups: str | None, out: Path, **named: Any,
+    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, device: str,
+    solver: str | None, groups: str | None, out: Path, **named: Any,
 ) -> None:  # fmt: skip
     """Train one model on TRAIN; --label and the like say what a table's columns are."""
     from dataclasses import replace
@@ -43,7 +45,9 @@ def fit(
     runs: Any = read.encoder and read.encoder.groups()
     if groups is not None:
         runs = [_number(word) for word in groups.split(",")]
-    done = objective.fit(read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, **values)
+    done = objective.fit(
+        read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
+    )  # fmt: skip
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
              "index_base": source.index_base(list(given.values()))}  # fmt: skip
     if read.encoder is not None:

@@ -6,14 +6,11 @@ The only door to CUDA: nothing behind it is imported before a card is asked for.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-
-from fmtune.errors import ResourceError
-
-_HINT = "pip install 'fmtune[gpu]' on a machine with an NVIDIA card, or device: cpu"
 
 
 def cards() -> int:
@@ -34,22 +31,6 @@ def missing(layout: str) -> str | None:
     return None
 
 
-def resolve(device: str, layout: str) -> str:
-    """Return ``cpu`` or ``gpu`` for ``cpu``, ``gpu`` or ``auto``.
-
-    Raises
-    ------
-    ResourceError
-        ``gpu`` is asked for and cannot be had.
-    """
-    if device == "cpu":
-        return device
-    why = missing(layout)
-    if why is not None and device == "gpu":
-        raise ResourceError(why, where="device: gpu", hint=_HINT)
-    return "cpu" if why else "gpu"
-
-
 class Card:
     """One device: arrays that packs share, copied to it once.
 
@@ -62,23 +43,25 @@ class Card:
     def __init__(self, keep: int = 6) -> None:
         self._kept: OrderedDict[int, tuple[object, Any]] = OrderedDict()
         self._keep = keep
+        self._lock = threading.Lock()
 
     def resident(self, host: object, make: Callable[[], Any]) -> Any:
         """Return what ``make`` gave for ``host`` (known by identity), making it at its first use."""
-        # The host's object is kept too, so that its identity stays its own.
-        if id(host) not in self._kept:
-            self._kept[id(host)] = (host, make())
-            while len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(id(host))
-        return self._kept[id(host)][1]
+        with self._lock:
+            # The host's object is kept too, so that its identity stays its own.
+            if id(host) not in self._kept:
+                self._kept[id(host)] = (host, make())
+                while len(self._kept) > self._keep:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(id(host))
+            return self._kept[id(host)][1]
 
-    @property
-    def free(self) -> int:
-        """Bytes of its memory that nobody uses."""
-        from numba import cuda
 
-        return int(cuda.current_context().get_memory_info().free)
+def free() -> float:
+    """Return the bytes of the card's memory that nobody uses."""
+    from numba import cuda
+
+    return float(cuda.current_context().get_memory_info()[0])
 
 
 @cache

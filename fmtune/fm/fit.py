@@ -132,6 +132,7 @@ def train(
     hyperparameters: Hyperparameters,
     *,
     layout: str = "sparse",
+    device: str = "cpu",
     objective: str | None = None,
     report: Callable[[int, float], bool] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -148,6 +149,8 @@ def train(
         The configuration.
     layout
         ``sparse`` or ``dense``.
+    device
+        ``cpu`` or ``gpu``.
     objective
         A name of ``METRICS``; by default log loss or RMSE.
     report
@@ -166,7 +169,7 @@ def train(
     """
     h = hyperparameters
     metric = METRICS[objective or default_objective(h.predictor_type)]
-    pack = trainer(channels.feed, Recipe.of(h, layout), threads)
+    pack = trainer(channels.feed, Recipe.of(h, layout, device), threads)
     (lane,) = pack.change(enter=[h])
     test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None

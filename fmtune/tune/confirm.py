@@ -24,6 +24,7 @@ from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.solvers import Trainer, trainer
 from fmtune.machine import cores
 from fmtune.rows import Rows
+from fmtune.tune import devices
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive
@@ -31,7 +32,6 @@ from fmtune.tune.selection import contributions, joined
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
-from fmtune.tune.winner import DEVICES
 
 Float64 = NDArray[np.float64]
 
@@ -117,9 +117,9 @@ def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Train
     """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
     epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
     values = {**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds}
-    layout = next(c.layout for c in spec.matrix.cells if c.device in DEVICES)
+    cell = devices.first(spec)
     h = Hyperparameters.of(values)
-    pack = trainer(data.channels.feed, Recipe.of(h, layout))
+    pack = trainer(data.channels.feed, Recipe.of(h, cell.layout, cell.device))
     pack.change(enter=seeds_of(h, seeds))
     for _ in range(epochs):
         pack.epoch()

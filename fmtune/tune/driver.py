@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import ResourceError
+from fmtune.fm import cuda_card
 from fmtune.fm.arena import columns_of
 from fmtune.fm.feed import Recipe
 from fmtune.fm.fit import Channels, Progress
@@ -28,8 +29,8 @@ from fmtune.fm.pack import Lane, Stopped
 from fmtune.fm.solvers import Trainer, memory_of, model_bytes, trainer
 from fmtune.machine import free_memory
 
-# Floats side by side beyond which a wider pack is no faster.
-WIDTH = 256
+# Floats side by side beyond which a wider pack is no faster, on a CPU; and on a card, which is filled at about these.
+WIDTH, WIDE = 256, 4224
 
 
 @dataclass(eq=False)
@@ -138,7 +139,9 @@ class Driver:
     stop
         Asked a few times a second; True gives every running job back.
     memory
-        Bytes that all lanes together may take; by default half of what is free now.
+        Bytes that all lanes together may take; by default half of what is free now, on the device.
+    device
+        ``cpu`` or ``gpu``.
 
     Raises
     ------
@@ -148,12 +151,15 @@ class Driver:
 
     def __init__(
         self, source: Source, channels: Channels, layout: str, metric: str, *, lanes: int, threads: int,
-        stop: Callable[[], bool] = lambda: False, memory: float | None = None,
+        stop: Callable[[], bool] = lambda: False, memory: float | None = None, device: str = "cpu",
     ) -> None:  # fmt: skip
-        self._source, self._channels, self._layout = source, channels, layout
+        self._source, self._channels, self._layout, self._device = source, channels, layout, device
         self._metric, self._direction = METRICS[metric].compute, METRICS[metric].direction
-        self._lanes, self._threads, self._stop = lanes, threads, stop
-        self._memory = free_memory() / 2 if memory is None else memory
+        # A card is filled by one wide pack; threads of the host would only take turns on it.
+        self._lanes, self._threads, self._stop = lanes, 1 if device == "gpu" else threads, stop
+        free = cuda_card.free() if device == "gpu" else free_memory()
+        self._width = WIDE if device == "gpu" else WIDTH
+        self._memory = free / 2 if memory is None else memory
         self._seats: list[_Seat] = []
         self._waiting: Job | None = None
         self._rows = float(channels.feed.n)
@@ -215,7 +221,7 @@ class Driver:
 
     def _seat(self, job: Job) -> _Seat | None:
         """Return where a job goes, None when it has to wait."""
-        recipe = Recipe.of(job.configurations[0], self._layout)
+        recipe = Recipe.of(job.configurations[0], self._layout, self._device)
         need = sum(memory_of(h, self._channels.feed) for h in job.configurations)
         taken = sum(self._bytes(seat) for seat in self._seats)
         if need > self._memory:
@@ -227,7 +233,7 @@ class Driver:
         if taken and taken + need > self._memory:
             return None
         same = [s for s in self._seats if s.pack.recipe == recipe]
-        open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= WIDTH or not s.columns)]
+        open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= self._width or not s.columns)]
         # Packs are spread over the threads first, and filled evenly.
         if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
             seat = _Seat(trainer(self._channels.feed, recipe))

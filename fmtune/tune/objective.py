@@ -32,9 +32,11 @@ from fmtune.fm.pack import predict as score_rows
 from fmtune.machine import cores
 from fmtune.rows import DenseRows, Rows, SparseRows
 from fmtune.tune import checks
+from fmtune.tune.devices import choose
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.space import distributions
+from fmtune.tune.studyfile import DEVICES
 
 Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
 
@@ -107,6 +109,8 @@ class Objective:
         Values that are not searched.
     layout
         ``sparse`` or ``dense``; by default the data's own.
+    device
+        ``cpu``, ``gpu``, or ``auto``: a card if there is one that can be used.
     seeds
         Lanes a trial; the score is their mean.
     groups
@@ -123,7 +127,7 @@ class Objective:
     def __init__(
         self, train: Data, test: Data, *, search_space: Mapping[str, Any], objective: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None, layout: str | None = None, seeds: int = 1,
-        groups: Mapping[str, Any] | Sequence[int] | None = None,
+        groups: Mapping[str, Any] | Sequence[int] | None = None, device: str = "cpu",
     ) -> None:  # fmt: skip
         fixed = dict(hyperparameters or {})
         if objective is not None:
@@ -140,6 +144,7 @@ class Objective:
         self._distributions = distributions(_space(search_space, fixed))
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
+        self.device = _device(device, self.layout, self._fixed.solver)
 
     def configuration(self, trial: Trial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
@@ -154,7 +159,9 @@ class Objective:
     def __call__(self, trial: Trial) -> float:
         """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so."""
         source = _One(self.job(trial))
-        Driver(source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1).run()
+        Driver(
+            source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1, device=self.device
+        ).run()  # fmt: skip
         ended = source.outcome
         assert ended is not None
         _note(trial, ended)
@@ -193,12 +200,16 @@ def optimize(
     wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
     source = _AskTell(study, objective, n_trials)
     many = threads or cores()
-    Driver(source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many).run()
+    Driver(
+        source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many,
+        device=objective.device,
+    ).run()  # fmt: skip
 
 
 def fit(
     train_data: Data, test: Data | None = None, *, layout: str | None = None, objective: str | None = None,
-    groups: Mapping[str, Any] | Sequence[int] | None = None, threads: int | None = None, **hyperparameters: Any,
+    groups: Mapping[str, Any] | Sequence[int] | None = None, threads: int | None = None, device: str = "cpu",
+    **hyperparameters: Any,
 ) -> Fit:  # fmt: skip
     """Train one model.
 
@@ -214,6 +225,8 @@ def fit(
         Runs of features with priors (mcmc) or weight decay (als) of their own: name to first feature.
     threads
         How many a sweep of als or mcmc takes, one a core by default; the model does not depend on it.
+    device
+        ``cpu``, ``gpu``, or ``auto``: a card if there is one that can be used.
     **hyperparameters
         As in ``fmtune.fm.hyperparameters.PARAMETERS``.
 
@@ -232,7 +245,19 @@ def fit(
             source.DataWarning, stacklevel=2,
         )  # fmt: skip
     many = threads or cores()
-    return train(channels, h, layout=layout or channels.train.layout, objective=metric, threads=many)
+    layout = layout or channels.train.layout
+    where = _device(device, layout, h.solver)
+    return train(channels, h, layout=layout, device=where, objective=metric, threads=many)
+
+
+def _device(device: str, layout: str, solver: str) -> str:
+    """Return ``cpu`` or ``gpu``; where ``auto`` comes to the CPU a warning says why."""
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}", hint=f"there are {', '.join(DEVICES)}")
+    found, note = choose(device, layout, solver)
+    if note:
+        warnings.warn(note, stacklevel=3)
+    return found
 
 
 def predict(model: Model, data: Any) -> Array:

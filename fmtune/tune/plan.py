@@ -15,13 +15,13 @@ from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
+from fmtune.tune import devices
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
 from fmtune.tune.study import lanes_of
-from fmtune.tune.winner import DEVICES
 
 
 def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
@@ -63,9 +63,12 @@ class _Stored(NamedTuple):
 
 def _cells(spec: Spec) -> Iterator[str]:
     searched = False
-    for cell in spec.matrix.cells:
-        if cell.device not in DEVICES:
-            yield f"cell {cell.name}: will not run: no CUDA device"
+    cells, notes = devices.cells(spec)
+    yield from notes
+    for cell in cells:
+        why = devices.missing(cell, spec.solvers)
+        if why:
+            yield f"cell {cell.name}: will not run: {why}"
             continue
         role = f"searches with {spec.sampler.name}, prunes with {spec.pruner.name}"
         yield f"cell {cell.name}: {spec.n_trials} trials, {'replays the same trials' if searched else role}"

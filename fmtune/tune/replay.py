@@ -21,12 +21,11 @@ from pathlib import Path
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.tune import environment
+from fmtune.tune import devices, environment
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
-from fmtune.tune.spec import Spec, parse
-from fmtune.tune.winner import DEVICES
+from fmtune.tune.spec import Cell, Spec, parse
 
 # Share of a score by which an epoch may differ.
 TOLERANCE = 1e-3
@@ -129,7 +128,7 @@ def replay(
     spec = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
     data = bring(spec)
     _same_data(result, data)
-    outcome = _trained(spec, data, old, where.layout, result.seeds)
+    outcome = _trained(spec, data, old, where, result.seeds)
     verdict, largest, why = compare(old, outcome)
     known = environment.describe() if now is None else now
     names = [*result.environment, *(n for n in known if n not in result.environment)]
@@ -169,8 +168,9 @@ def _cell(result: StudyResult, name: str | None) -> CellResult:
     if found is None:
         hint = f"there are {', '.join(c.name for c in ran)}" if ran else "no cell has trials"
         raise UsageError(f"no cell {name!r} with trials" if name else "the study has no trials", hint=hint)
-    if found.device not in DEVICES:
-        raise ResourceError(f"no {'CUDA device' if found.device == 'gpu' else found.device} here", where=found.name)
+    why = devices.missing(Cell(found.device, found.layout))
+    if why:
+        raise ResourceError(f"{why} here", where=found.name)
     return found
 
 
@@ -197,13 +197,15 @@ def _same_data(result: StudyResult, data: StudyData) -> None:
         )  # fmt: skip
 
 
-def _trained(spec: Spec, data: StudyData, old: TrialResult, layout: str, seeds: int) -> Outcome:
+def _trained(spec: Spec, data: StudyData, old: TrialResult, where: CellResult, seeds: int) -> Outcome:
     fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
     h = Hyperparameters.of({**fixed, **old.params})
     epochs = len(old.curve) + (old.state == "FAIL")
     job = Job(old.number, seeds_of(h, seeds), Progress(spec.direction, h.patience), epochs, replay=True)
     source = _Once(job)
-    Driver(source, data.channels, layout, spec.metric, lanes=seeds, threads=1).run()
+    Driver(
+        source, data.channels, where.layout, spec.metric, lanes=seeds, threads=1, device=where.device
+    ).run()  # fmt: skip
     assert source.outcome is not None
     return source.outcome
 

@@ -27,7 +27,7 @@ from fmtune.files import make_folder
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.solvers import compile_kernels
 from fmtune.machine import cores
-from fmtune.tune import environment
+from fmtune.tune import devices, environment
 from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import Driver
 from fmtune.tune.folder import exclusive, set_aside, shared
@@ -39,7 +39,7 @@ from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
 from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url
 from fmtune.tune.store import Away, Store
-from fmtune.tune.winner import DEVICES, Winner, ended, utc
+from fmtune.tune.winner import Winner, ended, utc
 from fmtune.tune.workers import beating, build, owner
 
 Listener = Callable[[dict[str, Any]], None]
@@ -121,14 +121,18 @@ class _Run:
         data = bring(self.spec, lambda name, done, size: self.emit("download", file=name, bytes=done, size=size))
         storage = open_storage(self.url, self.spec.grace)
         store = Store(storage, self.spec.study_name, self.direction, me=self.me, grace=self.spec.grace)
+        notes = self._places(store.attrs())
         lanes, lag = self._admit(store, data)
+        # Of two that begin at once, one says what the cells are.
+        self._places(store.attrs())
         self.emit(
             "study", study_name=self.spec.study_name, objective=self.spec.objective, direction=self.direction,
-            cells=[_name(c) for c in self.spec.matrix.cells], done=self._done(storage), n_trials=self.spec.n_trials,
+            cells=[_name(c) for c in self.cells], done=self._done(storage), n_trials=self.spec.n_trials, notes=notes,
             lanes=lanes, threads=self.threads, storage=redacted(self.url),
         )  # fmt: skip
         facts = {**build(), "lanes": lanes, "joined": utc()}
-        winner = Winner(self.spec, self.folder, self.fixed, self.finalists, self.threads, self.emit)
+        cell = next(cell for cell in self.cells if not self.absent[cell])
+        winner = Winner(self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit)
         try:
             with beating(lambda: store.beat(facts), self.spec.grace):
                 with self._signals():
@@ -151,11 +155,32 @@ class _Run:
             f"stopped; {kept}", signal=signal, hint="run the same command again: it goes on where it stopped"
         )  # fmt: skip
 
+    def _places(self, attrs: Mapping[str, Any]) -> tuple[str, ...]:
+        """Say what the cells are and which were absent: as the study was begun, or as this machine has it.
+
+        Returns what there is to say of that; raises ResourceError where this machine cannot search as the study does.
+        """
+        self.cells, notes = devices.cells(self.spec)
+        missing = {cell: devices.missing(cell, self.spec.solvers) for cell in self.cells}
+        stored = attrs.get("fmtune:cells")
+        if stored:
+            self.cells = tuple(Cell(c["device"], c["layout"]) for c in stored)
+            missing = {cell: devices.missing(cell, self.spec.solvers) for cell in self.cells}
+            begun = dict(zip(self.cells, stored, strict=True))
+            self.absent = {cell: c.get("absent", missing[cell]) for cell, c in begun.items()}
+        else:
+            self.absent = dict(missing)
+        searches = next((cell for cell in self.cells if not self.absent[cell]), self.cells[0])
+        if why := missing[searches]:
+            raise ResourceError(f"the study searches on {_name(searches)}: {why}", where="matrix", hint=devices.HINT)
+        self.elsewhere = {cell for cell in self.cells if missing[cell] and not self.absent[cell]}
+        return notes
+
     def _done(self, storage: Any) -> dict[str, dict[str, int]]:
         """Count finished trials by cell and state, for the screen of a study that goes on."""
         names = {s.study_name: s._study_id for s in storage.get_all_studies()}
         done: dict[str, dict[str, int]] = {}
-        for i, cell in enumerate(c for c in self.spec.matrix.cells if c.device in DEVICES):
+        for i, cell in enumerate(c for c in self.cells if not self.absent[c]):
             name = f"{self.spec.study_name}/{_name(cell)}" if i else self.spec.study_name
             states = [t.state.name for t in storage.get_all_trials(names[name])] if name in names else []
             done[_name(cell)] = {s: states.count(s) for s in ("COMPLETE", "PRUNED", "FAIL")}
@@ -200,16 +225,18 @@ class _Run:
             "fmtune:environment": environment.describe(),
             "fmtune:started": attrs.get("fmtune:started", utc()),
             "fmtune:cells": attrs.get("fmtune:cells") or [
-                {"device": c.device, "layout": c.layout, "note": None} for c in self.spec.matrix.cells
+                {"device": c.device, "layout": c.layout, "note": None, "absent": self.absent[c]} for c in self.cells
             ],
         }  # fmt: skip
 
     def _cells(self, storage: Any, store: Store, data: StudyData, lanes: int, lag: int) -> None:
         """Run the first cell that can run, then let the others replay it."""
         searched: Cell | None = None
-        for cell in self.spec.matrix.cells:
-            if cell.device not in DEVICES:
-                self._record(store, cell, note=f"not run: no {'CUDA device' if cell.device == 'gpu' else cell.device}")
+        for cell in self.cells:
+            if self.absent[cell]:
+                self._record(store, cell, note=f"not run: {self.absent[cell]}")
+                continue
+            if cell in self.elsewhere:  # a worker that has the device replays it
                 continue
             if self.stop():
                 return
@@ -233,11 +260,12 @@ class _Run:
     ) -> None:  # fmt: skip
         """Drive one cell's trials, and record what that took."""
         store.set_attrs({"fmtune:finished": None})
-        seconds = sum(compile_kernels(cell.layout, solver) for solver in self.spec.solvers)
+        seconds = sum(compile_kernels(cell.layout, solver, cell.device) for solver in self.spec.solvers)
         self.emit("compiled", cell=_name(cell), seconds=seconds)
         began = time.monotonic()
         driver = Driver(
-            source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop
+            source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop,
+            device=cell.device,
         )  # fmt: skip
         try:
             driver.run()

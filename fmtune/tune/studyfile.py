@@ -21,7 +21,7 @@ from fmtune.tune import schema as schemas
 from fmtune.tune.places import Wrong, shown, suggestion
 from fmtune.tune.yamlfile import unquoted
 
-DEVICES = ("cpu", "gpu")
+DEVICES = ("cpu", "gpu", "auto")
 LAYOUTS = ("sparse", "dense")
 MAX_NAME = 100
 
@@ -149,7 +149,7 @@ _Layout = Annotated[
 class Matrix(Model):
     """On which devices and in which layouts the study runs."""
 
-    device: _Device = Field(default=("cpu",), description="where the passes run")
+    device: _Device = Field(default=("cpu",), description="where the passes run; auto takes a card if there is one")
     layout: _Layout = Field(default=("sparse",), description="how the rows lie in memory")
 
     @property

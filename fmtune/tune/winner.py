@@ -30,12 +30,10 @@ from fmtune.tune.driver import Driver
 from fmtune.tune.importance import importance
 from fmtune.tune.selection import Finalists, honest
 from fmtune.tune.sources import AgainSource, Emit, values_of
-from fmtune.tune.spec import Spec
+from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
 from fmtune.tune.store import Away, Store
 from fmtune.tune.workers import name_of
-
-DEVICES = ("cpu",)
 
 
 class Winner:
@@ -43,8 +41,8 @@ class Winner:
 
     Parameters
     ----------
-    spec, folder
-        The study and its own folder.
+    spec, cell, folder
+        The study, its cell that searches, and its own folder.
     fixed
         Hyperparameters that are not searched.
     finalists
@@ -56,8 +54,10 @@ class Winner:
     """
 
     def __init__(
-        self, spec: Spec, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int, emit: Emit
+        self, spec: Spec, cell: Cell, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int,
+        emit: Emit,
     ) -> None:  # fmt: skip
+        self._cell = cell
         self._spec, self._folder, self._fixed, self._finalists = spec, folder, dict(fixed), finalists
         self._threads, self._emit = threads, emit
 
@@ -117,8 +117,8 @@ class Winner:
             return
         epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
         h = Hyperparameters.of({**self._fixed, **best.params}).replace(patience=0)
-        layout = next(c.layout for c in self._spec.matrix.cells if c.device in DEVICES)
-        fit = train(data.channels, h, layout=layout, objective=self._spec.metric, epochs=epochs)
+        where, metric = self._cell, self._spec.metric
+        fit = train(data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs)
         if self._spec.seeds == 1 and fit.curve[-1] != best.value:
             warnings.warn(
                 f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
@@ -150,9 +150,11 @@ class Winner:
 
     def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
         """Train finalists again whose scores lie on another machine."""
-        layout = next(c.layout for c in self._spec.matrix.cells if c.device in DEVICES)
         source = AgainSource(trials, self._fixed, self._spec.seeds, self._finalists)
-        Driver(source, data.channels, layout, self._spec.metric, lanes=16, threads=self._threads).run()
+        Driver(
+            source, data.channels, self._cell.layout, self._spec.metric, lanes=16, threads=self._threads,
+            device=self._cell.device,
+        ).run()  # fmt: skip
 
     def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
         """Score the sealed channel for a new winner, and count that it was opened."""

@@ -1,0 +1,61 @@
+"""Devices on a machine without a card; ``tests/simulated`` has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import fmtune
+from fmtune.errors import ResourceError, UsageError
+from fmtune.fm import cuda_card
+from fmtune.tune import devices, plan
+from fmtune.tune import spec as specs
+from fmtune.tune.collect import collect
+from fmtune.tune.spec import Cell
+from tests import fm_reference as reference
+from tests.study_fixtures import STUDY, write_study
+from tests.study_fixtures import fmtune as cli
+
+if cuda_card.cards():
+    pytest.skip("this machine has a card", allow_module_level=True)
+
+SMALL = STUDY.replace("n_trials: 24", "n_trials: 2").replace("epochs: 4", "epochs: 1")
+
+
+def test_auto_takes_the_cpu_and_says_so(tmp_path: Path) -> None:
+    """``device: auto`` runs as cpu cells, once each, and both the plan and the run say why."""
+    path = write_study(tmp_path, SMALL.replace("{layout: [sparse, dense]}", "{device: [auto, cpu]}"))
+    assert "device auto: cpu, no CUDA device" in "\n".join(plan.lines(specs.read(path)))
+    done = cli(tmp_path, "run", path, "--no-report")
+    assert done.returncode == 0 and "device auto: cpu, no CUDA device" in done.stdout
+    result = collect(specs.read(path), tmp_path)
+    assert [(cell.name, cell.note, len(cell.trials)) for cell in result.cells] == [("cpu-sparse", None, 2)]
+
+
+def test_a_study_of_gpu_cells_only_is_an_error(tmp_path: Path) -> None:
+    """Where no cell can run, the reason is said, with a hint."""
+    path = write_study(tmp_path, SMALL.replace("{layout: [sparse, dense]}", "{device: gpu}"))
+    with pytest.raises(ResourceError, match="searches on gpu-sparse: no CUDA device") as caught:
+        fmtune.run(path, root=tmp_path)
+    assert caught.value.hint == devices.HINT
+
+
+def test_fit_refuses_a_card_that_is_not_there() -> None:
+    """``gpu`` is an error, ``auto`` a warning, and another word names the words."""
+    data = reference.rows(40, 9, 3, binary=False)
+    with pytest.raises(ResourceError, match="no CUDA device"):
+        fmtune.fit(data, device="gpu")
+    with pytest.warns(UserWarning, match="device auto: cpu, no CUDA device"):
+        fmtune.fit(data, device="auto", num_factors=2, epochs=1)
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        fmtune.fit(data, device="tpu")
+    objective = {"search_space": {"num_factors": "1..4"}, "device": "gpu"}
+    with pytest.raises(ResourceError, match="no CUDA device"):
+        fmtune.Objective(data, data, **objective)
+
+
+def test_sweeps_run_on_the_cpu_only() -> None:
+    """A card has no kernels of als and mcmc: such a cell is not run, and ``auto`` is the CPU."""
+    assert devices.missing(Cell("gpu", "sparse"), ("sgd", "als")) == "solver als runs on the CPU only"
+    assert devices.choose("auto", "sparse", "mcmc") == ("cpu", "device auto: cpu, solver mcmc runs on the CPU only")
