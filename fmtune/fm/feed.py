@@ -157,7 +157,7 @@ class Feed:
         self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
-        self._group = self._groups.features(rows.feature_dim)
+        self._groups.sizes(rows.feature_dim)  # a group beyond the last feature is refused now
         self._by_column: ByColumn | None = None
 
     def by_column(self) -> ByColumn:
@@ -169,7 +169,8 @@ class Feed:
                 turned = csr_array((rows.values, rows.indices, rows.indptr), (rows.n, rows.feature_dim)).tocsc()
                 found = columns.Columns(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data)
                 weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
-                self._by_column = ByColumn(found, rows.labels, weights, self._groups, self._group)
+                group = self._groups.features(rows.feature_dim)
+                self._by_column = ByColumn(found, rows.labels, weights, self._groups, group)
             return self._by_column
 
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:

@@ -45,8 +45,8 @@ class Groups(NamedTuple):
             raise UsageError("groups must begin at feature 0, each at a place of its own", hint=_HINT)
         return cls(tuple(name for _, name, _ in rows), firsts, tuple(decay for _, _, decay in rows))
 
-    def features(self, feature_dim: int) -> NDArray[np.int32]:
-        """Return each feature's group, int32 (feature_dim,).
+    def sizes(self, feature_dim: int) -> NDArray[np.int64]:
+        """Return how many features each group has, int64 (groups,).
 
         Raises
         ------
@@ -56,7 +56,12 @@ class Groups(NamedTuple):
         if self.firsts[-1] >= feature_dim:
             name, first = self.names[-1], self.firsts[-1]
             raise UsageError(f"group {name!r} begins at feature {first}, and there are {feature_dim}", hint=_HINT)
-        sizes = np.diff([*self.firsts, feature_dim])
+        sizes: NDArray[np.int64] = np.diff(np.array([*self.firsts, feature_dim]))
+        return sizes
+
+    def features(self, feature_dim: int) -> NDArray[np.int32]:
+        """Return each feature's group, int32 (feature_dim,); errors as in ``sizes``."""
+        sizes = self.sizes(feature_dim)
         return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
 
