@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "FMClassifier": "fmtune.estimators.machine",
+    "FMRegressor": "fmtune.estimators.machine",
     "Hyperparameters": "fmtune.fm.hyperparameters",
     "Model": "fmtune.fm.model",
     "Objective": "fmtune.tune.objective",
@@ -26,10 +28,12 @@ _HOME = {
 }
 
 __all__ = [
-    "Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict", "predict_interval", "run",
+    "FMClassifier", "FMRegressor", "Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict",
+    "predict_interval", "run",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from fmtune.estimators.machine import FMClassifier, FMRegressor
     from fmtune.fm.hyperparameters import Hyperparameters
     from fmtune.fm.model import Model
     from fmtune.tune.objective import Objective, fit, optimize, predict, predict_interval

@@ -28,6 +28,7 @@ class Arena(Protocol):
     """What a backend offers to a pack; ``keep`` are numbers of present lanes, ``enter`` new configurations."""
 
     def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None: ...
+    def load(self, lane: int, model: Model) -> None: ...
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None: ...
     def score(self, rows: Rows) -> Float32: ...
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]: ...
@@ -124,6 +125,10 @@ class SparseArena:
         initial(start, "bias", bias)
         self._lanes.knobs[lane] = knobs_of(start)
 
+    def load(self, lane: int, model: Model) -> None:
+        """Give a lane the parameters of a model of its size."""
+        self._begin(lane, model)
+
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
         assert isinstance(batches, cpu_sparse.Batches)
@@ -212,6 +217,10 @@ class DenseArena:
         initial(start, "linear", theta[:, k : k + 1])
         initial(start, "bias", self._lanes.bias[lane : lane + 1, :1])
         self._lanes.knobs[lane] = knobs_of(start)
+
+    def load(self, lane: int, model: Model) -> None:
+        """Give a lane the parameters of a model of its size."""
+        self._begin(lane, model)
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""

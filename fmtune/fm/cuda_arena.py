@@ -141,6 +141,11 @@ class _CardArena:
         self._knobs[lane, :, 0] = rates
         self._lanes = self._lanes._replace(knobs=cuda.to_device(self._knobs))
 
+    def load(self, lane: int, model: Model) -> None:
+        """Give a lane the parameters of a model of its size."""
+        _, first, linear = self._columns(self._factors)
+        self._begin(lane, model, int(first[lane]), int(linear[lane]))
+
     def _count(self, first: int = 0, last: int = 0) -> None:
         """Put the number of updates that each lane has done before mini-batch 0, and the rates' corrections."""
         began = self._steps - first

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fmtune.errors import DataError, FmtuneError
+from fmtune.errors import DataError, FmtuneError, UsageError
 from fmtune.fm.feed import Feed, Recipe, as_layout
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array, evaluate
 from fmtune.fm.model import Model
-from fmtune.fm.pack import score
+from fmtune.fm.pack import Pack, score
 from fmtune.fm.solvers import trainer
 from fmtune.rows import Rows
 
@@ -138,6 +138,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     threads: int = 1,
     epochs: int | None = None,
+    start: Model | None = None,
 ) -> Fit:
     """Train one model.
 
@@ -161,6 +162,8 @@ def train(
         How many a sweep of als or mcmc may take; the result does not depend on it.
     epochs
         After how many to stop; by default all of ``hyperparameters.epochs``, which schedules go by.
+    start
+        A model to go on from, in place of the first values that ``hyperparameters`` say; of solver sgd.
 
     Raises
     ------
@@ -171,6 +174,10 @@ def train(
     metric = METRICS[objective or default_objective(h.predictor_type)]
     pack = trainer(channels.feed, Recipe.of(h, layout, device), threads)
     (lane,) = pack.change(enter=[h])
+    if start is not None:
+        if not isinstance(pack, Pack):
+            raise UsageError(f"solver {h.solver} does not go on from a model", hint="use solver sgd")
+        pack.load(lane, start)
     test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None
     for epoch in range(1, (epochs or h.epochs) + 1):

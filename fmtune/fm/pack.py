@@ -93,6 +93,10 @@ class Pack:
         self.lanes = [self.lanes[i] for i in keep] + new
         return new
 
+    def load(self, lane: Lane, model: Model) -> None:
+        """Give a lane the parameters of a model of its size; the rule's state stays as it is."""
+        self._arena.load(self.lanes.index(lane), model)
+
     def epoch(self, stop: Callable[[], bool] | None = None, record: bool = False) -> Float32:
         """Train every lane on one pass over the train channel.
 

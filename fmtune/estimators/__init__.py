@@ -1,0 +1,1 @@
+"""Estimators: scikit-learn's face of a factorization machine (extra ``sklearn``)."""
