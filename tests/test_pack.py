@@ -86,6 +86,8 @@ class _List:
     def next(self) -> Job | None:
         return self._todo.pop(0) if self._todo else None
 
+    def pause(self) -> None: ...
+
     def report(self, job: Job, epoch: int, value: float) -> bool:
         return False
 

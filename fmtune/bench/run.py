@@ -28,6 +28,9 @@ SECONDS = 2.0
 
 Say = Callable[[str], None]
 
+# Seconds that a peer's search may take.
+_SEARCH = 3600.0
+
 
 @dataclass
 class Measured:
@@ -151,9 +154,10 @@ def run_suite(
         sides = [ours, *(peer for peer in peers if peer.kind == case.kind)]
         found = {side.name: Measured() for side in sides}
         calibration = ceilings.calibrate()
-        once = case.kind == "study" and len(sides) > 1  # a peer's search takes minutes
-        turns = {"rounds": range(1), "blocks": 1} if once else {"rounds": range(rounds), "blocks": blocks}
-        measure(case, stock.files(case), sides, found, **turns)
+        if case.kind == "study" and len(sides) > 1:  # a peer's search takes minutes: once, and with patience
+            measure(case, stock.files(case), sides, found, rounds=range(1), blocks=1, patience=_SEARCH)
+        else:
+            measure(case, stock.files(case), sides, found, rounds=range(rounds), blocks=blocks)
         entry = record(case, found["fmtune"], calibration, ceilings)
         if len(sides) > 1:
             entry["peers"] = {peer.name: _short(found[peer.name]) for peer in sides[1:]}
