@@ -8,7 +8,7 @@ SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test docs test-docs bench test-browser test-load test-cluster test-gpu-compile proof audit \
+.PHONY: help install demo test docs test-docs bench test-browser test-load test-cluster test-gpu-compile bench-gpu proof audit \
   pictures lint lock clean python
 .NOTPARALLEL:
 
@@ -64,6 +64,9 @@ audit: python ## known faults of the locked packages, from the advisories' datab
 	$(PYTHON) -m venv --clear build/audit
 	build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
 	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
+
+bench-gpu: .venv/.runtime ## the suite of a CUDA card, into reports/; says so where there is none
+	.venv/bin/python -m fmtune bench --suite gpu --out reports/gpu-$$(date -u +%Y-%m-%d).json
 
 test-gpu-compile: build/gpu-compile/.tools ## every CUDA kernel compiled for sm_80 and sm_90, with no card: downloads 0.8 GB
 	build/gpu-compile/bin/python -W ignore -m tests.gpu.compile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,10 @@ def test_sweeps_run_on_the_cpu_only() -> None:
     """A card has no kernels of als and mcmc: such a cell is not run, and ``auto`` is the CPU."""
     assert devices.missing(Cell("gpu", "sparse"), ("sgd", "als")) == "solver als runs on the CPU only"
     assert devices.choose("auto", "sparse", "mcmc") == ("cpu", "device auto: cpu, solver mcmc runs on the CPU only")
+
+
+def test_the_suite_of_a_card_says_that_there_is_none(tmp_path: Path) -> None:
+    """``fmtune bench --suite gpu`` ends with 0 and says that nothing was run, in words and as JSON."""
+    done = cli(tmp_path, "bench", "--suite", "gpu", "--json")
+    assert done.returncode == 0 and "not run: no CUDA device" in done.stderr
+    assert json.loads(done.stdout)["not_run"] == "no CUDA device"

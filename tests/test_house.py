@@ -34,7 +34,8 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, the verbs and the terminal
 
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
-EXTRAS = {"cupy", "mlflow", "onnx", "optuna_dashboard", "pyarrow"}  # what only `pip install fmtune[...]` brings
+# What only `pip install fmtune[...]` brings, and a peer of the benchmarks.
+EXTRAS = {"cupy", "mlflow", "onnx", "optuna_dashboard", "pyarrow", "torch"}
 SLOW = {"pandas"}  # half a second to import, and needed only where a table is read
 # llvmlite is what numba's own intrinsics are written in.
 KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}

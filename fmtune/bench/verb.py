@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from fmtune.bench import baseline, case, faces, gate, machine, peer, versions
+from fmtune.bench import baseline, case, cuda_suite, faces, gate, machine, peer, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
 from fmtune.bench.paired import Effort, run_paired
@@ -66,6 +66,8 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         The baseline cannot be read.
     """
     _together(options)
+    if options.suite == "gpu":
+        return _cards(options, say, put)
     cases = case.choose(case.read(options.suite), options.cases)
     # Read before anything is measured: a slip must not cost two minutes.
     old = None if options.check is None or options.accept else baseline.read(options.check)
@@ -101,6 +103,17 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
             baseline.accept(result, options.check)
             say(f"accepted: {options.check}; history: {options.check.parent / baseline.HISTORY}")
     return int(failed)
+
+
+def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
+    """Run the suite of a CUDA card; 1 when a check failed, 0 also where there is no card."""
+    result = cuda_suite.run(say)
+    text = json.dumps(result)
+    if options.as_json:
+        put(text)
+    if options.out is not None:
+        atomic_write(options.out, text.encode() + b"\n")
+    return int(cuda_suite.failed(result))
 
 
 def _compare(

@@ -12,7 +12,7 @@ from fmtune.cli.common import FILE
 
 
 @click.command()
-@click.option("--suite", default="quick", show_default=True, help="quick, full, or a suite file.")
+@click.option("--suite", default="quick", show_default=True, help="quick, full, gpu, or a suite file.")
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Only this case; may be repeated.")
 @click.option("--against", metavar="REF|PATH", help="Measure a git ref or a checkout in turns with this version.")
 @click.option("--check", type=FILE, help="Compare with an accepted result.")

@@ -29,18 +29,20 @@ def prepare(request: Mapping[str, Any]) -> Job:
 
 
 def machine(
-    train: tuple[Any, Any], test: tuple[Any, Any], h: Mapping[str, Any], dense: bool = False
-) -> tuple[Callable[[], None], Callable[[], float]]:
+    train: tuple[Any, Any], test: tuple[Any, Any], h: Mapping[str, Any], dense: bool = False,
+    device: str = "cpu",
+) -> tuple[Callable[[], None], Callable[[], float]]:  # fmt: skip
     """Return two calls for a new factorization machine: one pass over train, and the log loss on test."""
     torch.manual_seed(0)
-    bias = torch.zeros(1, requires_grad=True)
-    table = torch.zeros(train[0].shape[1], h["num_factors"] + 1)
+    bias = torch.zeros(1, device=device, requires_grad=True)
+    table = torch.zeros(train[0].shape[1], h["num_factors"] + 1, device=device)
     table[:, 1:].normal_(0, h["factors_init_sigma"])
     table.requires_grad_(True)
     lr = h["factors_lr"]
     fused = {"fused": True} if dense else {}
     rules = [torch.optim.Adagrad([table], lr=lr, **fused), torch.optim.Adagrad([bias], lr=lr)]
-    batches, whole = _batches(*train, h["mini_batch_size"], dense), _batches(*test, 10**9, dense)
+    batches = _batches(*train, h["mini_batch_size"], dense, device)
+    whole = _batches(*test, 10**9, dense, device)
 
     def learn() -> None:
         for score, labels in batches:
@@ -53,7 +55,7 @@ def machine(
     def loss() -> float:
         with torch.no_grad():
             parts = [torch.sigmoid(score(bias, table)) for score, _ in whole]
-        return log_loss(torch.cat(parts).numpy(), test[1])
+        return log_loss(torch.cat(parts).cpu().numpy(), test[1])
 
     return learn, loss
 
@@ -61,18 +63,18 @@ def machine(
 Score = Callable[[Any, Any], Any]
 
 
-def _batches(x: Any, y: Any, size: int, dense: bool) -> list[tuple[Score, Any]]:
+def _batches(x: Any, y: Any, size: int, dense: bool, device: str) -> list[tuple[Score, Any]]:
     """Return each mini-batch as a function from parameters to raw scores, and its labels."""
     found: list[tuple[Score, Any]] = []
     for start in range(0, len(y), size):
         rows = x[start : start + size]
-        labels = torch.from_numpy(np.ascontiguousarray(y[start : start + size]))
-        found.append((_dense(rows) if dense else _sparse(rows), labels))
+        labels = torch.from_numpy(np.ascontiguousarray(y[start : start + size])).to(device)
+        found.append((_dense(rows, device) if dense else _sparse(rows, device), labels))
     return found
 
 
-def _dense(rows: Any) -> Score:
-    matrix = torch.from_numpy(np.ascontiguousarray(rows))
+def _dense(rows: Any, device: str) -> Score:
+    matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
     squares = matrix * matrix
 
     def score(bias: Any, table: Any) -> Any:
@@ -82,11 +84,11 @@ def _dense(rows: Any) -> Score:
     return score
 
 
-def _sparse(rows: Any) -> Score:
-    indices, offsets = (torch.from_numpy(part.astype(np.int64)) for part in (rows.indices, rows.indptr[:-1]))
-    weights = torch.from_numpy(rows.data)
+def _sparse(rows: Any, device: str) -> Score:
+    indices, offsets = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (rows.indices, rows.indptr[:-1]))
+    weights = torch.from_numpy(rows.data).to(device)
     # The row of each entry: the squares are summed by it, so that no second gradient of the table is needed.
-    owner = torch.from_numpy(np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)))
+    owner = torch.from_numpy(np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))).to(device)
 
     def score(bias: Any, table: Any) -> Any:
         bag = torch.nn.functional.embedding_bag(
@@ -94,7 +96,7 @@ def _sparse(rows: Any) -> Score:
         )
         picked = torch.nn.functional.embedding(indices, table, sparse=True)[:, 1:]
         own = ((picked * weights[:, None]) ** 2).sum(1)
-        squares = torch.zeros(rows.shape[0]).index_add_(0, owner, own)
+        squares = torch.zeros(rows.shape[0], device=device).index_add_(0, owner, own)
         return bias + bag[:, 0] + 0.5 * ((bag[:, 1:] ** 2).sum(1) - squares)
 
     return score

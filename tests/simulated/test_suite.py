@@ -1,0 +1,22 @@
+"""The suite of a card, with the least of everything."""
+
+from __future__ import annotations
+
+from fmtune.bench import cuda_suite
+
+
+def test_every_table_is_filled() -> None:
+    """Ceilings, a check of every layout and rule, and rates over the grid on both devices; nothing is wrong."""
+    tiny = cuda_suite.Sizes(
+        sparse=(12, 20, 3, 2), dense=(12, 5, 5, 2), check=(10, 12, 3, 2), batches=(6,), lanes=(1, 2), copied=2**9,
+        epochs=1,
+    )  # fmt: skip
+    said: list[str] = []
+    result = cuda_suite.run(said.append, tiny)
+    assert not cuda_suite.failed(result)
+    assert [part["ceiling"] for part in result["ceilings"]] == ["copy", "gather", "gather"]
+    assert len(result["checks"]) == 8 and all(part["same_twice"] for part in result["checks"])
+    ways = {(part["layout"], part["device"], part["way"]) for part in result["rates"]}
+    assert {("sparse", "gpu", "exact"), ("dense", "gpu", "exact"), ("dense", "gpu", "tf32")} <= ways
+    assert {("sparse", "cpu", "one thread"), ("dense", "cpu", "one thread")} <= ways
+    assert len(said) == sum(len(result[kind]) for kind in ("ceilings", "checks", "rates"))
