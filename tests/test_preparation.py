@@ -126,6 +126,8 @@ def test_a_converted_table_gives_its_model_the_names(folder: Path) -> None:
     assert len((folder / "s.csv").read_text().splitlines()) == 301
     assert cli(folder, "fit", "ratings.csv", *words, "-o", "m2").returncode == 0
     assert Encoder.of(fmtune.Model.load(folder / "m2").facts) is not None
+    said = json.loads(cli(folder, "data", "stats", "ratings.csv", *words, "--json").stdout)
+    assert (said["rows"], said["features_used"], said["labels"]) == (300, 24, "real")
     refused = cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words)
     assert refused.returncode == 2 and "hint: -o train.pbr writes over it" in refused.stderr
     refused = cli(folder, "data", "convert", "train.pbr", "a.npz", "--label", "rating")

@@ -67,6 +67,11 @@ def columns_of(values: Mapping[str, Any]) -> Columns:
     return Columns(**given)
 
 
+def named_columns(values: Mapping[str, Any]) -> Columns | None:
+    """Return the columns that the options name, None where none of them is given."""
+    return columns_of(values) if any(value is not None for value in values.values()) else None
+
+
 def print_json(value: Any) -> None:
     from fmtune.screen import as_json
 

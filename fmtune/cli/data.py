@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fmtune.cli.common import FILE, JSON, Verbs, columns_of, print_json, table, table_options
+from fmtune.cli.common import FILE, JSON, Verbs, columns_of, named_columns, print_json, table, table_options
 from fmtune.errors import UsageError
 
 
@@ -94,23 +94,25 @@ def data_convert(
 
 @data.command("check")
 @click.argument("sources", nargs=-1, type=FILE, required=True)
+@table_options
 @JSON
-def data_check(sources: tuple[Path, ...], as_json: bool) -> None:
+def data_check(sources: tuple[Path, ...], as_json: bool, **named: Any) -> None:
     """Read SOURCES whole and say whether they are sound."""
     from fmtune.data import verbs
 
-    found = verbs.check(list(sources))
+    found = verbs.check(list(sources), columns=named_columns(named))
     print_json(found) if as_json else table(found)
 
 
 @data.command("stats")
 @click.argument("sources", nargs=-1, type=FILE, required=True)
+@table_options
 @JSON
-def data_stats(sources: tuple[Path, ...], as_json: bool) -> None:
+def data_stats(sources: tuple[Path, ...], as_json: bool, **named: Any) -> None:
     """Say what SOURCES hold: rows, features, density, labels."""
     from fmtune.data import verbs
 
-    found = verbs.stats(list(sources))
+    found = verbs.stats(list(sources), columns=named_columns(named))
     print_json(found) if as_json else table(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fmtune import __version__
-from fmtune.cli.common import FILE, columns_of, table_options
+from fmtune.cli.common import FILE, named_columns, table_options
 from fmtune.errors import UsageError
 
 
@@ -37,9 +37,8 @@ def fit(
     words = (*params, *([f"solver={solver}"] if solver else []))
     values: dict[str, Any] = dict(_assignment(word) for word in words)
     given = {"train": list(train), "test": list(test)} if test else {"train": list(train)}
-    columns = columns_of(named) if any(value is not None for value in named.values()) else None
     binary = values.get("predictor_type") == "binary_classifier"
-    read = preparation.prepare(given, columns, map_labels=binary, cache=Cache())
+    read = preparation.prepare(given, named_columns(named), map_labels=binary, cache=Cache())
     for note in read.notes:
         click.echo(note)
     runs: Any = read.encoder and read.encoder.groups()

@@ -11,8 +11,10 @@ import numpy as np
 
 from fmtune.data import catalog, libsvm, shelf
 from fmtune.data.canonical import DataWarning
+from fmtune.data.columns import Columns
 from fmtune.data.download import Progress
 from fmtune.data.index import write_index
+from fmtune.data.preparation import Tables
 from fmtune.data.source import Paths, files_of, format_of, read_channel, write
 from fmtune.rows import Rows
 
@@ -61,8 +63,12 @@ def convert(
     }
 
 
-def check(paths: Paths, *, feature_dim: int | None = None, labelled: bool = True) -> dict[str, Any]:
+def check(
+    paths: Paths, *, feature_dim: int | None = None, labelled: bool = True, columns: Columns | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Read everything, as training would; return what was read, or raise the first DataError.
+
+    ``columns`` are those of tables.
 
     Returns
     -------
@@ -70,9 +76,21 @@ def check(paths: Paths, *, feature_dim: int | None = None, labelled: bool = True
         ``files`` (path, format, bytes of each), ``rows``, ``feature_dim``, ``layout``, ``labels`` (``missing``,
         ``binary`` or ``real``), ``index_base`` (0 or 1, libsvm only) and ``notes``.
     """
+    return _looked_at(paths, feature_dim, labelled, columns)[0]
+
+
+def _looked_at(
+    paths: Paths, feature_dim: int | None, labelled: bool, columns: Columns | None
+) -> tuple[dict[str, Any], Rows]:  # fmt: skip
+    """Return what ``check`` says, and the rows."""
     files = files_of(paths)
     formats = [format_of(file) for file in files]
-    rows, notes = _noted(lambda: read_channel(files, feature_dim=feature_dim, labelled=labelled, name="data"))
+    table = None if columns is None else Tables(files, columns)
+    encoder = None if table is None else table.fit()
+    rows, notes = _noted(
+        lambda: read_channel(files, feature_dim=feature_dim, labelled=labelled, name="data", encoder=encoder)
+    )
+    notes += [] if table is None else table.notes
     report: dict[str, Any] = {
         "files": [
             {"path": str(file), "format": kind, "bytes": file.stat().st_size}
@@ -87,17 +105,16 @@ def check(paths: Paths, *, feature_dim: int | None = None, labelled: bool = True
     text = [file for file, kind in zip(files, formats, strict=True) if kind == "libsvm"]
     if text:
         report["index_base"] = 0 if any(libsvm.counts_from_zero(file) for file in text) else 1
-    return report
+    return report, rows
 
 
-def stats(paths: Paths) -> dict[str, Any]:
-    """Return what ``check`` does, and how the numbers are spread.
+def stats(paths: Paths, *, columns: Columns | None = None) -> dict[str, Any]:
+    """Return what ``check`` does, and how the numbers are spread; ``columns`` are those of tables.
 
     Adds ``entries``, ``density``, ``entries_per_row`` (min, mean, max), ``features_used``, ``value_min``,
     ``value_max``, ``label_mean``, ``label_min``, ``label_max`` and ``memory_bytes``.
     """
-    report = check(paths, labelled=False)
-    rows, _ = _noted(lambda: read_channel(paths, labelled=False, name="data"))
+    report, rows = _looked_at(paths, None, columns is not None, columns)
     sparse = rows.to_sparse()
     lengths = np.diff(sparse.indptr)
     cells = rows.n * rows.feature_dim
