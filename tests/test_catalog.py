@@ -19,11 +19,11 @@ from tests.card_fixtures import card_file, pictures, ratings, serving, write_car
 def test_every_card_is_complete() -> None:
     """Origin, licence, task, a maker that exists, keys with defaults that they allow, files with digests."""
     cards = catalog.cards()
-    assert set(cards) == {"digits", "fashion-mnist", "mnist", "movielens-100k", "planted-clicks"}
+    assert set(cards) == {"digits", "fashion-mnist", "mnist", "movielens-100k", "planted-clicks", "planted-ratings"}
     for name, card in cards.items():
         assert card.name == name and card.title and card.description and card.origin and card.licence
         assert card.task in ("binary_classifier", "regressor") and card.maker in catalog.MAKERS
-        assert bool(card.files) == (card.maker != "planted")
+        assert bool(card.files) != card.maker.startswith("planted")
         for file in card.files:
             assert re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size > 0
             assert all(url.endswith("/" + file.name) for url in file.urls)
@@ -168,7 +168,8 @@ BAD = {
                        "card movielens-100k: attributes is 1, not true or false\n"
                        "  hint: attributes: add what is known of user and movie"),
     "a near name": ({"card": "digit"}, "unknown dataset card 'digit' (did you mean 'digits'?)\n"
-                    "  hint: the cards are digits, fashion-mnist, mnist, movielens-100k, planted-clicks"),
+                    "  hint: the cards are digits, fashion-mnist, mnist, movielens-100k, planted-clicks, "
+                    "planted-ratings"),
     "a near key": ({"card": "digits", "clas": 3}, "card digits: unknown key 'clas' (did you mean 'class'?)\n"
                    "  hint: the keys of digits are class, split"),
     "out of range": ({"card": "digits", "class": 10}, "card digits: class is 10, not a whole number from 0 to 9\n"

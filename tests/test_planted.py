@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from fmtune.data import catalog, planted
+from fmtune.errors import UsageError
 from fmtune.rows import SparseRows
 
 
@@ -83,3 +84,26 @@ def test_the_stated_probability_is_that_of_the_labels() -> None:
         assert drawn.rows.labels is not None
         error = abs(drawn.rows.labels[inside].mean() - drawn.probability[inside].mean())
         assert error < 4 * 0.5 / np.sqrt(inside.sum())
+
+
+def test_planted_ratings_are_like_real_ones() -> None:
+    """100,000 ratings about 3.5 of 943 users and 1,682 items; the best RMSE is the noise, and groups are named."""
+    found = catalog.load("planted-ratings")
+    assert found.test is not None and found.train.labels is not None
+    assert (found.train.n, found.test.n, found.train.feature_dim) == (90_000, 10_000, 2625)
+    assert found.groups == {"user": 0, "item": 943}
+    assert abs(found.train.labels.mean() - 3.5) < 0.3 and 1.0 < found.train.labels.std() < 1.4
+    assert found.facts["planted_rmse"] == pytest.approx(0.9, rel=0.02)
+    again = catalog.load({"card": "planted-ratings", "seed": 1})
+    assert again.train.digest() != found.train.digest() == catalog.load("planted-ratings").train.digest()
+    with pytest.raises(UsageError, match="all rows, or none"):
+        catalog.load({"card": "planted-ratings", "test": 0.0})
+
+
+def test_fields_of_clicks_are_groups(default: catalog.Channels) -> None:
+    """A field's features lie between its group's first and the next's, in each row."""
+    firsts = list(default.groups.values())
+    assert len(firsts) == 10 and firsts[0] == 0
+    assert isinstance(default.train, SparseRows)
+    indices = default.train.indices.reshape(-1, 10)
+    assert (indices >= firsts).all() and (indices[:, :-1] < firsts[1:]).all()

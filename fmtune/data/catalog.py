@@ -266,7 +266,7 @@ def _movielens(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> 
     ((name, content),) = files.items()
     ratings = movielens.read(content, keys["split"], attributes=keys["attributes"], name=name)
     what = f"{card.title}, split {keys['split']}: a row is {', '.join(ratings.groups)}"
-    return Channels(ratings.train, ratings.test, None, what, {"groups": ratings.groups})
+    return Channels(ratings.train, ratings.test, None, what, {"groups": ratings.groups}, ratings.groups)
 
 
 def _planted(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
@@ -295,9 +295,27 @@ def _planted(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Ch
         drawn.rows.slice(stop, n) if n > stop else None,
         f"clicks drawn from a planted factorization machine of {keys['factors']} factors (seed {keys['seed']})",
         facts,
+        planted.fields(keys["features"], keys["fields"]),
     )
+
+
+def _planted_ratings(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:
+    """Draw planted-ratings; the planted model's RMSE on the test channel is a fact."""
+    drawn, score = planted.ratings(**{k: v for k, v in keys.items() if k != "test"})
+    start = drawn.n - round(drawn.n * keys["test"])
+    if not 0 < start < drawn.n:
+        hint = "give more rows, or another share"
+        raise UsageError("test takes all rows, or none", where=f"card {card.name}", hint=hint)
+    test = drawn.slice(start, drawn.n)
+    assert test.labels is not None
+    facts = {"planted_rmse": float(np.sqrt(np.mean((test.labels - score[start:]) ** 2)))}
+    what = f"ratings drawn from a planted factorization machine of {keys['factors']} factors (seed {keys['seed']})"
+    return Channels(drawn.slice(0, start), test, None, what, facts, {"user": 0, "item": keys["users"]})
 
 
 Maker = Callable[[Card, dict[str, Any], Mapping[str, bytes]], Channels]
 
-MAKERS: dict[str, Maker] = {"digits": _digits, "images": _images, "movielens": _movielens, "planted": _planted}
+MAKERS: dict[str, Maker] = {
+    "digits": _digits, "images": _images, "movielens": _movielens, "planted": _planted,
+    "planted-ratings": _planted_ratings,
+}

@@ -67,6 +67,41 @@ def draw(*, rows: int, fields: int, features: int, factors: int, zipf: float, no
     return Planted(SparseRows(indptr, indices.ravel(), values, labels, features), _expected(z, noise))
 
 
+def fields(features: int, count: int) -> dict[str, int]:
+    """Return the first feature of each field, by name."""
+    starts = np.concatenate([[0], np.cumsum(_sizes(features, count))[:-1]])
+    return {f"field-{i}": int(start) for i, start in enumerate(starts)}
+
+
+def ratings(
+    *, rows: int, users: int, items: int, factors: int, zipf: float, noise: float, seed: int
+) -> tuple[SparseRows, NDArray[np.float64]]:
+    """Draw ratings of items by users: a user's and an item's level, their taste, and noise.
+
+    Users and items are drawn with frequencies ``1 / rank^zipf``.  Levels have the standard deviation 0.45, tastes
+    (products of vectors) 0.5, as in real ratings from 1 to 5, whose mean is 3.5.
+
+    Returns
+    -------
+    SparseRows, float64 (rows,)
+        The rows, and the planted score of each; labels are that and noise.
+    """
+    random = np.random.default_rng(seed)
+    chosen = []
+    for size, start in ((users, 0), (items, users)):
+        shares = np.cumsum(np.arange(1, size + 1, dtype=np.float64) ** -zipf)
+        ranks = np.searchsorted(shares, random.random(rows) * shares[-1], side="right")
+        chosen.append(start + random.permutation(size)[np.minimum(ranks, size - 1)])
+    indices = np.stack(chosen, axis=1)
+    level = 0.45 * random.standard_normal(users + items)
+    taste = random.standard_normal((users + items, factors)) * (0.5**0.5 / max(1, factors) ** 0.25)
+    score = 3.5 + level[indices].sum(1) + (taste[indices[:, 0]] * taste[indices[:, 1]]).sum(1)
+    labels = (score + noise * random.standard_normal(rows)).astype(np.float32)
+    indptr = np.arange(0, 2 * rows + 1, 2, dtype=np.int64)
+    ones = np.ones(2 * rows, np.float32)
+    return SparseRows(indptr, indices.ravel().astype(np.int32), ones, labels, users + items), score
+
+
 def _indices(rows: int, fields: int, features: int, zipf: float, random: np.random.Generator) -> NDArray[np.int32]:
     """Return each row's feature in each field, int32 (rows, fields); rank and number are unrelated."""
     starts = np.concatenate([[0], np.cumsum(_sizes(features, fields))])

@@ -7,7 +7,7 @@ run in float64.  ``METRICS`` is the one table: to add a metric, write a function
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,28 @@ def auc(scores: Array, labels: Array) -> float:
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return float((ranks[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def calibration(scores: Array, labels: Array, bins: int = 10) -> dict[str, Any]:
+    """Return how far probabilities are what they say (Guo et al., 2017).
+
+    Rows are sorted by probability and cut into bins of about as many rows; equal probabilities stay together.
+
+    Returns
+    -------
+    dict
+        ``said`` and ``was``: each bin's mean probability and share of label 1; ``rows``; ``error``, the expected
+        calibration error: the mean over rows of their bin's distance between the two.
+    """
+    p = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
+    cuts = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]))
+    place = np.searchsorted(cuts, p, side="right")
+    rows = np.bincount(place, minlength=len(cuts) + 1)
+    filled = rows > 0
+    rows_in = rows[filled]
+    said, was = (np.bincount(place, weights=w, minlength=len(rows))[filled] / rows_in for w in (p, labels >= 0.5))
+    error = float(rows_in @ np.abs(said - was) / len(p))
+    return {"said": said.tolist(), "was": was.tolist(), "rows": rows_in.tolist(), "error": error}
 
 
 METRICS = {

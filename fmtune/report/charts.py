@@ -93,6 +93,25 @@ def curves(result: StudyResult, save: Save = to_svg, leaders: int = 5) -> Chart 
     return Chart("curves", "Quality against epochs", drawing, caption, header, rows)
 
 
+def reliability(result: StudyResult, save: Save = to_svg) -> Chart | None:
+    """Return the share of label 1 against the probability that was said; None where it is not known."""
+    top, found = best(result), result.calibration or {}
+    if top is None or found.get("trial") != top.number or not found.get("said"):
+        return None
+    said, was, rows = found["said"], found["was"], found["rows"]
+    with figure_of(340, 310) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=FAINT, lw=1.2)
+        axes.plot(said, was, color=SERIES[0], lw=1.8, marker=MARKERS[0], ms=6)
+        axes.set(xlabel="probability that was said", ylabel="share of label 1", xlim=(0, 1), ylim=(0, 1))
+        drawing = save(figure, "reliability", "share of label 1 against the probability that was said, in bins")
+    caption = (
+        f"Test rows in {len(said)} bins of about as many rows. On the line, probabilities are what they say; the "
+        f"expected calibration error is {words.score(found['error'], 3)}."
+    )
+    table = tuple((words.score(s, 3), words.score(w, 3), f"{n:,}") for s, w, n in zip(said, was, rows, strict=True))
+    return Chart("reliability", "Are its probabilities right?", drawing, caption, ("said", "was", "rows"), table)
+
+
 def history(result: StudyResult, save: Save = to_svg) -> Chart | None:
     """Return each trial's score in number order and the best so far; None when no trial has a score."""
     cell, top = result.cells[0], best(result)

@@ -120,6 +120,35 @@ def honesty(result: StudyResult) -> Section | None:
     return Section("honesty", "How far to trust the score", body)
 
 
+def baseline(result: StudyResult) -> Section | None:
+    """Return the linear model beside the winner, and whether the factors are worth it."""
+    top, found = best(result), result.baseline or {}
+    if top is None or found.get("trial") != top.number or found.get("value") is None:
+        return None
+    name = words.metric(result.objective)
+    low, high, gap = found.get("low"), found.get("high"), words.signed(abs(found["difference"])).lstrip("+")
+    if low is None or high is None:
+        sentence = f"The linear model is {'worse' if found['difference'] > 0 else 'not worse'}, by {gap}."
+    elif low > 0 or high < 0:
+        side = "worse" if low > 0 else "better"
+        sentence = f"The linear model is {side} by {gap} (95 %: {_ends(low, high)})."
+    else:
+        sentence = f"Whether the linear model is worse is not decided: {gap} (95 %: {_ends(low, high)})."
+    settings = ", ".join(f"{k} {words.setting(v)}" for k, v in (found.get("params") or {}).items())
+    tried = words.count(int(found.get("tried", 1)), "setting")
+    body = render(
+        "baseline", sentence=sentence, name=name, top=top, ours=words.score(top.value),
+        theirs=words.score(found["value"]),
+        what=f"best of {tried} on test: {settings}",
+    )  # fmt: skip
+    return Section("baseline", "Beside a linear model", body)
+
+
+def reliability(result: StudyResult) -> Section | None:
+    """Return whether the winner's probabilities are what they say."""
+    return _chart("reliability", charts.reliability(result) if result.cells else None)
+
+
 def confirmed(result: StudyResult) -> Section | None:
     """Return the finalists under more seeds, compared in pairs."""
     found = worth(result)
@@ -209,7 +238,9 @@ SECTIONS: tuple[Callable[[StudyResult], Section | None], ...] = (
     winner,
     quality,
     pace,
+    baseline,
     honesty,
+    reliability,
     confirmed,
     overtuning,
     history,

@@ -109,6 +109,11 @@ class StudyResult:
         ``draws``, ``rows``, as ``fmtune.tune.selection.honest`` gives it.
     confirmation : dict or None
         What ``fmtune confirm`` found, as ``fmtune.tune.confirm.confirm`` gives it.
+    baseline : dict or None
+        The linear model beside the winner, as ``fmtune.tune.baseline.baseline`` gives it, and ``trial``.
+    calibration : dict or None
+        How far the winner's probabilities are what they say, as ``fmtune.fm.metrics.calibration`` gives it, and
+        ``trial``.
     importance : dict
         Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
     environment : dict
@@ -134,6 +139,8 @@ class StudyResult:
     holdout: dict[str, Any] | None = None
     selection: dict[str, Any] | None = None
     confirmation: dict[str, Any] | None = None
+    baseline: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     spec_path: str = ""

@@ -22,9 +22,11 @@ from fmtune import __version__
 from fmtune.errors import NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.metrics import evaluate
+from fmtune.fm.metrics import calibration, evaluate
+from fmtune.fm.model import Model
 from fmtune.fm.pack import score
 from fmtune.rows import Rows
+from fmtune.tune.baseline import baseline
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.importance import importance
@@ -134,9 +136,21 @@ class Winner:
             facts["encoding"] = data.encoder.to_json()
         replace(fit.model, facts=facts).save(path)
         found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
-        store.set_attrs({"fmtune:model": found})
+        store.set_attrs({"fmtune:model": found, **self._beside(data, h, fit.model, best.number)})
         holdout = self._open_holdout(store, data.holdout, fit.model, best.number)
         self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
+
+    def _beside(self, data: StudyData, h: Hyperparameters, model: Model, trial: int) -> dict[str, dict[str, Any]]:
+        """Return what a report shows beside a winner: the linear model, and how far probabilities can be taken."""
+        test, labels = data.channels.test(self._cell.layout), data.channels.test_labels
+        assert test is not None
+        scores, found = score(model, test), {}
+        if h.num_factors:
+            linear = baseline(data.channels, h, *self._cell, self._spec.metric, scores)
+            found["fmtune:baseline"] = {"trial": trial, **linear}
+        if h.predictor_type == "binary_classifier":
+            found["fmtune:calibration"] = {"trial": trial, **calibration(scores, labels)}
+        return found
 
     def _selection(self, store: Store, data: StudyData) -> None:
         """Store what the choice among the best trials is worth, and which parameters mattered."""

@@ -1,0 +1,99 @@
+"""The linear model beside a winner: what it is, how it is compared, and that a report shows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmtune.fm.fit import Channels, train
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.metrics import METRICS, calibration
+from fmtune.fm.pack import score
+from fmtune.report import charts
+from fmtune.report.page import build
+from fmtune.report.sections import baseline as section
+from fmtune.report.sections import reliability
+from fmtune.tune import spec as specs
+from fmtune.tune import study as studies
+from fmtune.tune.baseline import FACTORS, baseline
+from fmtune.tune.collect import collect
+from fmtune.tune.result import StudyResult
+from tests import fm_reference as reference
+from tests.study_fixtures import STUDY, write_study
+
+
+@pytest.mark.parametrize("solver", ["sgd", "als", "mcmc"])
+def test_it_is_the_best_of_a_few_linear_models(solver: str) -> None:
+    """Trained again by itself, its settings give its value; the gap is paired and has an interval."""
+    data = reference.rows(400, 12, 4, seed=5, binary=False)
+    channels = Channels(data.slice(0, 250), data.slice(250, 400))
+    rates = {"linear_lr": 0.02, "linear_wd": 0.01, "factors_lr": 0.02, "mini_batch_size": 20}
+    h = Hyperparameters.of({"solver": solver, "num_factors": 3, "epochs": 6, **rates})
+    test = data.slice(250, 400)
+    scores = score(train(channels, h).model, test)
+    found = baseline(channels, h, "cpu", "sparse", "rmse", scores)
+    again = train(channels, h.replace(**found["params"]), epochs=found["epoch"])
+    assert again.curve[-1] == pytest.approx(found["value"], rel=1e-6)
+    assert found["tried"] == (1 if solver == "mcmc" else len(FACTORS)) and found["params"]["num_factors"] == 0
+    assert found["low"] < found["difference"] < found["high"]
+    own = METRICS["rmse"].compute(scores, channels.test_labels)
+    assert found["difference"] == pytest.approx(found["value"] - own)
+
+
+def test_a_metric_of_ranks_has_no_interval() -> None:
+    """auc is no sum over rows; higher is better, and the sign of the gap knows it."""
+    data = reference.rows(300, 10, 3)
+    channels = Channels(data.slice(0, 200), data.slice(200, 300))
+    h = Hyperparameters(predictor_type="binary_classifier", num_factors=2, linear_lr=0.1, mini_batch_size=50, epochs=2)
+    perfect = (channels.test_labels * 2 - 1).astype(np.float32)
+    found = baseline(channels, h, "cpu", "sparse", "auc", perfect)
+    assert found["low"] is None and found["difference"] == pytest.approx(1 - found["value"])
+
+
+def test_calibration_compares_what_was_said_with_what_was() -> None:
+    """Probabilities that are right have an error near 0; the same scores times three have not; bins hold all rows."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=20_000).astype(np.float32)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(-z))).astype(np.float32)
+    right, sure = calibration(z, labels), calibration(3 * z, labels)
+    assert right["error"] < 0.015 < 0.1 < sure["error"]
+    assert len(right["said"]) == 10 and sum(right["rows"]) == 20_000
+    assert (np.diff(right["said"]) > 0).all()
+    constant = calibration(np.zeros(50, np.float32), np.ones(50, np.float32))
+    assert constant == {"said": [0.5], "was": [1.0], "rows": [50], "error": 0.5}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """A small binary study that has run."""
+    folder = tmp_path_factory.mktemp("baseline")
+    spec = specs.read(write_study(folder, STUDY.replace("n_trials: 24", "n_trials: 6")))
+    studies.run(spec, root=folder)
+    return collect(spec, folder)
+
+
+def test_every_study_has_both_and_its_page_shows_them(result: StudyResult, tmp_path: Path) -> None:
+    """The page has the linear model beside the winner, the reliability curve and its error."""
+    assert result.best is not None and result.baseline is not None and result.calibration is not None
+    assert result.baseline["trial"] == result.calibration["trial"] == result.best.number
+    page = build(result)
+    assert "Beside a linear model" in page and "expected calibration error" in page
+    chart = charts.reliability(result)
+    assert chart is not None and len(chart.rows) == len(result.calibration["said"])
+
+
+def test_sentences_follow_the_interval(result: StudyResult) -> None:
+    """Worse, better or not decided; nothing for another winner's, or for none."""
+    assert result.baseline is not None
+    for low, high, said in ((0.1, 0.3, "worse by"), (-0.3, -0.1, "better by"), (-0.1, 0.3, "not decided")):
+        found = {**result.baseline, "low": low, "high": high, "difference": (low + high) / 2}
+        shown = section(replace(result, baseline=found))
+        assert shown is not None and said in shown.body
+    unknown = section(replace(result, baseline={**result.baseline, "low": None, "high": None}))
+    assert unknown is not None and "The linear model is" in unknown.body
+    for other in (None, {**result.baseline, "trial": -1}, {**result.baseline, "value": None}):
+        assert section(replace(result, baseline=other)) is None
+    assert reliability(replace(result, calibration=None)) is None
