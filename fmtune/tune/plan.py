@@ -15,7 +15,7 @@ from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
-from fmtune.tune import devices
+from fmtune.tune import devices, probe
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.space import canonical, difference
@@ -42,6 +42,9 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
         filled = s["nnz"] / max(1, s["rows"])
         said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {filled:.1f} non-zeros a row")
     said += _cells(spec)
+    runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.solvers) is None]
+    if len(runs) > 1 and spec.solvers == ("sgd",):
+        said.append(probe.fastest(runs, data.channels.train, _largest(spec), lanes))
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
     said.append(
         f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}, at most {WIDTH} floats side by side; "
