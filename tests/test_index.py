@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from fmtune import digests
 from fmtune.cli.data import data
+from fmtune.data.columns import Columns
 from fmtune.data.index import BLOCK, check_index, index_of, write_index
+from fmtune.data.preparation import Tables
 from fmtune.data.source import read_channel, write
 from fmtune.errors import DataError
 from fmtune.rows import DenseRows
@@ -69,6 +71,16 @@ def test_faults_name_place_cause_and_next_step(file: Path) -> None:
     index_of(file).write_bytes(digests.sealed({"version": 0}))
     with pytest.raises(DataError, match="the index is damaged, or of another version\n  hint: check the file, then"):
         read_channel(file)
+
+
+def test_tables_are_checked_too(tmp_path: Path) -> None:
+    """Before a line of them is believed."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n1,0\n2,1\n")
+    write_index(path)
+    path.write_text("a,y\n1,0\n3,1\n")
+    with pytest.raises(DataError, match="the data changed since they were indexed"):
+        Tables(path, Columns(label="y"))
 
 
 def test_the_verb_writes_an_index_for_each_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fmtune.data.cache import Cache
 from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
+from fmtune.data.index import check_index
 from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
 from fmtune.data.source import FORMATS, Paths
 from fmtune.data.split import Divider, Split
@@ -67,6 +68,7 @@ class Tables:
     def __init__(self, paths: Paths, columns: Columns, split: Split | None = None) -> None:
         self.files = [(file, source.format_of(file)) for file in source.files_of(paths, "train")]
         for file, kind in self.files:
+            check_index(file)
             if kind not in tables.TABLES:
                 what = f"no table but rows ({kind}), which have no columns to name"
                 raise DataError(what, where=str(file), hint="leave label and the columns out")
