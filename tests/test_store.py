@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from fmtune.tune.storage import open_storage
-from fmtune.tune.store import RETRIES, Claim, New, Store, Table
+from fmtune.tune.store import RETRIES, Claim, New, Store
 from fmtune.tune.workers import gone, name_of, owner
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -21,16 +22,12 @@ def _store(folder: Path) -> Store:
     return Store(open_storage(f"sqlite:///{folder / 'study.db'}"), "s", "minimize", grace=GRACE)
 
 
-def _next(budget: int = 100) -> object:
-    def make(table: Table) -> New | None:
-        n = len(table.states)
+def _claim(store: Store, mine: Collection[int] = (), budget: int = 100) -> Claim | None:
+    def make(workers: int) -> New | None:
+        n = len(store)
         return New(n, {"x": n / 1000}, SPACE, {}, {}) if n < budget else None
 
-    return make
-
-
-def _claim(store: Store, mine: set[int] = frozenset(), budget: int = 100) -> Claim | None:  # type: ignore[assignment]
-    return store.claim(set(mine), _next(budget))  # type: ignore[arg-type]
+    return store.claim(set(mine), make)
 
 
 def _end(store: Store, number: int, value: float = 0.5) -> bool:

@@ -23,7 +23,7 @@ from fmtune.tune import environment
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
-from fmtune.tune.store import Away, New, Store, Table
+from fmtune.tune.store import Away, New, Store
 
 # Seconds between two writes of the scores of running trials.
 PROGRESS = 2.0
@@ -181,10 +181,9 @@ class _Cell:
 
     def _count(self) -> None:
         """Say how many trials have ended, when other processes had a part in it."""
-        states = Counter(state.name for state in self.store.states.values() if state.is_finished())
-        if states != self._counted:
-            self._counted = states
-            self._emit("count", cell=self.cell, done=dict(states))
+        if self.store.tally != self._counted:
+            self._counted = self.store.tally.copy()
+            self._emit("count", cell=self.cell, done=dict(self._counted))
 
     # What the two differ in.
 
@@ -197,8 +196,8 @@ class _Cell:
         """Take the end of a job."""
         raise NotImplementedError
 
-    def _make(self, table: Table) -> New | None:
-        """Return the next trial to be made, under the study's lock."""
+    def _make(self, workers: int) -> New | None:
+        """Return the next trial to be made, under the study's lock and with so many workers at it."""
         raise NotImplementedError
 
     def _start(self, number: int) -> Job:
@@ -244,17 +243,16 @@ class SearchSource(_Cell):
     @property
     def left(self) -> bool:
         """Whether trials are still to be run, by whomever."""
-        states = self.store.states
-        return len(states) < self._n_trials or not all(state.is_finished() for state in states.values())
+        return len(self.store) < self._n_trials or bool(self.store.begun)
 
-    def _make(self, table: Table) -> New | None:
+    def _make(self, workers: int) -> New | None:
         """Return the next trial in number order, once everything that it may know of has ended.
 
         The lag bounds how many trials are open at once; workers share them evenly.
         """
-        n = len(table.states)
-        waited_for = any(m < n - self._lag and not state.is_finished() for m, state in table.states.items())
-        share = math.ceil(max(1, self._lag) / table.workers)
+        n = len(self.store)
+        waited_for = min(self.store.begun, default=n) < n - self._lag
+        share = math.ceil(max(1, self._lag) / workers)
         if n >= self._n_trials or waited_for or len(self.mine) >= share:
             return None
         self._learn()
@@ -271,8 +269,8 @@ class SearchSource(_Cell):
 
     def _learn(self) -> None:
         """Let the history know what other processes asked for and ended."""
-        ended = {n for n, state in self.store.states.items() if state.is_finished()} - self._known
-        for trial in self.store.fetch({*ended, *range(len(self._history), len(self.store.states))}):
+        ended = self.store.ended - self._known
+        for trial in self.store.fetch({*ended, *range(len(self._history), len(self.store))}):
             self._history.learn(trial)
         self._known |= ended
 
@@ -320,12 +318,11 @@ class ReplaySource(_Cell):
     @property
     def left(self) -> bool:
         """Whether trials are still to be run, by whomever."""
-        states = self.store.states
-        return not all(n in states and states[n].is_finished() for n in self._searched)
+        return not self._searched.keys() <= self.store.ended
 
-    def _make(self, table: Table) -> New | None:
+    def _make(self, workers: int) -> New | None:
         """Return the next trial that the searching cell finished and this one has not."""
-        number = next((n for n in self._searched if n not in table.states), None)
+        number = next((n for n in self._searched if n not in self.store.begun | self.store.ended), None)
         if number is None:
             return None
         trial = self._searched[number]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -46,6 +47,8 @@ RETRIES = 2
 # The same where one process runs a study, and is run again: deaths in a row, with nothing finished in between.
 ATTEMPTS = 5
 
+_OPEN = (TrialState.RUNNING, TrialState.WAITING)
+
 _BEAT = "fmtune:worker:"
 
 # PostgreSQL's word for a lock that was waited for too long: the server is there, and somebody else is at it.
@@ -76,13 +79,6 @@ class Claim(NamedTuple):
     spent: str | None = None
 
 
-class Table(NamedTuple):
-    """A study's trials by number, and how many workers live, as a claim finds them under the lock."""
-
-    states: dict[int, TrialState]
-    workers: int
-
-
 class _Row(NamedTuple):
     trial_id: int
     state: TrialState
@@ -105,6 +101,13 @@ class Store:
         Seconds without a beat after which a worker is dead.
     home
         The study that holds the workers' beats; left out, this one.
+
+    Attributes
+    ----------
+    begun, ended : set of int
+        Trials that have not ended, and those that have, as :meth:`trials` or the last claim found them.
+    tally : Counter
+        How many have ended in which state.
     """
 
     def __init__(
@@ -120,7 +123,11 @@ class Store:
         self.study_id = created._study_id
         self.me, self.grace, self.home = me or owner(), grace, home or self.study_id
         self._sqlite = storage.engine.dialect.name == "sqlite"
+        self.begun: set[int] = set()
+        self.ended: set[int] = set()
+        self.tally: Counter[str] = Counter()
         self._rows: dict[int, _Row] = {}
+        self._newest = -1
         self._orphaned: dict[str, bool] = {}
         self._failed = -float("inf")
 
@@ -167,15 +174,35 @@ class Store:
         mine = _STUDIES.c.study_id == self.study_id
         c.execute(_STUDIES.update().where(mine).values(study_name=_STUDIES.c.study_name))
 
-    @property
-    def states(self) -> dict[int, TrialState]:
-        """Every trial's state, as the last claim or :meth:`trials` found it."""
-        return {n: row.state for n, row in self._rows.items()}
+    def __len__(self) -> int:
+        """Return how many trials there are, as :meth:`trials` or the last claim found them."""
+        return len(self._rows)
+
+    def _see(self, number: int, row: _Row) -> None:
+        self._rows[number] = row
+        self._newest = max(self._newest, row.trial_id)
+        if not row.state.is_finished():
+            self.begun.add(number)
+        elif number not in self.ended:
+            self.begun.discard(number)
+            self.ended.add(number)
+            self.tally[row.state.name] += 1
+
+    def _look(self, c: sa.Connection) -> None:
+        """See what has changed: trials that were open, that are open, and new ones."""
+        columns = _TRIALS.c.number, _TRIALS.c.trial_id, _TRIALS.c.state
+        were = [self._rows[n].trial_id for n in self.begun]
+        changed = _TRIALS.c.state.in_(_OPEN) | (_TRIALS.c.trial_id > self._newest) | _TRIALS.c.trial_id.in_(were)
+        for number, trial_id, state in c.execute(
+            sa.select(*columns).where(_TRIALS.c.study_id == self.study_id, changed)
+        ):
+            self._see(number, _Row(trial_id, state))
 
     def trials(self, patience: float = PATIENCE) -> list[FrozenTrial]:
         """Return all trials in number order."""
         trials = self._run(lambda c: self.storage.get_all_trials(self.study_id, deepcopy=False), patience)
-        self._rows |= {t.number: _Row(t._trial_id, t.state) for t in trials}
+        for trial in trials:
+            self._see(trial.number, _Row(trial._trial_id, trial.state))
         return sorted(trials, key=lambda t: t.number)
 
     def fetch(self, numbers: Iterable[int]) -> list[FrozenTrial]:
@@ -240,7 +267,7 @@ class Store:
         running = [who for state, who in owners if state == TrialState.RUNNING and who.get("since", 0.0) < alone]
         self._orphaned = {_text(who): _text(who) in finished for who in running}
 
-    def claim(self, mine: set[int], make: Callable[[Table], New | None]) -> Claim | None:
+    def claim(self, mine: set[int], make: Callable[[int], New | None]) -> Claim | None:
         """Make a trial this worker's: one that nobody holds any more, else the next in number order.
 
         Parameters
@@ -248,7 +275,8 @@ class Store:
         mine
             Trials that this worker is at.
         make
-            Returns the next trial, or None while there is none; called under the study's lock.
+            Given how many workers live, returns the next trial, or None while there is none; called under the study's
+            lock.
 
         Returns
         -------
@@ -263,15 +291,13 @@ class Store:
 
         def work(c: sa.Connection) -> Claim | None:
             self._lock(c)
-            columns = _TRIALS.c.number, _TRIALS.c.trial_id, _TRIALS.c.state
-            found = c.execute(sa.select(*columns).where(_TRIALS.c.study_id == self.study_id).order_by(_TRIALS.c.number))
-            self._rows = {number: _Row(trial_id, state) for number, trial_id, state in found}
+            self._look(c)
             living = self._living(c)
             again = self._abandoned(c, mine, living)
             if again is not None:
                 self._take(c, self._rows[again.number].trial_id, again.attempts)
                 return again
-            new = make(Table(self.states, len(living)))
+            new = make(len(living))
             return None if new is None else self._insert(c, new)
 
         return self._once(work)
@@ -286,7 +312,7 @@ class Store:
 
     def _abandoned(self, c: sa.Connection, mine: set[int], living: set[str]) -> Claim | None:
         """Return the first trial that is begun and that nobody holds."""
-        begun = {n: row for n, row in self._rows.items() if not row.state.is_finished() and n not in mine}
+        begun = {n: self._rows[n] for n in sorted(self.begun - mine)}
         attrs = self._attrs_of(c, [row.trial_id for row in begun.values()])
         for number, row in begun.items():
             who, attempts = (attrs.get(row.trial_id, {}).get(key) for key in ("owner", "attempts"))
@@ -337,7 +363,7 @@ class Store:
         _upsert(c, _SYSTEM, "trial_id", trial_id, new.system)
         _upsert(c, _ATTRS, "trial_id", trial_id, {"attempts": 1, "owner": self.me})
         _upsert(c, _STUDY_SYSTEM, "study_id", self.study_id, new.study_system)
-        self._rows[new.number] = _Row(trial_id, TrialState.RUNNING)
+        self._see(new.number, _Row(trial_id, TrialState.RUNNING))
         return Claim(new.number)
 
     def progress(self, scores: Mapping[int, Mapping[int, float]]) -> None:
@@ -404,7 +430,7 @@ class Store:
         ids = {self._rows[n].trial_id: n for n in numbers}
         wanted = _TRIALS.c.trial_id.in_(ids)
         c.execute(_TRIALS.update().where(wanted).values(number=_TRIALS.c.number))
-        open_ = wanted & _TRIALS.c.state.in_([TrialState.RUNNING, TrialState.WAITING])
+        open_ = wanted & _TRIALS.c.state.in_(_OPEN)
         found = list(c.execute(sa.select(_TRIALS.c.trial_id).where(open_)).scalars())
         attrs = self._attrs_of(c, found)
         return [ids[i] for i in found if attrs.get(i, {}).get("owner") == self.me]

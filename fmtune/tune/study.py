@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import Interrupted, ResourceError, StorageError, UsageError
+from fmtune.errors import FmtuneError, Interrupted, ResourceError, StorageError, UsageError
 from fmtune.files import make_folder
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.solvers import compile_kernels
@@ -141,8 +141,8 @@ class _Run:
                     raise self._halted(self.stopped_by, store)
                 winner.conclude(store, data, wait=not self.worker)
         finally:
-            # A server that is away learns it by this worker's silence.
-            with contextlib.suppress(Away):
+            # A database that cannot be written learns it by this worker's silence.
+            with contextlib.suppress(FmtuneError):
                 store.leave()
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
 

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import NoTrialError
+from fmtune.errors import FmtuneError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import calibration, evaluate
@@ -34,7 +34,7 @@ from fmtune.tune.selection import Finalists, honest
 from fmtune.tune.sources import AgainSource, Emit, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
-from fmtune.tune.store import Away, Store
+from fmtune.tune.store import Store
 from fmtune.tune.workers import name_of
 
 
@@ -84,7 +84,7 @@ class Winner:
             self._selection(store, data)
             store.set_attrs({"fmtune:finished": utc(), "fmtune:concluded": done})
         finally:
-            with contextlib.suppress(Away):
+            with contextlib.suppress(FmtuneError):
                 store.set_attrs({"fmtune:concluding": None})
 
     def _turn(self, store: Store, done: int) -> bool | None:

@@ -19,7 +19,7 @@ import optuna
 import psutil
 
 from fmtune import __version__, kernels
-from fmtune.errors import StorageError
+from fmtune.errors import FmtuneError
 
 # Without a beat for so many seconds a worker is dead; a study file's ``grace`` says otherwise.
 GRACE = 30.0
@@ -76,12 +76,12 @@ def _space() -> str:
 
 @contextlib.contextmanager
 def beating(beat: Callable[[], None], grace: float) -> Iterator[None]:
-    """Call ``beat`` now and some times a grace, in a thread; a database that is away misses some."""
+    """Call ``beat`` now and some times a grace, in a thread; a database that is away, or a full disk, misses some."""
     ended = threading.Event()
 
     def go() -> None:
         while not ended.wait(grace / _BEATS):
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(FmtuneError):
                 beat()
 
     beat()

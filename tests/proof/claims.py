@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -200,6 +203,27 @@ def _digest(rows: object, layout: str, h: Hyperparameters, others: list[Hyperpar
         return " ".join(sorted(set(pool.map(one, range(threads)))))
 
 
+def shared(bench: Bench, size: Size) -> Row:
+    """R9: many processes at one sqlite file lose nothing, double nothing and stay in the budget."""
+    claim = "16 processes at one sqlite file: 200 trials, none lost, doubled or over the budget"
+    if not size.trials:
+        return Row("R9", claim, "not tried at this size", None)
+    folder, began = prepare(bench.root / "shared", LARGE.format(trials=200) + "lag: 16\n"), time.monotonic()
+    command = [sys.executable, "-m", "fmtune", "worker", "study.yaml", "--json"]
+    pipe = subprocess.PIPE
+    workers = [subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        said = list(pool.map(subprocess.Popen.communicate, workers))
+    events = [json.loads(line) for out, _ in said for line in out.splitlines()]
+    told = [event["number"] for event in events if event["event"] == "trial"]
+    faults = tuple(err.strip() for _, err in said if err.strip())
+    with contextlib.closing(sqlite3.connect(folder / "runs/small/study.db")) as database:
+        stored = [n for (n,) in database.execute("SELECT number FROM trials WHERE state = 'COMPLETE' ORDER BY number")]
+    words = f"{len(told)} trials told, {len(stored)} stored, in {time.monotonic() - began:.0f} s; on PostgreSQL: "
+    held = sorted(told) == stored == list(range(200)) and not faults
+    return Row("R9", claim, words + "`make test-cluster`", held, faults)
+
+
 def large(bench: Bench, size: Size) -> Row:
     """R10: a study of thousands of trials does not grow, and is looked at quickly."""
     claim = "a study of 5,000 trials grows by less than 100 MB; status 1 s, report 15 s"
@@ -246,5 +270,5 @@ def _seconds(folder: Path, *words: str) -> float:
 
 CLAIMS: dict[str, Callable[[Bench, Size], Row]] = {
     "R1": killed, "R2": killed_at_writes, "R3": failing_writes, "R4": flipped, "R5": fuzzed, "R6": parsed,
-    "R7": exact, "R8": repeated, "R10": large,
+    "R7": exact, "R8": repeated, "R9": shared, "R10": large,
 }  # fmt: skip
