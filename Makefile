@@ -80,9 +80,18 @@ build/gpu-compile/.tools: | python
 CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc \
   nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 
-test-cluster: .venv/.dev ## studies on a real PostgreSQL: needs Debian's postgresql, and iproute2 and root for the last part
+test-cluster: .venv/.dev build/ray/.tools ## real PostgreSQL and Ray: needs Debian's postgresql; iproute2 and root for a part
 	@mkdir -p build
 	.venv/bin/python -m pytest tests/cluster/on_postgres.py -v -s --basetemp=build/test-cluster
+	build/ray/bin/python -m pytest tests/cluster/on_ray.py -v -s --basetemp=build/test-ray
+
+build/ray/.tools: requirements-dev.lock pyproject.toml | python
+	@echo "installing Ray into build/ray: about two minutes"
+	$(PYTHON) -m venv --clear build/ray
+	build/ray/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	build/ray/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
+	build/ray/bin/python -m pip --disable-pip-version-check install -q 'ray>=2.48'
+	@touch $@
 
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
 	.venv/bin/python -m tests.pictures

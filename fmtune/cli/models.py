@@ -21,11 +21,18 @@ from fmtune.errors import UsageError
               help="auto takes a card if there is one.")  # fmt: skip
 @click.option("--solver", help="sgd, als or mcmc; short for -p solver=NAME.")
 @click.option("--groups", metavar="FIRST,...", help="First feature of each group, counted from 0, as in 0,943.")
+@click.option("--cluster", metavar="ADDRESS", help="Train on Ray: HOST:6379, ray://HOST:10001 or auto.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Of a cluster.")
+@click.option("--shards", default=1, show_default=True, type=click.IntRange(1), help="Of a cluster's parameters.")
+@click.option("--parts", default=6, show_default=True, type=click.IntRange(1), help="Of the rows; the model's own.")
+@click.option("--exchange", default="fp32", show_default=True, type=click.Choice(["fp16", "fp32"]), help="Its numbers.")
+@click.option("--checkpoints", type=FILE, help="A folder that all machines share; by default beside the model.")
 @table_options
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
     train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, device: str,
-    solver: str | None, groups: str | None, out: Path, **named: Any,
+    solver: str | None, groups: str | None, cluster: str | None, workers: int, shards: int, parts: int, exchange: str,
+    checkpoints: Path | None, out: Path, **named: Any,
 ) -> None:  # fmt: skip
     """Train one model on TRAIN; --label and the like say what a table's columns are."""
     from dataclasses import replace
@@ -44,9 +51,15 @@ def fit(
     runs: Any = read.encoder and read.encoder.groups()
     if groups is not None:
         runs = [_number(word) for word in groups.split(",")]
-    done = objective.fit(
-        read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
-    )  # fmt: skip
+    if cluster is not None:
+        if layout == "dense" or device == "gpu" or groups is not None:
+            raise UsageError("a cluster trains on sparse rows, on CPUs, without groups")
+        spread = {"workers": workers, "shards": shards, "parts": parts, "half": exchange == "fp16"}
+        done: Any = _on_cluster(cluster, read.rows, values, spread, checkpoints or out.with_name(f"{out.name}.rounds"))
+    else:
+        done = objective.fit(
+            read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
+        )  # fmt: skip
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
              "index_base": source.index_base(list(given.values()))}  # fmt: skip
     if read.encoder is not None:
@@ -87,6 +100,29 @@ def serve(model: Path, host: str, port: int, token: str | None, workers: int) ->
         click.echo(f"serving {model} on {address}")
 
     server.serve(model, host, port, token=token, workers=workers, ready=ready)
+
+
+def _on_cluster(address: str, rows: Any, values: dict[str, Any], spread: dict[str, Any], folder: Path) -> Any:
+    """Train on Ray and say what the exchange took."""
+    from fmtune.cluster.engine import OnRay
+    from fmtune.cluster.fit import Layout
+    from fmtune.cluster.fit import fit as train
+    from fmtune.fm.hyperparameters import Hyperparameters
+
+    def say(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            click.echo(f"epoch {event['epoch']}: {event['value']:.6g}")
+        elif event["event"] == "mended":
+            click.echo(f"a process died in round {event['round']}; it is replaced")
+
+    engine = OnRay(address)
+    try:
+        done = train(engine, rows["train"], rows.get("test"), Hyperparameters.of(values), Layout(**spread), folder, say)
+    finally:
+        engine.close()
+    busy = done.train_seconds + done.exchange_seconds
+    click.echo(f"exchange: {done.exchange_seconds / busy:.0%} of the workers' time, {done.bytes / 1e6:.0f} MB")
+    return done
 
 
 def _assignment(word: str) -> tuple[str, Any]:

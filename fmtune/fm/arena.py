@@ -8,7 +8,7 @@ are always compact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,23 @@ class Arena(Protocol):
     def rescale(self, lane: int, rates: Float32) -> None: ...
 
 
+class State(NamedTuple):
+    """What a lone lane of sparse rows holds: parameters in plane 0, the rule's state in the others.
+
+    Attributes
+    ----------
+    rows : float32 (features, planes, columns)
+        The factors first, the linear weight last.
+    bias : float32 (planes, 1)
+    steps : int64 (1,)
+        Mini-batches so far.
+    """
+
+    rows: Float32
+    bias: Float32
+    steps: NDArray[np.int64]
+
+
 def columns_of(num_factors: int) -> int:
     """Columns that a lane takes of a pack's width: its factors, up to a multiple of eight, and its linear weight."""
     return -(-num_factors // GROUP) * GROUP + 1
@@ -52,15 +69,18 @@ def knobs_of(h: Hyperparameters) -> Float32:
     return np.array([[rate, wd, rescale, clip, eps, l1] for rate, wd, l1 in of], np.float32)
 
 
-def initial(h: Hyperparameters, array: str, out: Float32) -> None:
-    """Fill ``out`` (float32, (features, factors)) with the first values of ``bias``, ``linear`` or ``factors``."""
+def initial(h: Hyperparameters, array: str, out: Float32, first: int = 0) -> None:
+    """Fill ``out`` (float32, (features, factors)) with the first values of ``bias``, ``linear`` or ``factors``.
+
+    ``first`` is the number of its first feature.
+    """
     code = {"bias": random.BIAS, "linear": random.LINEAR, "factors": random.FACTORS}[array]
     if (array == "bias" and not h.use_bias) or (array == "linear" and not h.use_linear):
         out[:] = 0.0
         return
     method = getattr(h, f"{array}_init_method")
     spread = getattr(h, f"{array}_init_{'scale' if method == 'uniform' else 'sigma'}")
-    random.fill(out, random.METHODS[method], spread, getattr(h, f"{array}_init_value"), h.seed, code)
+    random.fill(out, random.METHODS[method], spread, getattr(h, f"{array}_init_value"), h.seed, code, first)
 
 
 class SparseArena:
@@ -158,6 +178,10 @@ class SparseArena:
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
         self._lanes.knobs[lane, :, 0] = rates
+
+    def state(self) -> State:
+        """Return what a lone lane holds, as views."""
+        return State(self._arena, self._lanes.bias, self._lanes.steps)
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
-from fmtune.fm.arena import ARENAS, Arena, columns_of, knobs_of
+from fmtune.fm.arena import ARENAS, Arena, SparseArena, State, columns_of, knobs_of
 from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Batches, Feed, Recipe, weighed
@@ -162,6 +162,12 @@ class Pack:
         """Return a lane's model as it stands, or the mean of its last epochs, as a copy."""
         found = _mean(lane.tail) if lane.tail else self._present(self.lanes.index(lane))
         return replace(found, facts=dict(facts))
+
+    def state(self) -> State:
+        """Return what the lone lane of a sparse pack holds, as views to read and to write between epochs."""
+        assert isinstance(self._arena, SparseArena)
+        assert len(self.lanes) == 1
+        return self._arena.state()
 
     def _present(self, place: int) -> Model:
         return Model(self.recipe.predictor_type, *self._arena.parameters(place))

@@ -44,14 +44,15 @@ def normal(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def fill(out, method, spread, value, seed, array):  # type: ignore[no-untyped-def]
+def fill(out, method, spread, value, seed, array, first=0):  # type: ignore[no-untyped-def]
     """Fill ``out`` (float32, (features, factors), any strides) with initial values.
 
-    ``spread`` is the standard deviation (normal) or the half width (uniform); ``value`` the constant.
+    ``spread`` is the standard deviation (normal) or the half width (uniform); ``value`` the constant; ``first`` the
+    number of the first feature.
     """
     key = mix(np.uint64(seed) * _GOLDEN + np.uint64(array))
     for i in range(out.shape[0]):
-        row = mix(key + np.uint64(i + 1) * _GOLDEN)
+        row = mix(key + np.uint64(first + i + 1) * _GOLDEN)
         for f in range(out.shape[1]):
             if method == CONSTANT:
                 out[i, f] = value

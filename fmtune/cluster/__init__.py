@@ -1,0 +1,1 @@
+"""Cluster: one model trained by many machines, on Ray (extra ``cluster``)."""

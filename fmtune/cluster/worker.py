@@ -1,0 +1,107 @@
+"""Worker: trains one part's rows of one round on its own copies of the touched features, and pushes the changes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.cluster.engine import Engine
+from fmtune.cluster.shard import Changes
+from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.pack import Pack
+from fmtune.rows import SparseRows
+
+Float32 = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+class Done(NamedTuple):
+    """What a part did in a round: its bias row (planes,) and steps after it, and where the time went."""
+
+    bias: Float32
+    steps: int
+    rows: int
+    train_seconds: float
+    exchange_seconds: float
+    bytes: int
+
+
+class _Piece(NamedTuple):
+    """One part's rows of one round, with features numbered by place in ``ids``."""
+
+    feed: Feed
+    ids: Ids
+
+
+class Worker:
+    """Runs rounds of parts; it keeps their rows and nothing that matters: any worker can run any part's round.
+
+    Parameters
+    ----------
+    engine
+        Reaches the shards.
+    h
+        The configuration; ``mini_batch_size`` is a worker's own.
+    edges
+        Where shards begin, and the end.
+    half
+        Whether changes are sent as float16.
+    """
+
+    def __init__(self, engine: Engine, h: Hyperparameters, edges: Ids, half: bool) -> None:
+        # First values come from the shards, and the order of rows from the driver.
+        plain = {"factors_init_method": "constant", "linear_init_method": "constant", "bias_init_method": "constant"}
+        self._engine, self._edges, self._half = engine, edges, half
+        self._h = h.replace(shuffle="none", **plain)
+        self._recipe = Recipe.of(self._h, "sparse")
+        self._parts: dict[int, list[_Piece]] = {}
+
+    def take(self, part: int, rows: list[SparseRows]) -> None:
+        """Take a part's rows, a block a round."""
+        self._parts[part] = [_piece(block) for block in rows]
+
+    def train(self, part: int, piece: int, shards: list[Any], bias: Float32, steps: int) -> Done:
+        """Pull, train one pass over a block, push.
+
+        Parameters
+        ----------
+        part, piece
+            Which rows.
+        shards
+            Handles of all shards.
+        bias, steps
+            The bias row (planes,), and how many mini-batches came before.
+        """
+        began = time.perf_counter()
+        feed, ids = self._parts[part][piece]
+        cuts = np.searchsorted(ids, self._edges)
+        each = [ids[a:b] for a, b in itertools.pairwise(cuts)]
+        pulled = [self._engine.call(s, "pull", own) for s, own in zip(shards, each, strict=True)]
+        before = np.concatenate(self._engine.wait(pulled))
+        pulling = time.perf_counter() - began
+        pack = Pack(feed, self._recipe)
+        pack.change(enter=[self._h])
+        state = pack.state()
+        state.rows[:], state.bias[:, 0], state.steps[0] = before, bias, steps
+        pack.epoch()
+        began = time.perf_counter()
+        changes = state.rows - before
+        pushed = [
+            self._engine.call(s, "push", part, own, Changes.of(changes[a:b], self._half))
+            for s, own, (a, b) in zip(shards, each, itertools.pairwise(cuts), strict=True)
+        ]
+        sent = sum(self._engine.wait(pushed))
+        exchange = pulling + time.perf_counter() - began
+        return Done(state.bias[:, 0].copy(), int(state.steps[0]), feed.n, pack.seconds, exchange, sent + before.nbytes)
+
+
+def _piece(rows: SparseRows) -> _Piece:
+    ids, places = np.unique(rows.indices, return_inverse=True)
+    own = replace(rows, indices=places.astype(rows.indices.dtype), feature_dim=len(ids))
+    return _Piece(Feed(own), ids.astype(np.int64))
