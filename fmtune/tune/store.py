@@ -51,6 +51,9 @@ _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 _BEAT = "fmtune:worker:"
 
+# InternalError: PostgreSQL has ended a transaction that was silent for too long, as of a process that slept.
+_FAULTS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+
 # PostgreSQL's word for a lock that was waited for too long: the server is there, and somebody else is at it.
 _BUSY = "55P03"
 
@@ -138,7 +141,7 @@ class Store:
             try:
                 with self.storage.engine.begin() as connection:
                     return work(connection)
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
+            except (*_FAULTS, StorageInternalError) as error:
                 failure, passes = self._failure(error)
                 if not passes or time.monotonic() > deadline:
                     raise failure from error
