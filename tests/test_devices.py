@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +70,34 @@ def test_the_suite_of_a_card_says_that_there_is_none(tmp_path: Path) -> None:
     done = cli(tmp_path, "bench", "--suite", "gpu", "--json")
     assert done.returncode == 0 and "not run: no CUDA device" in done.stderr
     assert json.loads(done.stdout)["not_run"] == "no CUDA device"
+
+
+_CLAIM = """
+import sys
+from pathlib import Path
+from fmtune.fm import cuda_card
+env = {}
+print(cuda_card.claim(Path(sys.argv[1]), Path(sys.argv[1]), env), env.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_take_a_card_each(tmp_path: Path) -> None:
+    """Of three stand-in cards two processes take one each; when one has ended, its card is free again."""
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl"):
+        (tmp_path / name).touch()
+
+    def process() -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", _CLAIM, str(tmp_path)]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    taken = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            one = stack.enter_context(process())
+            assert one.stdout is not None
+            taken.append(one.stdout.readline().split())
+        assert taken == [["0", "0"], ["1", "1"]]
+    with process() as again:
+        assert again.communicate("")[0].split() == ["0", "0"]
+    assert cuda_card.claim(tmp_path, tmp_path, {"CUDA_VISIBLE_DEVICES": "2"}) is None

@@ -5,16 +5,54 @@ The only door to CUDA: nothing behind it is imported before a card is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 
+# Locks of the card that is this process's.
+_held: list[FileLock] = []
+
+
+def claim(
+    nodes: Path = Path("/dev"), locks: Path | None = None, env: MutableMapping[str, str] = os.environ
+) -> str | None:  # fmt: skip
+    """Take one of several cards for this process, before CUDA is awake; returns its name.
+
+    Processes that run one study divide its trials, so a process a card spreads the lanes over the cards.  A lock file
+    a card, held until the process ends, says which is taken; where all are, one is shared.  ``CUDA_VISIBLE_DEVICES``
+    is heeded and then names the one.
+    """
+    found = sorted(nodes.glob("nvidia[0-9]*"), key=lambda node: int(node.name[6:]))
+    seen = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = seen or [node.name[6:] for node in found]
+    if len(names) < 2:
+        return None
+    mine = names[os.getpid() % len(names)]
+    for name in names:
+        safe = "".join(c if c.isalnum() else "-" for c in name)
+        lock = FileLock((locks or Path(tempfile.gettempdir())) / f"fmtune-card-{os.getuid()}-{safe}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            _held.append(lock)
+            mine = name
+            break
+    env["CUDA_VISIBLE_DEVICES"] = mine
+    return mine
+
+
+@cache
 def cards() -> int:
-    """Return how many CUDA devices can be used; 0 without a driver."""
+    """Return how many CUDA devices this process can use; 0 without a driver.  Of several it takes one."""
+    claim()
     from numba import cuda
 
     return len(cuda.gpus) if cuda.is_available() else 0
