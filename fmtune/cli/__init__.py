@@ -14,12 +14,13 @@ from fmtune.cli.data import data
 from fmtune.cli.exports import export
 from fmtune.cli.models import fit, predict, serve
 from fmtune.cli.sagemaker import sagemaker
+from fmtune.cli.start import init
 from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status, worker
 from fmtune.cli.tools import completion, doctor, explain, inspect
 
 VERBS: tuple[click.Command, ...] = (
-    run, worker, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data, sagemaker,
-    bench, export, inspect, doctor, explain, completion,
+    init, run, worker, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data,
+    sagemaker, bench, export, inspect, doctor, explain, completion,
 )  # fmt: skip
 
 

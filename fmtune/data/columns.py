@@ -85,6 +85,16 @@ def near(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
+def likely_label(names: Iterable[str]) -> str | None:
+    """Return the column that is called as labels are, or None."""
+    return next((name for name in names if name.lower() in _LABELS), None)
+
+
+def times(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that hold times, by which train and test can be divided."""
+    return [str(name) for name in frame.columns if _is_time(str(name), frame[name].dropna().infer_objects())]
+
+
 def checked(columns: Columns, frame: pd.DataFrame, where: str, label: bool = True) -> Columns:
     """Return the columns if the table can have them; ``label`` says whether one is needed.
 
@@ -96,7 +106,7 @@ def checked(columns: Columns, frame: pd.DataFrame, where: str, label: bool = Tru
     known = [str(name) for name in frame.columns]
     listed = f"the columns are {', '.join(known[:50])}"
     if label and columns.label is None:
-        guess = next((name for name in known if name.lower() in _LABELS), None)
+        guess = likely_label(known)
         named = f"name it, perhaps label {guess!r}; " if guess else "name it; "
         raise DataError("no column is named as the label", where=where, hint=named + listed)
     for name in (*columns.features, *([columns.label] if label and columns.label else [])):
@@ -149,7 +159,7 @@ def _kind(name: str, cells: pd.Series[Any], separator: str) -> tuple[str, str]:
     there = cells.dropna().infer_objects()
     if not len(there):
         return "left out", "its first cells are empty"
-    if types.is_datetime64_any_dtype(there.dtype) or (_TIME.fullmatch(name) and _spread(there)):
+    if _is_time(name, there):
         return "left out", "a time; it can divide train from test"
     if types.is_bool_dtype(there.dtype):
         return "categorical", "true or false"
@@ -164,6 +174,12 @@ def _kind(name: str, cells: pd.Series[Any], separator: str) -> tuple[str, str]:
     if distinct == len(texts) >= 100:
         return "left out", "text that never comes back"
     return "categorical", "text"
+
+
+def _is_time(name: str, there: pd.Series[Any]) -> bool:
+    from pandas.api import types
+
+    return types.is_datetime64_any_dtype(there.dtype) or bool(_TIME.fullmatch(name) and _spread(there))
 
 
 def _number_kind(name: str, there: pd.Series[Any]) -> tuple[str, str]:

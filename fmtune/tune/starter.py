@@ -1,0 +1,206 @@
+"""Starter: a first study file for someone's data, from a look at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fmtune.data import catalog, preparation, source, tables
+from fmtune.data.columns import Columns, inferred, likely_label, times
+from fmtune.errors import UsageError
+from fmtune.tune import spec as specs
+from fmtune.tune.studyfile import MAX_NAME
+
+TASKS = ("regressor", "binary_classifier")
+_OBJECTIVES = {"regressor": "test:rmse", "binary_classifier": "test:binary_classification_cross_entropy"}
+# Fewer rows train in smaller mini-batches and more epochs, and still end soon.
+_FEW = 20_000
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a study file is made of; ``look`` fills in what it can.
+
+    Attributes
+    ----------
+    data : str
+        A dataset card, or the path of the train channel: a table, or rows.
+    task : str or None
+        ``regressor`` or ``binary_classifier``.
+    label : str or None
+        A table's label column.
+    test, holdout : str or None
+        A path or, of a table, a share of the rows.
+    by : str or None
+        A table's column of times: the newest rows are tested.
+    columns : Columns or None
+        A table's columns by kind; None for rows and cards.
+    notes : tuple of str
+        Why the columns are what they are.
+    """
+
+    data: str
+    task: str | None = None
+    label: str | None = None
+    test: str | None = None
+    holdout: str | None = None
+    by: str | None = None
+    columns: Columns | None = None
+    notes: tuple[str, ...] = ()
+    rows: int | None = None
+
+    @property
+    def is_card(self) -> bool:
+        """Whether ``data`` names a dataset card, which says the rest."""
+        return not Path(self.data).exists() and self.data in catalog.cards()
+
+    @property
+    def is_table(self) -> bool:
+        """Whether ``data`` is a table; errors as in ``source.format_of``."""
+        return not self.is_card and preparation.are_tables(self.data)
+
+    def with_test(self) -> Answers:
+        """Return it with a test channel; a table lends a tenth of its rows."""
+        if self.test is not None or self.is_card:
+            return self
+        if not self.is_table:
+            hint = "name a file with --test; `fmtune init TABLE` takes it from the table itself"
+            raise UsageError("rows need a test channel", where=self.data, hint=hint)
+        return replace(self, test="0.1")
+
+
+def guessed_label(answers: Answers) -> tuple[list[str], str | None]:
+    """Return a table's columns and the one that is called as labels are, if any."""
+    names = [str(name) for name in _head(answers).columns]
+    return names, likely_label(names)
+
+
+def look(answers: Answers) -> Answers:
+    """Return the answers with what the data themselves say: the task, and a table's columns and times.
+
+    Raises
+    ------
+    DataError
+        The data cannot be read.
+    UsageError
+        A table whose label is not named.
+    """
+    if answers.is_card:
+        return replace(answers, task=catalog.cards()[answers.data].task)
+    if not answers.is_table:
+        rows = source.read_channel(answers.data, map_labels=False)
+        return replace(answers, task=answers.task or _task(rows.labels), rows=rows.n)
+    frame = _head(answers)
+    names, guess = guessed_label(answers)
+    if (label := answers.label or guess) is None:
+        hint = f"--label COLUMN; the columns are {', '.join(names[:50])}"
+        raise UsageError("which column is the label?", where=answers.data, hint=hint)
+    if label not in names:
+        hint = f"the columns are {', '.join(names[:50])}"
+        raise UsageError(f"the table has no column {label!r}", where=answers.data, hint=hint)
+    by = answers.by or next(iter(times(frame)), None)
+    apart = () if by is None else (by,)
+    columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
+    few = None if len(frame) >= tables.BLOCK else len(frame)
+    task = answers.task or _task(frame[label])
+    return replace(answers, label=label, by=by, columns=columns, notes=tuple(notes), rows=few, task=task)
+
+
+def text(answers: Answers, path: Path) -> str:
+    """Return the study file that ``look`` and the user came to; ``path`` is where it goes.
+
+    Raises
+    ------
+    StudyFileError
+        The answers make no sound study.
+    """
+    assert answers.task is not None
+    few = answers.rows is not None and answers.rows < _FEW
+    lines = [
+        "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {path.name}      # what a run would do",
+        f"#   fmtune run {path.name}", "",
+        f"study_name: {_name(path.parent / answers.data)}", *_data(answers, path.parent), "",
+        f"objective: {_OBJECTIVES[answers.task]}   # implies a {answers.task}", "",
+        "hyperparameters:              # the same for every trial",
+        f"  epochs: {30 if few else 10}",
+        "  patience: 3                 # ends a trial after three epochs without a better score",
+        f"  mini_batch_size: {100 if few else 1000}",
+        "", _SPACE,
+        "sampler: tpe",
+        "pruner: median                # ends a trial that is worse than the median of the others",
+        "n_trials: 50                  # raise it and run again: the study goes on",
+        "timeout: 10m                  # whichever comes first", "",
+    ]  # fmt: skip
+    made = "\n".join(lines)
+    specs.parse(made, path)
+    return made
+
+
+_SPACE = """\
+search_space:                 # what the sampler chooses for each trial
+  optimizer: [adam, adagrad]
+  num_factors: 2..32 log
+  linear_lr: 1e-3..0.5 log
+  factors_lr: 1e-3..0.5 log
+  linear_wd: 1e-7..1e-2 log
+  factors_wd: 1e-7..1e-2 log
+  factors_init_sigma: 1e-3..0.3 log
+"""
+
+
+def _data(answers: Answers, folder: Path) -> list[str]:
+    if answers.is_card:
+        line = f"data: {answers.data}"
+        return [f"{line:30}# a dataset card; `fmtune data list` shows its keys"]
+    lines = ["data:                         # paths are relative to this file",
+             f"  train: {_path(answers.data, folder)}"]  # fmt: skip
+    columns = answers.columns
+    if columns is not None and columns.label is not None:
+        lines.append(f"  label: {_scalar(columns.label)}")
+        kinds = {kind: getattr(columns, kind) for kind in ("categorical", "multivalued", "numeric")}
+        lines += [f"  {kind}: [{', '.join(map(_scalar, names))}]" for kind, names in kinds.items() if names]
+        lines += [f"  # {note}" for note in answers.notes]
+    for name in ("test", "holdout"):
+        if (given := getattr(answers, name)) is not None:
+            line = f"  {name}: {given if _is_share(given) else _path(given, folder)}"
+            lines.append(f"{line:30}# a share of the rows" if _is_share(given) else line)
+    if answers.by is not None and columns is not None and any(map(_is_share, (answers.test, answers.holdout))):
+        line = f"  by: {_scalar(answers.by)}"
+        lines.append(f"{line:30}# the newest rows; leave it out to divide by chance")
+    return lines
+
+
+def _head(answers: Answers) -> pd.DataFrame:
+    file = source.files_of(answers.data)[0]
+    return tables.head(file, source.format_of(file))
+
+
+def _task(labels: object) -> str:
+    """Return the task that labels are for: two of them that a classifier takes, or numbers."""
+    found = pd.unique(pd.Series(np.asarray(labels)).dropna())
+    return TASKS[len(found) == 2 and set(found.tolist()) in ({0, 1}, {-1, 1})]
+
+
+def _is_share(given: str | None) -> bool:
+    return given is not None and re.fullmatch(r"0?\.\d+", given) is not None
+
+
+def _name(path: Path) -> str:
+    stem = path.name.partition(".")[0] if path.name else "study"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[: MAX_NAME] or "study"
+
+
+def _path(given: str, folder: Path) -> str:
+    return _scalar(Path(os.path.relpath(given, folder)).as_posix())
+
+
+def _scalar(word: str) -> str:
+    """Return a text as YAML has it: plain where that is surely read as the same text."""
+    plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", word) and word.lower() not in ("true", "false", "null", "yes", "no")
+    return word if plain else json.dumps(word, ensure_ascii=False)

@@ -1,0 +1,128 @@
+"""``fmtune init``: what it finds out by itself, and that the file it writes runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from fmtune.__main__ import _code
+from fmtune.cli.start import _asked
+from fmtune.errors import UsageError
+from fmtune.tune import spec as specs
+from fmtune.tune import starter
+from fmtune.tune.starter import Answers
+from fmtune.tune.study import run
+from tests.study_fixtures import write_data
+from tests.test_tables import WRITERS
+
+
+def ratings(n: int = 400) -> pd.DataFrame:
+    """A table of ratings with a column of each kind."""
+    draw = np.random.default_rng(0)
+    return pd.DataFrame({
+        "user id": draw.integers(30, size=n), "item": draw.integers(20, size=n), "age": draw.normal(40, 9, n),
+        "genre": draw.choice(["War", "Drama", "War|Drama"], n), "rating": draw.integers(1, 6, n).astype(float),
+        "timestamp": 1_700_000_000 + np.arange(n),
+    })  # fmt: skip
+
+
+def written(folder: Path, data: str, *words: str) -> specs.Spec:
+    """Return what ``fmtune init`` writes in a folder."""
+    with contextlib.chdir(folder):
+        assert _code(["init", data, *words]) == 0
+        return specs.read(folder / "study.yaml")
+
+
+def runs(spec: specs.Spec, folder: Path) -> None:
+    """Run a few trials of a study, and see that it comes to a winner."""
+    short = {"hyperparameters": {**spec.hyperparameters, "epochs": 2}, "n_trials": 2}
+    study = run(spec.model_copy(update=short), root=folder)
+    assert np.isfinite(study.best_value)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_study_of_a_table_runs(kind: str, tmp_path: Path) -> None:
+    """Of each format of tables: columns by kind, the label by its name, the newest rows to test on."""
+    WRITERS[kind](ratings(), tmp_path / f"my ratings.{kind}")
+    spec = written(tmp_path, f"my ratings.{kind}")
+    assert (spec.study_name, spec.objective, spec.data.columns["label"]) == ("my-ratings", "test:rmse", "rating")
+    assert set(spec.data.columns["categorical"]) == {"user id", "item"} and spec.data.split["by"] == "timestamp"
+    assert spec.data.columns["multivalued"] == ("genre",) and spec.data.columns["numeric"] == ("age",)
+    if kind == "csv":
+        runs(spec, tmp_path)
+
+
+def test_a_study_of_rows_runs(tmp_path: Path) -> None:
+    """Labels 0 and 1 make a classifier; rows need a test channel."""
+    write_data(tmp_path)
+    with pytest.raises(UsageError, match="need a test channel"):
+        Answers(str(tmp_path / "train.npz")).with_test()
+    spec = written(tmp_path, "train.npz", "--test", "test.npz", "--holdout", "holdout.npz")
+    assert spec.predictor_type == "binary_classifier"
+    runs(spec, tmp_path)
+
+
+def test_a_study_of_a_card_runs(tmp_path: Path) -> None:
+    """A card says its task."""
+    spec = written(tmp_path, "digits")
+    assert spec.data.card == "digits" and spec.predictor_type == "binary_classifier"
+    runs(spec, tmp_path)
+
+
+def test_the_schema_lies_beside_it(tmp_path: Path) -> None:
+    """The file's first line names a schema that is there and is today's."""
+    written(tmp_path, "digits")
+    assert (tmp_path / "study.yaml").read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+    assert json.loads((tmp_path / "schema.json").read_text()) == specs.schema()
+
+
+def test_it_writes_over_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is there stays, unless --force says otherwise."""
+    (tmp_path / "study.yaml").write_text("mine")
+    with contextlib.chdir(tmp_path):
+        assert _code(["init", "digits"]) == 2 and (tmp_path / "study.yaml").read_text() == "mine"
+        assert "add --force" in capsys.readouterr().err
+        assert _code(["init", "digits", "--force"]) == 0
+
+
+def test_without_data_or_label_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody can be asked, the message names the option."""
+    ratings(20).rename(columns={"rating": "outcome"}).to_csv(tmp_path / "a.csv", index=False)
+    with contextlib.chdir(tmp_path):
+        assert _code(["init"]) == 2 and "fmtune init DATA" in capsys.readouterr().err
+        assert _code(["init", "a.csv"]) == 2 and "--label COLUMN" in capsys.readouterr().err
+        assert _code(["init", "a.csv", "--label", "outcom"]) == 2 and "outcome" in capsys.readouterr().err
+
+
+def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
+    """It asks for label, task and test; an empty answer takes the guess, and what was given is not asked."""
+    file = tmp_path / "ratings.csv"
+    ratings().to_csv(file, index=False)
+
+    @click.command()
+    @click.option("--task")
+    def ask(task: str | None) -> None:
+        found = _asked(Answers(str(file), task=task))
+        click.echo(f"{found.label} {found.task} {found.test}")
+
+    said = CliRunner().invoke(ask, input="age\nregressor\n0.2\n", catch_exceptions=False).output
+    assert said.endswith("age regressor 0.2\n") and "[rating]" in said and "[regressor]" in said
+    assert CliRunner().invoke(ask, ["--task", "regressor"], input="\n\n").output.endswith("rating regressor 0.1\n")
+
+
+@pytest.mark.parametrize("name", ["the item", "true", "a: b", "Ä", "1", "x#y", "plain", "-"])
+def test_any_name_of_a_column_is_written_so_that_it_is_read(name: str, tmp_path: Path) -> None:
+    """Names that YAML would read otherwise are quoted."""
+    frame = ratings().rename(columns={"item": name})
+    frame.to_csv(tmp_path / "ratings.csv", index=False)
+    looked = starter.look(Answers(str(tmp_path / "ratings.csv"))).with_test()
+    spec = specs.parse(starter.text(looked, tmp_path / "study.yaml"))
+    columns = [*spec.data.columns["categorical"], *spec.data.columns.get("numeric", ())]
+    assert name in columns
