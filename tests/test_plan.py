@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import fmtune
 from fmtune.errors import StorageError
 from fmtune.tune import plan
 from fmtune.tune import spec as specs
+from fmtune.tune.channels import bring
+from fmtune.tune.duration import duration
 from tests.study_fixtures import STUDY, write_study
 
 SMALL = STUDY.replace("n_trials: 24", "n_trials: 4").replace("epochs: 4", "epochs: 1")
@@ -61,3 +64,28 @@ def test_seeds_and_equal_settings_are_said(tmp_path: Path) -> None:
     text = SMALL.replace("  optimizer: [adam, adagrad]\n", "").replace("pack: 4", "pack: 6\nseeds: 3")
     said = _plan(write_study(tmp_path), text)
     assert "6 lanes at once, 3 of them a trial" in said and "all trials can share a pass" in said
+
+
+def test_the_time_of_each_cell_is_said(tmp_path: Path) -> None:
+    """Each cell that runs has a line of its own; a timeout that comes first is said; nothing is written."""
+    path = write_study(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    many = SMALL.replace("n_trials: 4", "n_trials: 1000000\ntimeout: 1s")
+    path.write_text(many)
+    said = [line for line in plan.lines(specs.read(path)) if line.startswith("time of ")]
+    assert [line.split(":")[0] for line in said] == ["time of cpu-sparse", "time of cpu-dense"]
+    assert all("the timeout comes first, after " in line and line.endswith("and 600 rows") for line in said)
+    assert before == sorted(p.name for p in tmp_path.iterdir())
+
+
+def test_the_time_is_carried_over_from_some_of_the_rows(tmp_path: Path) -> None:
+    """Not all rows are needed, the lanes are divided over the threads, and what does not fit is not tried."""
+    path = write_study(tmp_path, STUDY)
+    spec = specs.read(path)
+    cell, channels = spec.matrix.cells[0], bring(spec).channels
+    few = duration(spec, cell, channels, lanes=4, rows=100)
+    assert few is not None and (few.rows, few.lanes) == (100, 2) and 0 < few.seconds < math.inf
+    assert math.isclose(few.seconds * few.pace, spec.n_trials)
+    wide = bring(specs.parse(STUDY.replace("holdout: holdout.npz", "feature_dim: 2000000000"), path)).channels
+    huge = specs.parse(STUDY.replace("1..12", "4096..65536"), path)
+    assert duration(huge, cell, wide, lanes=4) is None

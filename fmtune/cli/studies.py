@@ -247,7 +247,7 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
 @click.command()
 @STUDY
 def plan(study: Path) -> None:
-    """Say what a run would do, and do nothing of it."""
+    """Say what a run would do, how long it takes and in how much memory; nothing is written."""
     from fmtune.screen import downloads
     from fmtune.tune import plan as plans
     from fmtune.tune import spec as specs

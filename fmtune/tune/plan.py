@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from sqlalchemy import URL, make_url
 
 from fmtune.data.download import Progress
 from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
 from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
@@ -18,6 +21,7 @@ from fmtune.machine import free_memory
 from fmtune.tune import devices, probe
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.driver import WIDTH
+from fmtune.tune.duration import duration
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
@@ -27,7 +31,8 @@ from fmtune.tune.study import lanes_of
 def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     """Return the plan of a study file, a line each: data, cells, trials, packs, memory, what is new.
 
-    ``progress`` is called while a card's files are downloaded.
+    ``progress`` is called while a card's files are downloaded.  A few configurations are trained for a moment, to
+    say how long the study takes.
 
     Raises
     ------
@@ -52,6 +57,7 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     )
     said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
     said.append(_feeding(spec, data.channels.feed))
+    said += _times(spec, data.channels, lanes)
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
@@ -76,6 +82,23 @@ def _cells(spec: Spec) -> Iterator[str]:
         role = f"searches with {spec.sampler.name}, prunes with {spec.pruner.name}"
         yield f"cell {cell.name}: {spec.n_trials} trials, {'replays the same trials' if searched else role}"
         searched = True
+
+
+def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
+    """Say how long each cell takes that can run on the CPU."""
+    for cell in devices.cells(spec)[0]:
+        if cell.device != "cpu" or devices.missing(cell, spec.solvers):
+            continue
+        found = duration(spec, cell, channels, lanes)
+        if found is None:
+            yield f"time of {cell.name}: not probed, for want of memory"
+            continue
+        whole = timedelta(seconds=math.ceil(min(found.seconds, 1e12)))
+        words = f"time of {cell.name}: training takes about {whole} (hours:minutes:seconds), less what is pruned"
+        if spec.timeout is not None and found.seconds > spec.timeout:
+            count = int(spec.timeout * found.pace)
+            words += f"; the timeout comes first, after {count} trials or so"
+        yield f"{words}; probed on {found.lanes} lanes and {found.rows:,} rows"
 
 
 def _sharing(spec: Spec) -> str:
