@@ -209,7 +209,9 @@ class CudaSparseArena(_CardArena):
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_sparse.learn``."""
         assert isinstance(batches, cpu_sparse.Batches)
-        rows, cut, most = self._card.resident(batches, lambda: _sparse_batches(batches))
+        # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.
+        rows, cut, most = self._card.resident(batches.values, lambda: _sparse_batches(batches))
+        cut = cut._replace(weights=cuda.to_device(batches.weights))
         self._count(first, last)
         longest = int(np.diff(batches.rows).max())
         work, together = self._work(longest, most), longest * self._arena.shape[2] < self.together
@@ -254,7 +256,7 @@ def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda
     cut = cuda_sparse.pieces(batches, cuda_sparse.PIECE)
     rows = cuda_sparse.Rows(*(cuda.to_device(a) for a in (batches.indptr, batches.indices, batches.values)))
     on = cuda_sparse.Batches(*(cuda.to_device(np.ascontiguousarray(a)) for a in (
-        batches.labels, batches.weights, batches.rows, cut.pieces, cut.feature, cut.slot, cut.entries, batches.row,
+        batches.labels, batches.weights[:0], batches.rows, cut.pieces, cut.feature, cut.slot, cut.entries, batches.row,
         batches.value, cut.splits, cut.split, cut.slots,
     )))  # fmt: skip
     return rows, on, cut.most
@@ -294,7 +296,9 @@ class CudaDenseArena(_CardArena):
         """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""
         assert isinstance(batches, cpu_dense.Batches)
         tf32 = not self.exact
-        on = self._card.resident(batches, lambda: _dense_batches(batches, tf32))
+        # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.
+        on = self._card.resident(batches.matrix, lambda: _dense_batches(batches, tf32))
+        on = on._replace(weights=cuda.to_device(batches.weights))
         self._count(first, last)
         work = self._work(int(np.diff(batches.rows).max()))
         self._scores(scores, lambda out: cuda_dense.learn(
@@ -336,7 +340,7 @@ class CudaDenseArena(_CardArena):
 def _dense_batches(batches: cpu_dense.Batches, tf32: bool) -> cuda_dense.Batches:
     """Put mini-batches on the card, rounded to tf32 where the products are."""
     matrix = cuda_dense.tf32(batches.matrix) if tf32 else batches.matrix
-    arrays = (matrix, batches.labels, batches.weights, batches.touched.view(np.uint8))
+    arrays = (matrix, batches.labels, batches.weights[:0], batches.touched.view(np.uint8))
     return cuda_dense.Batches(*(cuda.to_device(np.ascontiguousarray(a)) for a in arrays))
 
 

@@ -77,6 +77,21 @@ def test_weights_of_rows_count(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_rates_that_move_and_parameters_that_are_given(layout: str) -> None:
+    """A lane takes new learning rates and a model's parameters between passes, as on the CPU."""
+    packs = _packs(DATA, BASE, layout)
+    placed = [pack.change(enter=[BASE]) for pack in packs]
+    rng = np.random.default_rng(1)
+    given = Model("binary_classifier", 0.1, *(rng.normal(size=n).astype(np.float32) for n in (7, (7, 5))))
+    for pack, (lane,) in zip(packs, placed, strict=True):
+        pack.epoch()
+        pack.load(lane, given)
+        pack._arena.rescale(0, np.array([0.1, 0.2, 0.3], np.float32))
+        pack.epoch()
+    _same(packs, placed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_lanes_enter_and_leave(layout: str) -> None:
     """A lane's bits on the card do not depend on who else is there, or since when."""
     alone = []
