@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from fmtune.fm.draws import each
 from fmtune.fm.feed import ByColumn
@@ -55,7 +56,7 @@ class Descent(Chain):
         """Return what the present steps fit: label less score, or its like for log loss; float64 (n,)."""
         if not self.target.logistic:
             return self.target.residual
-        return 4.0 * (self.data.labels - 1.0 / (1.0 + np.exp(self.target.residual)))
+        return 4.0 * (self.data.labels - expit(-self.target.residual))
 
     def objective(self) -> float:
         """Return what is lowered, for the parameters as they stand."""

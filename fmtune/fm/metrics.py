@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 Array = NDArray[np.float32]
 Direction = Literal["minimize", "maximize"]
@@ -87,7 +88,7 @@ def calibration(scores: Array, labels: Array, bins: int = 10) -> dict[str, Any]:
         ``said`` and ``was``: each bin's mean probability and share of label 1; ``rows``; ``error``, the expected
         calibration error: the mean over rows of their bin's distance between the two.
     """
-    p = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
+    p = expit(scores.astype(np.float64))
     cuts = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]))
     place = np.searchsorted(cuts, p, side="right")
     rows = np.bincount(place, minlength=len(cuts) + 1)
