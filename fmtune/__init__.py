@@ -24,18 +24,20 @@ _HOME = {
     "optimize": "fmtune.tune.objective",
     "predict": "fmtune.tune.objective",
     "predict_interval": "fmtune.tune.objective",
+    "progress": "fmtune.screen",
     "run": "fmtune.tune.study",
 }
 
 __all__ = [
     "FMClassifier", "FMRegressor", "Hyperparameters", "Model", "Objective", "__version__", "fit", "optimize", "predict",
-    "predict_interval", "run",
+    "predict_interval", "progress", "run",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from fmtune.estimators.machine import FMClassifier, FMRegressor
     from fmtune.fm.hyperparameters import Hyperparameters
     from fmtune.fm.model import Model
+    from fmtune.screen import progress
     from fmtune.tune.objective import Objective, fit, optimize, predict, predict_interval
     from fmtune.tune.study import run
 

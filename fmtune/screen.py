@@ -18,6 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fmtune.notebook import table
+
 Event = dict[str, Any]
 
 
@@ -204,6 +206,59 @@ class Best:
     def overall(self) -> list[Event]:
         """Return the best trial of all cells, if any is finished."""
         return sorted(self.of.values(), key=lambda event: self._sign * float(event["value"]))[:1]
+
+
+class Notebook(Listener):
+    """A small table below a notebook's cell, renewed as trials end and twice a second between.
+
+    Parameters
+    ----------
+    display
+        ``IPython.display.display``, or what works as it does.
+    """
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        super().__init__()
+        self._display, self._best = display, Best()
+        self._handle: Any = None
+        self._study: Event = {}
+        self._done: dict[str, int] = {}
+        self._drawn = -math.inf
+
+    def show(self, event: Event) -> None:
+        """Take an event into the table."""
+        self._best(event)
+        if event["event"] == "study":
+            self._study = event
+            ended = ("COMPLETE", "PRUNED", "FAIL")
+            self._done = {c: sum(event["done"].get(c, {}).get(s, 0) for s in ended) for c in event["cells"]}
+        elif event["event"] == "trial":
+            self._done[event["cell"]] = self._done.get(event["cell"], 0) + 1
+        if self._study and (event["event"] in ("study", "cell", "winner") or time.monotonic() - self._drawn > 0.5):
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        best = [{f"#{t['number']}": t["value"], "with": params(t["params"])} for t in self._best.overall()]
+        trials = {cell: f"{done} of {self._study['n_trials']}" for cell, done in self._done.items()}
+        made = Html(table(f"{self._study['study_name']}: {self._study['objective']}", {"trials": trials, "best": best}))
+        if self._handle is None:
+            self._handle = self._display(made, display_id=True)
+        else:
+            self._handle.update(made)
+
+
+class Html(str):
+    """Text that a notebook shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+def progress() -> Listener:
+    """Return a listener for :func:`fmtune.run`: a table in a notebook, elsewhere a line a trial."""
+    shell = sys.modules.get("IPython.display") if "ipykernel" in sys.modules else None
+    return Notebook(shell.display) if shell else Lines(sys.stdout)
 
 
 class Screen(Listener):

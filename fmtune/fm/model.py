@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from fmtune.errors import ModelError
 from fmtune.files import atomic_write
+from fmtune.notebook import table
 
 _MAGIC, _MAGIC_DRAWS = b"fmtune model 1\n", b"fmtune model 2\n"
 _DIGEST = 32
@@ -110,6 +111,11 @@ class Model:
         """Bytes of its parameters."""
         kept = self if self.draws is None else self.draws
         return 4 + kept.linear.nbytes + kept.factors.nbytes
+
+    def _repr_html_(self) -> str:
+        known = {name: self.facts.get(name) for name in ("study_name", "trial", "metrics", "hyperparameters")}
+        shape = {"features": self.feature_dim, "factors": self.num_factors, "bytes": self.nbytes, "bias": self.bias}
+        return table(f"factorization machine: {self.predictor_type}", {**shape, **known})
 
     def to_bytes(self) -> bytes:
         """Return the content of its file."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+from fmtune.notebook import table
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,17 @@ class StudyResult:
     started: str | None = None
     finished: str | None = None
     model_path: str | None = None
+
+    def _repr_html_(self) -> str:
+        best, holdout = self.best, self.holdout or {}
+        states = {cell.name: cell.note or Counter(trial.state for trial in cell.trials) for cell in self.cells}
+        return table(f"study {self.study_name}: {self.objective} ({self.direction})", {
+            "data": self.data, "trials": states,
+            "best": best and {"trial": best.number, "value": best.value}, "parameters": best and best.params,
+            "corrected": (self.selection or {}).get("corrected"),
+            "sealed holdout": (holdout and {"score": holdout["score"], "opened": holdout["opened"]}) or None,
+            "model": self.model_path,
+        })  # fmt: skip
 
     @property
     def best(self) -> TrialResult | None:
