@@ -157,7 +157,7 @@ def _checks(sizes: Sizes) -> Iterator[dict[str, Any]]:
         rows = _rows(sizes.check, layout)
         matrix = rows.to_dense().matrix.astype(np.float64)
         for rule in RULES:
-            lanes = _lanes(sizes.check, rule, min(1_000, rows.n), 3)
+            lanes = _lanes(sizes.check, rule, min(1_000, rows.n), 2)
             (pack, one), (_, again) = (_trained(rows, layout, "gpu", lanes) for _ in range(2))
             _, cpu = _trained(rows, layout, "cpu", lanes)
             v, w = one.factors.astype(np.float64), one.linear.astype(np.float64)

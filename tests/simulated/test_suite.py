@@ -8,7 +8,7 @@ from fmtune.bench import cuda_suite
 def test_every_table_is_filled() -> None:
     """Ceilings, a check of every layout and rule, and rates over the grid on both devices; nothing is wrong."""
     tiny = cuda_suite.Sizes(
-        sparse=(12, 20, 3, 2), dense=(12, 5, 5, 2), check=(10, 12, 3, 2), batches=(6,), lanes=(1, 2), copied=2**9,
+        sparse=(6, 20, 3, 1), dense=(6, 3, 3, 1), check=(5, 4, 2, 1), batches=(6,), lanes=(1, 2), copied=2**8,
         epochs=1,
     )  # fmt: skip
     said: list[str] = []
