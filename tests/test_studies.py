@@ -21,6 +21,9 @@ STAND_INS = {
 }
 
 
+FREE = sorted(path.stem for path in STUDIES.glob("*.yaml") if path.stem not in STAND_INS)
+
+
 def test_the_notebooks_settings_are_the_first_trial() -> None:
     """10 factors, batches of 200, one epoch in the file's order; what is searched begins with SageMaker's defaults."""
     spec = specs.read(STUDIES / "sagemaker-mnist.yaml")
@@ -50,3 +53,25 @@ def test_a_study_of_a_card_runs(name: str, tmp_path: Path) -> None:
     assert len(study.trials) == 3 and study.best_value is not None
     opened = {"opened": 1} if "holdout" in channels else None
     assert opened == ({"opened": held["opened"]} if (held := study.user_attrs.get("fmtune:holdout")) else None)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_study_of_data_at_hand_runs(name: str, tmp_path: Path) -> None:
+    """With few rows, epochs and trials, its own search space, sampler, pruner and matrix come to a winner."""
+    spec = specs.read(STUDIES / f"{name}.yaml").members()[0]
+    keys = {"rows": 2000} if "rows" in catalog.cards()[spec.data.card or ""].keys else {}
+    less: dict[str, object] = {
+        "data": spec.data.model_copy(update={"keys": {**spec.data.keys, **keys}}), "n_trials": 2, "enqueue": (),
+        "hyperparameters": {**spec.hyperparameters, "epochs": 2},
+    }  # fmt: skip
+    study = run(spec.model_copy(update=less), root=tmp_path)
+    assert len(study.trials) == 2 and study.best_value is not None
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_says_what_it_shows(path: Path) -> None:
+    """The schema's line for editors, a comment on what it is for, and a name that is the file's."""
+    lines = path.read_text().splitlines()
+    assert "# yaml-language-server: $schema=schema.json" in lines[:2]
+    assert any(line.startswith("# ") and "$schema" not in line for line in lines[:4])
+    assert specs.read(path).study_name == path.stem
