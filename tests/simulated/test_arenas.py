@@ -38,7 +38,7 @@ def _same(packs: list[Pack], lanes: list[list[Lane]]) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("rule", "lazy"), [*((rule, True) for rule in RULES), ("adam", False), ("ftrl", False)])
 def test_a_pass_equals_the_cpu_room(layout: str, rule: str, lazy: bool) -> None:
-    """Every rule, and two that are not lazy, of lanes of unequal width: models and the scores of the pass agree to 1e-5."""
+    """Every rule, and two not lazy, of lanes of unequal width: models and the scores of the pass agree to 1e-5."""
     own = {"linear_l1": 0.01, "factors_l1": 0.01} if rule == "ftrl" else {}
     lanes = [h.replace(optimizer=rule, lazy=lazy, **own) for h in RAGGED]
     lanes = lanes if lazy else lanes[1:]
