@@ -100,6 +100,15 @@ def test_every_table_is_shown() -> None:
     assert sorted(asked) == sorted(TABLES)
 
 
+def test_links_of_the_site_lead_to_files_of_the_site() -> None:
+    """A link of a page below docs/ names a file below docs/: the site has no other."""
+    docs = ROOT / "docs"
+    for page in docs.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            file = (page.parent / link).resolve()
+            assert file.is_file() and file.is_relative_to(docs), f"{page.name}: {link}"
+
+
 def test_the_readme_names_every_verb_and_room() -> None:
     """The README's list of verbs and its map of folders are whole."""
     text = (ROOT / "README.md").read_text()
