@@ -26,7 +26,7 @@ def trained(predictor_type: str, factors: int) -> Model:
     """Return a model with parameters of a trained one's size."""
     made = model(40, factors)
     small = np.clip(made.factors, -0.5, 0.5)
-    return Model(predictor_type, made.bias, made.linear, small, {"study_name": "small", "value": 0.5})
+    return Model(predictor_type, made.bias, made.linear, small, {"study_name": "small", "value": 0.5, "data": "clicks"})
 
 
 @pytest.mark.parametrize("factors", [0, 5])

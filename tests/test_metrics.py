@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 
+from fmtune.fm import metrics
 from fmtune.fm.metrics import METRICS, evaluate, row_losses
 
 
@@ -72,3 +73,16 @@ def test_the_direction_of_each_metric() -> None:
     """Losses are minimised, scores maximised."""
     up = {name for name, metric in METRICS.items() if metric.direction == "maximize"}
     assert up == {"binary_classification_accuracy", "binary_f_beta", "auc"}
+
+
+def test_a_model_that_learned_nothing_is_told_from_one_that_did() -> None:
+    """The mean's own score, and anything hardly better, is said; a better score is not."""
+    train, labels = np.array([1, 3, 5], np.float32), np.array([2, 4], np.float32)
+    assert metrics.constant("rmse", train, labels) == pytest.approx(1.0)
+    assert "mean for every row scores 1" in str(metrics.unlearned("rmse", 0.999, train, labels))
+    assert metrics.unlearned("rmse", 0.9, train, labels) is None
+    binary = np.array([0, 0, 1, 0], np.float32)
+    entropy = metrics.constant("binary_classification_cross_entropy", binary, binary)
+    assert entropy == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)))
+    assert metrics.unlearned("auc", 0.5, binary, binary) is not None
+    assert metrics.unlearned("auc", 0.7, binary, binary) is None

@@ -155,3 +155,16 @@ def test_a_bad_vocabulary_is_refused(folder: Path) -> None:
             read_vocabulary(path)
     with pytest.raises(UsageError, match="no format to write"):
         preparation.convert_tables(folder / "ratings.csv", folder / "t.docx", COLUMNS)
+
+
+def test_rows_of_another_vocabulary_are_refused(folder: Path) -> None:
+    """A file of rows whose vocabulary is not the model's is no input of that model; frames are, by their names."""
+    words = ["--label", "rating", "--categorical", "user", "--multivalued", "genre", "--numeric", "age"]
+    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m").returncode == 0
+    frame = ratings()
+    model = fmtune.Model.load(folder / "m")
+    assert fmtune.predict(model, frame).tolist() == fmtune.predict(model, folder / "ratings.csv").tolist()
+    frame.head(40).to_csv(folder / "few.csv", index=False)
+    preparation.convert_tables(folder / "few.csv", folder / "few.npz", COLUMNS)
+    with pytest.raises(DataError, match="its vocabulary is not the model's"):
+        predict_file(folder / "m", [folder / "few.npz"], folder / "s.csv")

@@ -67,6 +67,7 @@ def fit(
     replace(done.model, facts=facts).save(out)
     for name, value in done.metrics.items():
         click.echo(f"test:{name}: {value:.6g}")
+    _warn_unlearned(done.metrics, done.model.predictor_type, read.rows)
     click.echo(f"model: {out}")
 
 
@@ -123,6 +124,20 @@ def _on_cluster(address: str, rows: Any, values: dict[str, Any], spread: dict[st
     busy = done.train_seconds + done.exchange_seconds
     click.echo(f"exchange: {done.exchange_seconds / busy:.0%} of the workers' time, {done.bytes / 1e6:.0f} MB")
     return done
+
+
+def _warn_unlearned(metrics: dict[str, float], predictor_type: str, rows: Any) -> None:
+    """Say so where a model is hardly better than a constant."""
+    import warnings
+
+    from fmtune.fm.fit import default_objective
+    from fmtune.fm.metrics import unlearned
+
+    name = default_objective(predictor_type)
+    if name in metrics:
+        said = unlearned(name, metrics[name], rows["train"].labels, rows["test"].labels)
+        if said is not None:
+            warnings.warn(said, stacklevel=2)
 
 
 def _assignment(word: str) -> tuple[str, Any]:

@@ -82,7 +82,7 @@ def _is_number(cell: Any) -> bool:
 def missing_column(name: str, columns: Iterable[Any], where: str, what: str = "the column") -> DataError:
     """Return the error for a column that a table has not."""
     known = [str(column) for column in columns]
-    hint = f"the columns are {', '.join(known[:50])}"
+    hint = f"the columns are {', '.join(known[:50])}" if known else "compare it with the table's first line"
     return DataError(f"{what} {name!r} is not in the table{near(name, known)}", where=where, hint=hint)
 
 

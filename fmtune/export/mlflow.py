@@ -61,7 +61,7 @@ def save(model: Model, folder: Path) -> None:
     found = MlflowModel(signature=ModelSignature(shape, Schema([TensorSpec(np.dtype(np.float32), (-1,))])))
     mlflow.pyfunc.add_to_model(found, loader_module=__name__, data=FILE, pip_requirements=None)
     facts = {k: v for k, v in model.facts.items() if isinstance(v, str | int | float)}
-    found.add_flavor("fmtune", fmtune_version=__version__, data=FILE, predictor_type=model.predictor_type, **facts)
+    found.add_flavor("fmtune", fmtune_version=__version__, data=FILE, predictor_type=model.predictor_type, facts=facts)
     (folder / "requirements.txt").write_text(f"fmtune=={__version__}\n")
     found.save(str(folder / "MLmodel"))
 

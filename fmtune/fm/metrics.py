@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 Array = NDArray[np.float32]
 Direction = Literal["minimize", "maximize"]
@@ -108,6 +108,27 @@ METRICS = {
     "binary_f_beta": Metric(f1, "maximize", "binary_classifier"),
     "auc": Metric(auc, "maximize", "binary_classifier"),
 }
+
+
+def constant(name: str, train: Array, labels: Array) -> float:
+    """Return what the train labels' mean, predicted for every row, would score on ``labels``."""
+    mean = float(np.mean(train, dtype=np.float64))
+    if METRICS[name].predictor_type == "binary_classifier":
+        mean = float(logit(min(max(mean, 1e-6), 1 - 1e-6)))
+    return METRICS[name].compute(np.full(len(labels), mean, np.float32), labels)
+
+
+def unlearned(name: str, value: float, train: Array, labels: Array) -> str | None:
+    """Return a sentence where a score is hardly better than that of the mean for every row, else None."""
+    plain = constant(name, train, labels)
+    gain = plain - value if METRICS[name].direction == "minimize" else value - plain
+    if not np.isfinite(plain) or gain > 0.005 * abs(plain):
+        return None
+    return (
+        f"test:{name} is {value:.6g}; predicting the train labels' mean for every row scores {plain:.6g}: "
+        "more epochs, or other rates, may learn something"
+    )
+
 
 # What else people call them.
 ALIASES = {

@@ -99,7 +99,7 @@ def reliability(result: StudyResult, save: Save = to_svg) -> Chart | None:
     if top is None or found.get("trial") != top.number or not found.get("said"):
         return None
     said, was, rows = found["said"], found["was"], found["rows"]
-    with figure_of(340, 310) as (figure, axes):
+    with figure_of(530, 310) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=FAINT, lw=1.2)
         axes.plot(said, was, color=SERIES[0], lw=1.8, marker=MARKERS[0], ms=6)
         axes.set(xlabel="probability that was said", ylabel="share of label 1", xlim=(0, 1), ylim=(0, 1))

@@ -268,7 +268,8 @@ def predict(model: Model, data: Any) -> Array:
     model
         As :func:`fit` gives it, or ``Model.load``.
     data
-        Rows, a SciPy matrix or an array (n, features), or files.
+        Rows, a SciPy matrix or an array (n, features), or files; where the model knows the columns of a table, a data
+        frame of pandas, polars or pyarrow too.
 
     Raises
     ------
@@ -296,6 +297,10 @@ def _rows(model: Model, data: Any) -> Rows:
             data, feature_dim=model.feature_dim, labelled=False, name="data", map_labels=False,
             base=model.facts.get("index_base"), encoder=Encoder.of(model.facts),
         )  # fmt: skip
+    encoder = Encoder.of(model.facts)
+    if encoder is not None and hasattr(data, "columns"):
+        # Frames of polars and pyarrow know how to become one of pandas.
+        return encoder.rows(data.to_pandas() if hasattr(data, "to_pandas") else data, labels=False)
     matrix = data if scipy.sparse.issparse(data) else np.asarray(data)
     return _from_arrays(matrix, None, "data")
 

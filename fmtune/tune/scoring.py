@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fmtune.data import source
 from fmtune.data.encoding import Encoder
-from fmtune.errors import ResourceError, UsageError
+from fmtune.data.sidecar import vocabulary_of
+from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_write
 from fmtune.fm.draws import interval
 from fmtune.fm.model import Model
@@ -47,6 +48,7 @@ def predict_file(
     if out.suffix == ".parquet" and not parquet:
         raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
     loaded = Model.load(model)
+    _same_names(Encoder.of(loaded.facts), data)
     rows = source.read_channel(
         list(data), feature_dim=loaded.feature_dim, labelled=False, name="data", map_labels=False,
         base=loaded.facts.get("index_base"), encoder=Encoder.of(loaded.facts),
@@ -59,6 +61,16 @@ def predict_file(
         columns["low"], columns["high"] = interval(loaded, rows, level)
     atomic_write(out, _ENCODERS[out.suffix](columns))
     return rows.n
+
+
+def _same_names(encoder: Encoder | None, data: Sequence[Path]) -> None:
+    """Refuse rows that were made by another vocabulary than the model's: their features mean something else."""
+    beside = vocabulary_of(list(data)) if encoder is not None else None
+    if encoder is not None and beside is not None and beside.to_json() != encoder.to_json():
+        raise DataError(
+            "its vocabulary is not the model's: its features mean something else", where=str(data[0]),
+            hint="give the table itself, or convert it with --vocabulary of the model's train channel",
+        )  # fmt: skip
 
 
 def _csv(columns: Columns) -> bytes:

@@ -131,6 +131,7 @@ def text(answers: Answers, path: Path) -> str:
         f"  epochs: {30 if few else 10}",
         "  patience: 3                 # ends a trial after three epochs without a better score",
         f"  mini_batch_size: {100 if few else 1000}",
+        *(_FAR if answers.task == "regressor" else ()),
         "", _SPACE,
         "sampler: tpe",
         "pruner: median                # ends a trial that is worse than the median of the others",
@@ -141,6 +142,8 @@ def text(answers: Answers, path: Path) -> str:
     specs.parse(made, path)
     return made
 
+
+_FAR = ("  bias_lr: 0.5                # from 0 to the labels' mean is a long way",)
 
 _SPACE = """\
 search_space:                 # what the sampler chooses for each trial

@@ -22,7 +22,7 @@ from fmtune import __version__
 from fmtune.errors import FmtuneError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.metrics import calibration, evaluate
+from fmtune.fm.metrics import calibration, evaluate, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import score
 from fmtune.rows import Rows
@@ -121,6 +121,10 @@ class Winner:
         h = Hyperparameters.of({**self._fixed, **best.params}).replace(patience=0)
         where, metric = self._cell, self._spec.metric
         fit = train(data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs)
+        labels = data.channels.train.labels
+        assert labels is not None and best.value is not None
+        if (said := unlearned(metric, best.value, labels, data.channels.test_labels)) is not None:
+            warnings.warn(said, stacklevel=2)
         if self._spec.seeds == 1 and fit.curve[-1] != best.value:
             warnings.warn(
                 f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
