@@ -57,7 +57,7 @@ def test_inspect_and_export_read_a_model(tmp_path: Path) -> None:
     model(30, 3).save(path)
     said = json.loads(CliRunner().invoke(fmtune, ["inspect", str(path), "--json", "--near", "4"]).output)
     assert said["feature_dim"] == 30 and len(said["weights"]) == len(said["interactions"]) == len(said["nearest"]) == 10
-    assert "features" in CliRunner().invoke(fmtune, ["inspect", str(path), "--top", "2"]).output
+    assert "feature" in CliRunner().invoke(fmtune, ["inspect", str(path), "--top", "2"]).output
     out = tmp_path / "machine.py"
     assert CliRunner().invoke(fmtune, ["export", "numpy", str(path), "-o", str(out)]).exit_code == 0
     assert out.read_bytes() == standalone.content(model(30, 3))

@@ -76,10 +76,17 @@ def completion(context: click.Context, shell: str) -> None:
 @JSON
 def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
     """Say what MODEL is, and which features and pairs of features weigh most in its scores."""
+    from fmtune.data.encoding import Encoder
     from fmtune.fm import explain as explains
     from fmtune.fm.model import Model
 
     loaded = Model.load(model)
+    encoder = Encoder.of(loaded.facts)
+    names = None if encoder is None else encoder.names()
+
+    def name(feature: int) -> str:
+        return f"feature {feature}" if names is None else names[feature]
+
     facts = {
         "predictor_type": loaded.predictor_type, "feature_dim": loaded.feature_dim, "num_factors": loaded.num_factors,
         "bytes": loaded.nbytes, "bias": loaded.bias,
@@ -88,14 +95,14 @@ def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
     close = [] if near is None else explains.nearest(loaded, near, top)
     if as_json:
         print_json({
-            **facts, "facts": loaded.facts, "weights": [w._asdict() for w in weights],
+            **facts, "facts": loaded.facts, "names": names, "weights": [w._asdict() for w in weights],
             "interactions": [p._asdict() for p in pairs],
             "nearest": [{"feature": i, "cosine": c} for i, c in close],
         })  # fmt: skip
         return
     table({
         **facts,
-        "weights": [f"feature {w.feature}: {w.linear:+.4g}" for w in weights],
-        "interactions": [f"features {p.first} and {p.second}: {p.weight:+.4g}" for p in pairs],
-        **({} if near is None else {f"nearest to {near}": [f"feature {i}: {c:.3f}" for i, c in close]}),
+        "weights": [f"{name(w.feature)}: {w.linear:+.4g}" for w in weights],
+        "interactions": [f"{name(p.first)} and {name(p.second)}: {p.weight:+.4g}" for p in pairs],
+        **({} if near is None else {f"nearest to {near}": [f"{name(i)}: {c:.3f}" for i, c in close]}),
     })  # fmt: skip
