@@ -157,6 +157,15 @@ n_trials: 1
     assert float(again.lines[-1].rpartition(" ")[2]) == pytest.approx(score, rel=1e-5)
 
 
+def test_best_of_another_trial(done: Path, shell: Shell) -> None:
+    """The winner named is the winner; another complete trial has its own score; one that is not there is refused."""
+    winner = shell("best", "study.yaml", folder=done)
+    number = winner.lines[0].partition("trial ")[2].partition(":")[0]
+    assert shell("best", "study.yaml", "--trial", number, folder=done).out == winner.out
+    refused = shell("best", "study.yaml", "--trial", "999", folder=done)
+    assert refused.code == 2 and "trial 999 is not complete" in refused.err
+
+
 def test_fit_and_predict(done: Path, shell: Shell) -> None:
     """``fit`` prints the test metrics and the model's path; ``predict`` writes by the suffix and says how much."""
     words = ["predictor_type=binary_classifier", "epochs=1e1", "num_factors=4", "clip_gradient=none", "use_linear=true"]

@@ -110,15 +110,20 @@ def status(study: Path, as_json: bool) -> None:
 
 @click.command()
 @STUDY
-def best(study: Path) -> None:
+@click.option("--trial", type=int, metavar="N", help="Another trial: one that confirm found better, say.")
+def best(study: Path, trial: int | None) -> None:
     """Print the winner's hyperparameters as YAML for a study file."""
     from fmtune.fm.hyperparameters import PARAMETERS
 
     result = _collected(study)
     if result.best is None:
         raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
-    click.echo(f"# {result.study_name}, trial {result.best.number}: {result.objective} {result.best.value:.6g}")
-    values = {**result.fixed, **result.best.params}
+    complete = {t.number: t for t in result.cells[0].trials if t.state == "COMPLETE"}
+    if trial is not None and trial not in complete:
+        raise UsageError(f"trial {trial} is not complete", where=str(study), hint="the report lists them all")
+    chosen = result.best if trial is None else complete[trial]
+    click.echo(f"# {result.study_name}, trial {chosen.number}: {result.objective} {chosen.value:.6g}")
+    values = {**result.fixed, **chosen.params}
     if seed := values.pop("seed", 0):
         click.echo(f"seed: {seed}")
     click.echo("hyperparameters:")
@@ -213,7 +218,8 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
 
     spec = specs.read(study)
     found = confirming.confirm(spec, finalists=finalists, seeds=seeds, again=again)
-    path = _report(_result(spec))
+    result = _result(spec)
+    path = _report(result)
     if as_json:
         click.echo(encoded(found))
         return
@@ -224,7 +230,13 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
     if found["holdout"]:
         held = found["holdout"]
         opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
-        click.echo(f"sealed holdout: {held['score']:.6g} +- {held['sd']:.2g} (opened {opened})")
+        trial = f"trial {found['best']} on the sealed holdout"
+        click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} over seeds (opened {opened})")
+    if result.best is not None and int(found["best"]) != result.best.number:
+        click.echo(
+            f"the study's model is still trial {result.best.number}'s; `fmtune best {study} --trial {found['best']}` "
+            "prints the other's hyperparameters, and `fmtune fit` trains them"
+        )
     click.echo(f"report: {path}")
 
 
