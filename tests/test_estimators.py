@@ -220,7 +220,7 @@ def test_it_stands_in_pipelines_and_searches() -> None:
     assert search.best_score_ > 0.9
 
 
-@pytest.mark.filterwarnings("ignore:OptunaSearchCV is experimental")
+@pytest.mark.filterwarnings("ignore")  # Optuna's own: its search is experimental
 def test_optuna_searches_it() -> None:
     """OptunaSearchCV of optuna-integration, where that is installed."""
     integration = pytest.importorskip("optuna_integration")
