@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
-WITHIN ?= 150
+WITHIN ?= 110
 SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1

@@ -30,7 +30,7 @@ def table(rows: list[Row], size: str) -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout
-    machine = f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     lines = [
         f"`make proof SIZE={size}`, {date}, commit {commit.strip() or 'unknown'}, {machine}.", "",
