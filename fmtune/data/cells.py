@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Float64 = NDArray[np.float64]
 
+# Rows are of float32.
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def text_of(value: Any) -> str:
     """Return a value as the vocabulary has it: 42 and 42.0 are ``42``, true is ``true``, missing ones are empty."""
@@ -59,23 +62,23 @@ def coded(cells: pd.Series[Any]) -> tuple[Int64, list[Any]]:
 
 
 def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Float64:
-    """Return a column's numbers, NaN for missing ones; raise DataError for what is no finite number."""
+    """Return a column's numbers, NaN for missing ones; raise DataError for what is no finite number of float32."""
     try:
         numbers = cells.to_numpy(np.float64, na_value=np.nan)
-        bad = np.flatnonzero(np.isinf(numbers))
-    except (ValueError, TypeError):
+        bad = np.flatnonzero(np.abs(numbers) > LARGEST)
+    except (ValueError, TypeError, OverflowError):
         numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
     if len(bad):
         hint = f"correct it, or name {name!r} among the categorical columns"
-        raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number",
+        raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number of 32 bits",
                         where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
     return numbers
 
 
 def _is_number(cell: Any) -> bool:
     try:
-        return not text_of(cell) or math.isfinite(float(cell))
-    except (ValueError, TypeError):
+        return not text_of(cell) or abs(float(cell)) <= LARGEST
+    except (ValueError, TypeError, OverflowError):
         return False
 
 
@@ -93,4 +96,4 @@ def place(where: str, row: int) -> str:
 
 def shown(value: Any) -> str:
     """Return a cell for a message."""
-    return repr(value)[:60]
+    return repr(value.item() if isinstance(value, np.generic) else value)[:60]

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from fmtune.data.cells import Float64, shown, text_of, values_of
+from fmtune.data.cells import LARGEST, Float64, shown, text_of, values_of
 from fmtune.errors import DataError
 from fmtune.rows import Int64
 
@@ -150,8 +150,8 @@ def column_of(entry: Mapping[str, Any]) -> Column:
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "kind"
     }
     made = KINDS[entry["kind"]](**values)
-    if isinstance(made, Scaled) and not (math.isfinite(made.mean) and made.deviation > 0):
-        raise ValueError(f"{made.name} cannot be scaled by {made.deviation}")
+    if isinstance(made, Scaled) and not (abs(made.mean) <= LARGEST and 0 < made.deviation <= LARGEST):
+        raise ValueError(f"{made.name} cannot be scaled by these numbers")
     return made
 
 
@@ -160,9 +160,9 @@ def _number(cell: Any, name: str) -> float | None:
         return None
     try:
         number = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(cell, bool) or not math.isfinite(number):
+    if isinstance(cell, bool) or not abs(number) <= LARGEST:
         raise DataError(f"wants a finite number, not {shown(cell)}", where=name)
     return number
 

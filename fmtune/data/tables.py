@@ -11,6 +11,7 @@ import gzip
 import importlib.util
 import itertools
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +31,7 @@ BLOCK = 1 << 16
 """Rows of a block."""
 
 _PYARROW = importlib.util.find_spec("pyarrow") is not None
+_INDEX = re.compile(r"__index_level_\d+__")
 _DELIMITERS = (",", "\t", ";")
 # What an empty number may look like; a name may be NA, which is Namibia.
 _EMPTY = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
@@ -202,16 +204,26 @@ def _read_arrow(path: Path, names: Sequence[str] | None, texts: Collection[str])
 
 
 def _frame(batch: Any) -> pd.DataFrame:
-    """Return Arrow's columns as pandas has them; whole numbers stay whole where some are missing."""
-    frame: pd.DataFrame = batch.to_pandas(integer_object_nulls=True, split_blocks=True)
-    return frame
+    """Return Arrow's columns as pandas has them; whole numbers stay whole where some are missing.
+
+    A damaged file may point to places outside its columns, so those are looked at first.  What pandas noted about
+    itself in the file says nothing of the data; the index that it may have left there is no column.
+    """
+    batch.validate(full=True)
+    frame: pd.DataFrame = batch.to_pandas(integer_object_nulls=True, split_blocks=True, ignore_metadata=True)
+    return frame[[name for name in frame.columns if not _INDEX.fullmatch(str(name))]]
 
 
 @contextmanager
 def _pyarrow(path: Path) -> Iterator[None]:
     if not _PYARROW:
         raise ResourceError("Parquet and Arrow need pyarrow", where=str(path), hint="pip install 'fmtune[parquet]'")
-    yield
+    from pyarrow.lib import ArrowException
+
+    try:
+        yield
+    except ArrowException as error:
+        raise ValueError(_first_line(error)) from error
 
 
 @contextmanager

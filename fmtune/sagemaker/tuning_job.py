@@ -18,6 +18,7 @@ from fmtune.errors import FmtuneError, UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value
 from fmtune.fm.metrics import METRICS
 from fmtune.sagemaker.hyperparameters import SCHEMA, typed
+from fmtune.sagemaker.job_shape import check_shape
 from fmtune.tune import collect
 from fmtune.tune import spec as specs
 from fmtune.tune.algorithms import PRUNERS
@@ -104,6 +105,7 @@ def study_of(
     UsageError
         The job cannot be expressed as a study: no objective of a factorization machine, a range that is none.
     """
+    check_shape(job)
     notes = _Notes()
     config, definition = _parts(job, notes)
     objective = _objective(config, definition)
@@ -140,12 +142,10 @@ def study_of(
 def _parts(job: Mapping[str, Any], notes: _Notes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the job's configuration and its one training job's definition."""
     config = job.get("HyperParameterTuningJobConfig")
-    if not isinstance(config, dict):
+    if config is None:
         hint = "give the JSON of CreateHyperParameterTuningJob"
         raise UsageError("HyperParameterTuningJobConfig is missing", hint=hint)
     several = job.get("TrainingJobDefinitions") or [job.get("TrainingJobDefinition") or {}]
-    if not isinstance(several, list) or not all(isinstance(d, dict) for d in several):
-        raise UsageError("TrainingJobDefinitions is not a list of definitions")
     if len(several) > 1:
         others = ", ".join(str(d.get("DefinitionName")) for d in several[1:])
         notes.add("", f"only the first of {len(several)} training job definitions is taken; left out: {others}")
@@ -382,6 +382,7 @@ def _fits(configuration: Mapping[str, Any], space: Mapping[str, str]) -> bool:
 
 def parents(job: Mapping[str, Any], root: Path | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the configurations of a warm start's earlier studies, best first, from ``runs/<name>`` below ``root``."""
+    check_shape(job)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in _parent_names(job):
         text = f"study_name: {json.dumps(name)}\ndata: digits\nobjective: test:rmse\nsearch_space: {{epochs: 1..2}}\n"

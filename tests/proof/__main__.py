@@ -1,6 +1,7 @@
 """Proof: ``python -m tests.proof`` tries the promises R1 to R10 and prints them as a table.
 
-``--size release`` is what is promised; ``--write docs/trust.md`` puts the table between that page's marks.
+``--size release`` is what is promised; ``--write docs/trust.md`` puts the rows between that page's marks, where rows
+of claims that were not tried now stay as they are.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ from tests.proof.claims import CLAIMS, SIZES, Bench, Row
 _MARKS = re.compile(r"(<!-- proof -->\n).*(<!-- /proof -->)", re.DOTALL)
 
 
-def table(rows: list[Row], size: str) -> str:
-    """Return the rows as Markdown, under a line that says when, where and on what they were measured."""
+def table(rows: list[Row], size: str, before: str = "") -> str:
+    """Return the rows as Markdown, each with the size, date and commit that it was tried at; ``before`` has others."""
     said = {True: "yes", False: "**no**", None: "-"}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout
+    tried = f"{size}, {datetime.datetime.now(datetime.UTC).date().isoformat()}, {commit.strip() or 'unknown'}"
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    lines = [
-        f"`make proof SIZE={size}`, {date}, commit {commit.strip() or 'unknown'}, {machine}.", "",
-        "| | claim | measured | holds |", "|---|---|---|---|",
-        *(f"| {row.name} | {row.claim} | {row.measured} | {said[row.held]} |" for row in rows),
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    lines = {line.split(" ")[1]: line for line in before.splitlines() if line.startswith("| R")}
+    lines |= {r.name: f"| {r.name} | {r.claim} | {r.measured} | {tried} | {said[r.held]} |" for r in rows}
+    return "\n".join([
+        f"`make proof`, {machine}; each row with its size, date and commit.", "",
+        "| | claim | measured | tried | holds |", "|---|---|---|---|---|",
+        *(lines[name] for name in CLAIMS if name in lines), "",
+    ])  # fmt: skip
 
 
 def main() -> int:
@@ -59,10 +61,10 @@ def main() -> int:
             print(f"{name} {time.monotonic() - began:.0f} s: {row.measured}", file=sys.stderr, flush=True)
             for fault in row.faults:
                 print(f"  {fault}", file=sys.stderr, flush=True)
-    text = table(rows, given.size)
+    page = given.write.read_text() if given.write else "<!-- proof -->\n<!-- /proof -->"
+    text = table(rows, given.size, page)
     print(text)
     if given.write:
-        page = given.write.read_text()
         atomic_write(given.write, _MARKS.sub(lambda m: m[1] + text + m[2], page).encode())
     return int(any(row.held is False for row in rows))
 

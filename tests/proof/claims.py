@@ -115,27 +115,33 @@ def _th(step: int) -> str:
     return "" if step == 1 else f"{step}th "
 
 
-def flipped(_: Bench, size: Size) -> Row:
-    """R4: a model file cut at any byte or with any bit flipped is refused."""
+def flipped(bench: Bench, size: Size) -> Row:
+    """R4: a model file cut at any byte or with any bit flipped is refused, and so is a data file with an index."""
     whole = fuzz.model().to_bytes()
     count, refused = fuzz.flips(Model.from_bytes, whole)
     records = fuzz.surfaces()["RecordIO and protobuf"].specimens[0]
     tried, seen = fuzz.flips(recordio.parse, records)
-    words = f"{refused} of {count} damages of a model of {len(whole)} bytes; {seen} of {tried} of bare RecordIO"
-    return Row("R4", "each cut and each flipped bit of a model file is refused", words, refused == count)
+    indexed = fuzz.flips(fuzz.indexed(bench.root / "indexed.pbr", records), records)
+    words = (
+        f"{refused} of {count} damages of a model of {len(whole)} bytes; {indexed[1]} of {indexed[0]} of RecordIO "
+        f"with an index, {seen} of {tried} without"
+    )
+    held = refused == count and indexed[0] == indexed[1]
+    return Row("R4", "each cut and each flipped bit of a model file and of indexed data is refused", words, held)
 
 
 def fuzzed(_: Bench, size: Size) -> Row:
     """R5: no damaged input crashes, hangs or raises what is not ours, on any surface."""
-    found, surfaces = [], fuzz.surfaces()
+    found, surfaces, total = [], fuzz.surfaces(), 0
     for name, surface in surfaces.items():
         # What takes milliseconds gets fewer.
         began = time.process_time()
         fuzz.fuzz(surface, 20, 1)
         cost = (time.process_time() - began) / 20
         inputs = max(50, min(size.inputs, int(size.inputs * 5e-5 / max(cost, 5e-5))))
+        total += inputs
         found += [f"{name}: {line}" for line in fuzz.fuzz(surface, inputs, 2)[1]]
-    words = f"{len(surfaces)} surfaces, up to {size.inputs} inputs each, {len(found)} findings"
+    words = f"{len(surfaces)} surfaces, {total:,} inputs, {size.inputs:,} at most each, {len(found)} findings"
     return Row(
         "R5", "no damaged input crashes, hangs or ends in a foreign exception", words, not found, tuple(found[:SHOWN])
     )
