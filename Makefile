@@ -33,16 +33,12 @@ lint: .venv/.dev ## ruff and mypy
 docs: build/docs/.tools ## the site of docs/ in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
 
-# The site's reference is made from fmtune's own tables, so its environment holds the locked runtime too.
-build/docs/.tools: requirements.lock pyproject.toml | python
+# The site's reference is made from fmtune's own tables, so its lock holds what fmtune needs to run too.
+build/docs/.tools: requirements-docs.lock pyproject.toml | python
 	$(PYTHON) -m venv --clear build/docs
-	build/docs/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements.lock
-	build/docs/bin/python -m pip --disable-pip-version-check install -q $(DOCS_TOOLS)
+	build/docs/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-docs.lock
 	build/docs/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
 	@touch $@
-
-# As in pyproject's group `docs`, which this pip may be too old to read.
-DOCS_TOOLS = "mkdocs>=1.6,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.29"
 
 test-docs: .venv/.dev ## run every block of code in the docs and the README: some minutes
 	FMTUNE_TEST_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py
@@ -96,11 +92,12 @@ build/ray/.tools: requirements-dev.lock pyproject.toml | python
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
 	.venv/bin/python -m tests.pictures
 
-lock: python ## write both locks anew from pyproject.toml; UPGRADE=1 also takes newer versions
+lock: python ## write the locks anew from pyproject.toml; UPGRADE=1 also takes newer versions
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install -q uv
 	$(COMPILE) --group build -o requirements.lock
 	$(COMPILE) --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group docs -c requirements.lock -o requirements-docs.lock
 
 # What the tests need of the extras; a database, Ray and a GPU have targets of their own.
 EXTRAS = parquet sklearn onnx mlflow postgres dashboard serve

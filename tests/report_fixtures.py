@@ -64,12 +64,24 @@ def study(trials: int = 64, seed: int = 0, epochs: int = 20, **changes: Any) -> 
             "score": (top.value or 0.0) * 1.12, "opened": 1, "trial": top.number,
             "metrics": {"binary_classification_accuracy": 0.9806, "auc": 0.9971},
         },
-        "selection": selection(done), "importance": IMPORTANCE if len(done) > 10 else {}, "environment": ENVIRONMENT,
+        "selection": selection(done), "explained": None if top is None else explained(top.number),
+        "importance": IMPORTANCE if len(done) > 10 else {}, "environment": ENVIRONMENT,
         "spec_path": "studies/digits.yaml", "spec_text": SPEC, "sampler": "TPESampler", "pruner": "MedianPruner",
         "seeds": 1, "started": "2025-03-01T09:00:00Z", "finished": "2025-03-01T09:00:41Z",
         "model_path": "runs/digits/best.fm" if top else None,
     }  # fmt: skip
     return StudyResult(**(values | changes))
+
+
+def explained(trial: int) -> dict[str, Any]:
+    """Return what ``fmtune.tune.explained.explained`` would find for a trial's model."""
+    return {"trial": trial, "bias": -0.22, "features": [
+        {"name": f"row {n}, column 4", "weight": (-1) ** n * 0.3 / n, "effect": 0.2 / n, "rows": 1000 - n}
+        for n in range(1, 9)
+    ], "pairs": [
+        {"names": [f"row {n}, column 4", "row 6, column 3"], "weight": (-1) ** n * 1.2 / n, "effect": 0.5 / n,
+         "rows": 600 - n} for n in range(1, 9)
+    ]}  # fmt: skip
 
 
 def selection(done: list[TrialResult]) -> dict[str, Any] | None:

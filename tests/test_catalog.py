@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from fmtune.data import catalog, idx, movielens
 from fmtune.errors import DataError, UsageError
+from fmtune.fm.groups import Groups
 from fmtune.rows import SparseRows
 from tests.card_fixtures import card_file, pictures, ratings, serving, write_card
 
@@ -119,7 +121,12 @@ def test_ratings_are_one_hot_rows(tmp_path: Path) -> None:
     assert plain.train.labels is not None and plain.train.labels.tolist() == [5, 1, 4]
     assert (plain.train.n, plain.test.n, other.train.n, other.test.n) == (3, 1, 1, 3)
     widths = {"user": 3, "age": 2, "gender": 2, "occupation": 3, "zip": 3, "movie": 3, "year": 3, "genre": 5}
-    assert full.facts["groups"] == widths and full.train.feature_dim == sum(widths.values())
+    firsts = dict(zip(widths, itertools.accumulate(widths.values(), initial=0), strict=False))
+    assert full.groups == firsts and full.train.feature_dim == sum(widths.values()) == len(full.names)
+    assert full.names[:4] == ("user=1", "user=2", "user=3", "age=20 to 24")
+    assert full.names[13] == "movie=Toy Story (1995)"
+    assert full.names[19:21] == ("genre=unknown", "genre=Action") and full.names[23] == "genre=Comedy"
+    assert [Groups.of(card.groups).firsts[0] for card in (plain, full, other)] == [0, 0, 0]
     ages, genres = slice(3, 5), slice(19, 24)
     matrix = full.train.to_dense().matrix
     assert matrix[:, ages].tolist() == [[1, 0], [0, 1], [1, 0]]  # 24, 53 and 23: 20 to 24, 50 to 54

@@ -44,8 +44,12 @@ DEV = group("dev") + PROJECT["project"]["optional-dependencies"]["parquet"]
 
 
 @pytest.mark.parametrize(
-    ("lock", "wanted"), [("requirements.lock", RUNTIME), ("requirements-dev.lock", RUNTIME + DEV)]
-)
+    ("lock", "wanted"),
+    [
+        ("requirements.lock", RUNTIME), ("requirements-dev.lock", RUNTIME + DEV),
+        ("requirements-docs.lock", RUNTIME + group("docs")),
+    ],
+)  # fmt: skip
 def test_lock_satisfies_the_project(lock, wanted):
     """Each requirement of pyproject.toml is locked, in a version that it allows."""
     locked = pins(lock)
@@ -54,7 +58,7 @@ def test_lock_satisfies_the_project(lock, wanted):
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-docs.lock"])
 def test_lock_names_no_place(lock):
     """A lock is pinned and hashed requirements and comments: no index, no path, no option."""
     rest = PINNED.sub("", (ROOT / lock).read_text())
@@ -63,11 +67,12 @@ def test_lock_names_no_place(lock):
     assert not re.search(r"# +(via +)?/", rest)
 
 
-def test_dev_lock_holds_the_runtime_lock():
-    """Tests run on the versions that users get: the dev lock repeats each pin of the runtime lock."""
-    dev = pins("requirements-dev.lock")
+@pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-docs.lock"])
+def test_other_locks_hold_the_runtime_lock(lock):
+    """Tests and docs run on the versions that users get: their locks repeat each pin of the runtime lock."""
+    other = pins(lock)
     assert {
-        name: versions for name, versions in pins("requirements.lock").items() if dev.get(name) != versions
+        name: versions for name, versions in pins("requirements.lock").items() if other.get(name) != versions
     } == {}
 
 

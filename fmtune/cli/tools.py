@@ -76,16 +76,15 @@ def completion(context: click.Context, shell: str) -> None:
 @JSON
 def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
     """Say what MODEL is, and which features and pairs of features weigh most in its scores."""
-    from fmtune.data.encoding import Encoder
+    from fmtune.data.encoding import names_of
     from fmtune.fm import explain as explains
     from fmtune.fm.model import Model
 
     loaded = Model.load(model)
-    encoder = Encoder.of(loaded.facts)
-    names = None if encoder is None else encoder.names()
+    names = names_of(loaded.facts)
 
     def name(feature: int) -> str:
-        return f"feature {feature}" if names is None else names[feature]
+        return names[feature] if names is not None and feature < len(names) else f"feature {feature}"
 
     facts = {
         "predictor_type": loaded.predictor_type, "feature_dim": loaded.feature_dim, "num_factors": loaded.num_factors,

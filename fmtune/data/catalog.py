@@ -68,9 +68,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Channels:
-    """What a card gives: its channels, one sentence about them, facts known by construction, and feature groups.
+    """What a card gives: its channels, one sentence about them, facts known by construction, groups and names.
 
-    ``groups`` is name to first feature; empty where features are all of a kind.
+    ``groups`` is name to first feature, empty where features are all of a kind; ``names`` the features', if known.
     """
 
     train: Rows
@@ -79,6 +79,7 @@ class Channels:
     description: str
     facts: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
 
 def folder() -> Path:
@@ -215,7 +216,8 @@ def _digits(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Cha
     rows = DenseRows(table[:, :64] / np.float32(16), labels, 64).to_sparse()
     train, test, holdout = (rows.take(part) for part in _stratified(digits, (0.6, 0.2, 0.2), keys["split"]))
     what = f"handwritten digits: is it a {keys['class']}? (split {keys['split']})"
-    return Channels(train, test, holdout, what, {"classes": 10, "positive": int(labels.sum())})
+    facts = {"classes": 10, "positive": int(labels.sum())}
+    return Channels(train, test, holdout, what, facts, names=_places(8, 8))
 
 
 def _stratified(classes: NDArray[np.int64], shares: tuple[float, ...], seed: int) -> list[NDArray[np.int64]]:
@@ -248,7 +250,13 @@ def _images(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Cha
     what = f"{card.title}: is it class {keys['class']}?"
     facts = {"classes": int(labels.max()) + 1, "positive": int((labels == keys["class"]).sum())}
     holdout = _pixels(sealed, sealed_labels == keys["class"])
-    return Channels(whole.slice(0, learnt), whole.slice(learnt, whole.n), holdout, what, facts)
+    names = _places(*images.shape[1:])
+    return Channels(whole.slice(0, learnt), whole.slice(learnt, whole.n), holdout, what, facts, names=names)
+
+
+def _places(height: int, width: int) -> tuple[str, ...]:
+    """Return the names of a picture's pixels, row by row from its upper left corner."""
+    return tuple(f"row {row}, column {column}" for row in range(1, height + 1) for column in range(1, width + 1))
 
 
 def _pixels(images: NDArray[np.uint8], labels: NDArray[np.bool_]) -> SparseRows:
@@ -266,7 +274,7 @@ def _movielens(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> 
     ((name, content),) = files.items()
     ratings = movielens.read(content, keys["split"], attributes=keys["attributes"], name=name)
     what = f"{card.title}, split {keys['split']}: a row is {', '.join(ratings.groups)}"
-    return Channels(ratings.train, ratings.test, None, what, {"groups": ratings.groups}, ratings.groups)
+    return Channels(ratings.train, ratings.test, None, what, groups=ratings.groups, names=ratings.names)
 
 
 def _planted(card: Card, keys: dict[str, Any], files: Mapping[str, bytes]) -> Channels:

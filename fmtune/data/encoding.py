@@ -117,8 +117,16 @@ class Encoder:
 
     def names(self) -> list[str]:
         """Return the features' names (feature_dim,): ``user=42``, ``age``, ``hour 6..12``, ``#17`` of hashed ones."""
-        plain = [name for column in self.columns for name in column.names()]
+        plain = [column.named(at) for column in self.columns for at in range(column.width)]
         return plain + [f"#{at}" for at in range(self.feature_dim - len(plain))]
+
+    def name(self, feature: int) -> str:
+        """Return one feature's name, as in ``names``."""
+        for column in self.columns:
+            start = self._starts[column.name]
+            if start <= feature < start + column.width:
+                return column.named(feature - start)
+        return f"#{feature - sum(column.width for column in self.columns)}"
 
     def groups(self) -> dict[str, int]:
         """Return the first feature of each column, for solvers whose columns have priors of their own."""
@@ -189,3 +197,12 @@ class Encoder:
             hint = "drop such rows before reading the table"
             raise DataError(f"the label {self.label!r} is missing", where=place(where, first + int(bad[0])), hint=hint)
         return numbers.astype(np.float32)
+
+
+def names_of(facts: Mapping[str, Any]) -> list[str] | None:
+    """Return the features' names among a model's facts: its encoder's, or its dataset card's; None without either."""
+    encoder = Encoder.of(facts)
+    if encoder is not None:
+        return encoder.names()
+    names = facts.get("names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,9 +57,9 @@ class OneHot:
         places = [self._places.get(value, len(self.values) if self.others else -1) for value in values]
         return [(at, 1 / len(values)) for at in places if at >= 0]
 
-    def names(self) -> list[str]:
-        """Return the features' names."""
-        return [f"{self.name}={value}" for value in self.values] + [f"{self.name}=(others)"] * self.others
+    def named(self, at: int) -> str:
+        """Return the name of the feature at a place of the column."""
+        return f"{self.name}={self.values[at] if at < len(self.values) else '(others)'}"
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ class Hashed:
         values = values_of(cell, self.separator)
         return [(_hash(f"{self.name}={value}") % (1 << self.bits), 1 / len(values)) for value in values]
 
-    def names(self) -> list[str]:
+    def named(self, at: int) -> str:
         """Return nothing: hashed features have no names of their own."""
-        return []
+        return ""
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class Scaled:
         """Return features and values of numbers, none of them missing."""
         return np.zeros(len(numbers), np.int64), (numbers - self.mean) / self.deviation
 
-    def names(self) -> list[str]:
+    def named(self, at: int) -> str:
         """Return the feature's name."""
-        return [self.name]
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,10 @@ class Bucketed:
         """Return features and values of numbers, none of them missing."""
         return np.searchsorted(self.edges, numbers, "right").astype(np.int64), np.ones(len(numbers))
 
-    def names(self) -> list[str]:
-        """Return the ranges as names."""
+    def named(self, at: int) -> str:
+        """Return the range at a place of the column as a name."""
         ends = ["", *(f"{edge:g}" for edge in self.edges), ""]
-        return [f"{self.name} {a}..{b}" for a, b in itertools.pairwise(ends)]
+        return f"{self.name} {ends[at]}..{ends[at + 1]}"
 
 
 Column = OneHot | Hashed | Scaled | Bucketed

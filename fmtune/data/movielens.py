@@ -7,8 +7,9 @@ years), gender, occupation and first character of the zip code, and the movie's 
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,21 +22,27 @@ LARGEST = 1 << 24
 """Bytes that an unpacked member may have."""
 
 GENRES_FROM = 5  # column of u.item at which the genres begin
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 
 
 class Ratings(NamedTuple):
-    """A split: its rows, and how many features each group of features has, in their order."""
+    """A split: its rows, the first feature of each group of features, and the features' names."""
 
     train: SparseRows
     test: SparseRows
     groups: dict[str, int]
+    names: tuple[str, ...]
 
 
 class _Block(NamedTuple):
     """Features of users or of movies: row ``i`` is who has the number ``i + 1``."""
 
     matrix: sparse.csr_array
-    groups: dict[str, int]
+    widths: dict[str, int]
+    names: tuple[str, ...]
 
 
 def read(content: bytes, split: str, *, attributes: bool, name: str = "ml-100k.zip") -> Ratings:
@@ -66,7 +73,9 @@ def read(content: bytes, split: str, *, attributes: bool, name: str = "ml-100k.z
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
         what = f"not the archive of MovieLens 100k: {error}"
         raise DataError(what, where=name, hint="get the file again") from error
-    return Ratings(parts[0], parts[1], {**users.groups, **items.groups})
+    widths = {**users.widths, **items.widths}
+    firsts = itertools.accumulate(widths.values(), initial=0)
+    return Ratings(parts[0], parts[1], dict(zip(widths, firsts, strict=False)), users.names + items.names)
 
 
 def _member(archive: zipfile.ZipFile, member: str) -> str:
@@ -92,7 +101,8 @@ def _users(table: list[list[str]], attributes: bool) -> _Block:
         words["gender"] = [[row[2]] for row in table]
         words["occupation"] = [[row[3]] for row in table]
         words["zip"] = [[row[4][:1]] for row in table]
-    return _block(words)
+    ages = {age: f"{int(age)} to {int(age) + 4}" for (age,) in words.get("age", ())}
+    return _block(words, age=ages)
 
 
 def _items(table: list[list[str]], attributes: bool) -> _Block:
@@ -100,18 +110,26 @@ def _items(table: list[list[str]], attributes: bool) -> _Block:
     if attributes:
         words["year"] = [[row[2][-4:]] for row in table]
         words["genre"] = [[str(i) for i, flag in enumerate(row[GENRES_FROM:]) if flag == "1"] for row in table]
-    return _block(words)
+    titles = {row[0]: row[1] for row in table}
+    return _block(words, movie=titles, genre={str(i): genre for i, genre in enumerate(GENRES)})
 
 
-def _block(words: dict[str, list[list[str]]]) -> _Block:
-    """Return one-hot columns for each group's words; a number's column is in the order of the numbers."""
-    matrices = [_one_hot(group) for group in words.values()]
-    widths = {name: matrix.shape[1] for name, matrix in zip(words, matrices, strict=True)}
-    return _Block(sparse.hstack(matrices, "csr"), widths)
+def _block(words: dict[str, list[list[str]]], **called: Mapping[str, str]) -> _Block:
+    """Return one-hot columns for each group's words; a number's column is in the order of the numbers.
+
+    ``called`` says by group what a word is called, where that is not the word itself.
+    """
+    known = {group: _known(several) for group, several in words.items()}
+    matrices = [_one_hot(several, known[group]) for group, several in words.items()]
+    names = tuple(f"{g}={called.get(g, {}).get(word, word)}" for g, several in known.items() for word in several)
+    return _Block(sparse.hstack(matrices, "csr"), {group: len(several) for group, several in known.items()}, names)
 
 
-def _one_hot(words: Sequence[Sequence[str]]) -> sparse.csr_array:
-    known = sorted({word for several in words for word in several}, key=lambda word: (len(word), word))
+def _known(words: Sequence[Sequence[str]]) -> list[str]:
+    return sorted({word for several in words for word in several}, key=lambda word: (len(word), word))
+
+
+def _one_hot(words: Sequence[Sequence[str]], known: Sequence[str]) -> sparse.csr_array:
     column = {word: i for i, word in enumerate(known)}
     indices = [column[word] for several in words for word in sorted(several, key=column.__getitem__)]
     indptr = np.cumsum([0, *map(len, words)])

@@ -106,6 +106,7 @@ class Channels:
                             hint="give feature_dim, so that train has them too")  # fmt: skip
         if test is not None and (test.labels is None or test.n == 0):
             raise DataError("it has no labels or no rows", where="test")
+        self.groups = groups
         self.train, self.feed = train, Feed(train, groups=groups)
         self._test = None if test is None else test.widen(train.feature_dim)
         self._layouts: dict[str, Rows] = {} if self._test is None else {self._test.layout: self._test}

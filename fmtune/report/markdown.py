@@ -24,13 +24,15 @@ def markdown(result: StudyResult) -> str:
     Returns
     -------
     str
-        A heading, the verdict, next steps, the matrix, the winner's values and the ten best trials.
+        A heading, the verdict, next steps, the matrix, the winner's values, the ten best trials, and the winner's
+        strongest features and pairs.
     """
     shown = masked(result)
     parts = [f"## {text(words.short(shown.study_name or 'A study without a name'))}", f"**{text(lead(shown))}**"]
     parts += [text(s) for s in (in_short(shown), decided(shown)) if s is not None]
     parts += [text(s) for cell in shown.cells[1:] if (s := comparison(shown, cell))]
     parts += [_steps(shown), _matrix(shown), _winner(shown), _finalists(worth(shown)), _leaders(shown)]
+    parts += [_explained(shown)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -103,3 +105,17 @@ def _leaders(result: StudyResult) -> str:
     ]
     table = "\n".join(["| trial | score | best epoch | time |", "|--:|--:|--:|--:|", *rows])
     return f"<details><summary>The best trials</summary>\n\n{table}\n\n</details>"
+
+
+def _explained(result: StudyResult) -> str:
+    top, found = best(result), result.explained or {}
+    if top is None or found.get("trial") != top.number or not found.get("features"):
+        return ""
+    named = [([f["name"]], f) for f in found["features"]] + [(p["names"], p) for p in found.get("pairs") or ()]
+    rows = [
+        f"| {text(' × '.join(words.short(str(name), 80) for name in names))} | {words.signed(one['weight'])} "
+        f"| {words.score(one['effect'], 3)} | {one['rows']:,} |"
+        for names, one in sorted(named, key=lambda row: -row[1]["effect"])
+    ]
+    table = "\n".join(["| feature or pair | weight | effect | train rows |", "|:--|--:|--:|--:|", *rows])
+    return f"<details><summary>What the winner's scores come from</summary>\n\n{table}\n\n</details>"

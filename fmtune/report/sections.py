@@ -149,6 +149,25 @@ def reliability(result: StudyResult) -> Section | None:
     return _chart("reliability", charts.reliability(result) if result.cells else None)
 
 
+def explained(result: StudyResult) -> Section | None:
+    """Return the winner's strongest features and pairs of features, by name."""
+    top, found = best(result), result.explained or {}
+    if top is None or found.get("trial") != top.number or not found.get("features"):
+        return None
+    binary = result.fixed.get("predictor_type") == "binary_classifier"
+    features = [
+        (f["name"], words.signed(f["weight"]), words.score(f["effect"], 3), f"{f['rows']:,}") for f in found["features"]
+    ]
+    pairs = [
+        (" × ".join(words.short(str(name), 80) for name in p["names"]), words.signed(p["weight"]),
+         words.score(p["effect"], 3), f"{p['rows']:,}")
+        for p in found.get("pairs") or ()
+    ]  # fmt: skip
+    body = render("explained", features=features, pairs=pairs, binary=binary, bias=words.signed(found["bias"]),
+                  model=result.model_path)  # fmt: skip
+    return Section("explained", "What the winner's scores come from", body)
+
+
 def confirmed(result: StudyResult) -> Section | None:
     """Return the finalists under more seeds, compared in pairs."""
     found = worth(result)
@@ -241,6 +260,7 @@ SECTIONS: tuple[Callable[[StudyResult], Section | None], ...] = (
     baseline,
     honesty,
     reliability,
+    explained,
     confirmed,
     overtuning,
     history,

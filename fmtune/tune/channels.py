@@ -39,6 +39,8 @@ class StudyData:
         First index of the channels' libsvm files, if any are.
     encoder : Encoder or None
         What made the rows of tables.
+    names : tuple of str
+        The features' names, as far as a card knows them.
     """
 
     channels: Channels
@@ -48,6 +50,7 @@ class StudyData:
     stats: dict[str, dict[str, Any]] = field(default_factory=dict)
     index_base: int | None = None
     encoder: Encoder | None = None
+    names: tuple[str, ...] = ()
 
 
 def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
@@ -66,7 +69,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         loaded = catalog.load(spec.data.card, spec.data.keys, progress=progress)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts, base, groups = loaded.description, dict(loaded.facts), None, loaded.groups
-        encoder = None
+        encoder, names = None, loaded.names
     else:
         cache = Cache()
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
@@ -75,7 +78,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
             paths, Columns(**spec.data.columns) if spec.data.columns else None, Split(**spec.data.split),
             feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache,
         )  # fmt: skip
-        rows, encoder = dict(prepared.rows), prepared.encoder
+        rows, encoder, names = dict(prepared.rows), prepared.encoder, ()
         if prepared.notes:
             canonical.warn(f"no features are named, so: {'; '.join(prepared.notes)}")
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
@@ -98,7 +101,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
                         hint="take a test channel with both labels, or another objective")  # fmt: skip
     raw = spec.groups or groups
     channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None)
-    return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder)
+    return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder, names)
 
 
 def _tell_apart(stats: Mapping[str, Mapping[str, Any]]) -> None:

@@ -117,6 +117,8 @@ class StudyResult:
     calibration : dict or None
         How far the winner's probabilities are what they say, as ``fmtune.fm.metrics.calibration`` gives it, and
         ``trial``.
+    explained : dict or None
+        The winner's strongest features and pairs, as ``fmtune.tune.explained.explained`` gives them, and ``trial``.
     importance : dict
         Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
     environment : dict
@@ -144,6 +146,7 @@ class StudyResult:
     confirmation: dict[str, Any] | None = None
     baseline: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
+    explained: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     spec_path: str = ""

@@ -29,6 +29,7 @@ from fmtune.rows import Rows
 from fmtune.tune.baseline import baseline
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
+from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
 from fmtune.tune.selection import Finalists, honest
 from fmtune.tune.sources import AgainSource, Emit, values_of
@@ -138,6 +139,8 @@ class Winner:
         }  # fmt: skip
         if data.encoder is not None:
             facts["encoding"] = data.encoder.to_json()
+        if data.names:
+            facts["names"] = list(data.names)
         replace(fit.model, facts=facts).save(path)
         found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
         store.set_attrs({"fmtune:model": found, **self._beside(data, h, fit.model, best.number)})
@@ -145,10 +148,11 @@ class Winner:
         self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
 
     def _beside(self, data: StudyData, h: Hyperparameters, model: Model, trial: int) -> dict[str, dict[str, Any]]:
-        """Return what a report shows beside a winner: the linear model, and how far probabilities can be taken."""
+        """Return what a report shows beside a winner: its strongest parts, the linear model, its calibration."""
         test, labels = data.channels.test(self._cell.layout), data.channels.test_labels
         assert test is not None
-        scores, found = score(model, test), {}
+        scores = score(model, test)
+        found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
             linear = baseline(data.channels, h, *self._cell, self._spec.metric, scores)
             found["fmtune:baseline"] = {"trial": trial, **linear}
