@@ -81,12 +81,11 @@ test-cluster: .venv/.dev build/ray/.tools ## real PostgreSQL and Ray: needs Debi
 	.venv/bin/python -m pytest tests/cluster/on_postgres.py -v -s --basetemp=build/test-cluster
 	build/ray/bin/python -m pytest tests/cluster/on_ray.py -v -s --basetemp=build/test-ray
 
-build/ray/.tools: requirements-dev.lock pyproject.toml | python
-	@echo "installing Ray into build/ray: about two minutes"
+build/ray/.tools: requirements-cluster.lock pyproject.toml | python
+	@echo "installing Ray and the tests' tools into build/ray: about two minutes"
 	$(PYTHON) -m venv --clear build/ray
-	build/ray/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-dev.lock
+	build/ray/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements-cluster.lock
 	build/ray/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
-	build/ray/bin/python -m pip --disable-pip-version-check install -q 'ray>=2.48'
 	@touch $@
 
 pictures: .venv/.dev ## the README's pictures, from a real run: needs Chromium
@@ -98,8 +97,9 @@ lock: python ## write the locks anew from pyproject.toml; UPGRADE=1 also takes n
 	$(COMPILE) --group build -o requirements.lock
 	$(COMPILE) --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group docs -c requirements.lock -o requirements-docs.lock
+	$(COMPILE) --group dev $(EXTRAS:%=--extra %) --extra cluster -c requirements-dev.lock -o requirements-cluster.lock
 
-# What the tests need of the extras; a database, Ray and a GPU have targets of their own.
+# What the tests need of the extras; Ray has a lock of its own, and a GPU none.
 EXTRAS = parquet sklearn onnx mlflow postgres dashboard serve
 
 COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \

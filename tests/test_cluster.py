@@ -11,7 +11,7 @@ import pytest
 
 from fmtune.cluster.engine import Inline, Lost, OnRay
 from fmtune.cluster.fit import ClusterFit, Layout, fit
-from fmtune.cluster.shard import Shard
+from fmtune.cluster.shard import Changes, Shard
 from fmtune.errors import ResourceError, StorageError, UsageError
 from fmtune.fm import fit as alone
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -86,6 +86,21 @@ def test_half_precision_changes_little(straight: ClusterFit, tmp_path: Path) -> 
     found = _fit(tmp_path, half=True)
     assert found.bytes < straight.bytes
     assert found.curve[-1] == pytest.approx(straight.curve[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 0.0])
+def test_halves_are_numpys(scale: float) -> None:
+    """Changes on their way are IEEE's half precision, scaled by plane; what is added is what numpy would add."""
+    rng = np.random.default_rng(0)
+    rows = (scale * rng.normal(size=(50, 2, 9)) * 10.0 ** rng.uniform(-12, 0, (50, 2, 9))).astype(np.float32)
+    sent = Changes.of(rows, True)
+    assert sent.scale is not None and sent.nbytes == rows.nbytes // 2 + 8
+    expected = (rows / sent.scale[:, None]).astype(np.float16)
+    assert np.abs(sent.rows.view(np.float16) - expected).max() <= np.spacing(np.abs(expected).max())
+    into = np.zeros((60, 2, 9), np.float32)
+    sent.add(into, np.arange(10, 60), np.full(60, 2, np.int32))
+    np.testing.assert_allclose(into[10:], sent.rows.view(np.float16) * (sent.scale[:, None] / 2), rtol=1e-6)
+    assert not into[:10].any()
 
 
 @pytest.mark.parametrize(("method", "after"), [("train", 3), ("train", 15), ("push", 20), ("merge", 6), ("save", 2)])

@@ -1,6 +1,6 @@
 """Shard: a run of features, with their parameters and their rule's state; workers pull rows of it and push changes.
 
-What is pushed in a round is kept by part and summed in the parts' order when the round is merged.  So a push that
+What is pushed in a round is kept by block and summed in the parts' order when the round is merged.  So a push that
 comes twice counts once, and the sum does not depend on who was first.
 """
 
@@ -16,40 +16,50 @@ from fmtune.errors import StorageError
 from fmtune.files import atomic_write
 from fmtune.fm.arena import columns_of, initial
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.kernels import exchange
 from fmtune.kernels.rules import RULES
 
 Float32 = NDArray[np.float32]
 Ids = NDArray[np.int64]
+Counts = NDArray[np.int32]
+
+# Which rows: the number of the part, and of its piece.
+Block = tuple[int, int]
 
 
 class Changes(NamedTuple):
-    """What a part changed: rows, float16 or float32 (features, planes, columns), times ``scale`` (planes,)."""
+    """What a part changed: rows (features, planes, columns), float32, or halves' bits times ``scale`` (planes,)."""
 
-    rows: NDArray[np.floating]
-    scale: Float32
+    rows: NDArray[np.float32] | NDArray[np.uint16]
+    scale: Float32 | None
 
     @classmethod
     def of(cls, rows: Float32, half: bool) -> Changes:
         """Return changes to send; halved, each plane is brought into float16's range, which Adam's squares leave."""
         if not half:
-            return cls(rows, np.ones(rows.shape[1], np.float32))
-        largest = np.abs(rows).max(axis=(0, 2), initial=0.0)
-        scale = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
-        return cls((rows / scale[:, None]).astype(np.float16), scale)
+            return cls(rows, None)
+        most, out = np.empty(rows.shape[1], np.float32), np.empty(rows.shape, np.uint16)
+        exchange.largest(rows, most)
+        # What is not finite is found in the model, by whoever asks for it.
+        scale = np.where(np.isfinite(most) & (most > _SMALLEST), most / _LARGEST, 1.0).astype(np.float32)
+        exchange.halve(rows, np.float32(1.0) / scale, out)
+        return cls(out, scale)
 
     @property
     def nbytes(self) -> int:
         """Bytes on the way."""
-        return int(self.rows.nbytes + self.scale.nbytes)
+        return int(self.rows.nbytes + (0 if self.scale is None else self.scale.nbytes))
+
+    def add(self, rows: Float32, places: Ids, counts: Counts) -> None:
+        """Add them to rows, each divided by how many parts changed it."""
+        if self.scale is None:
+            exchange.add(rows, places, self.rows, counts)
+        else:
+            exchange.add_halves(rows, places, self.rows, self.scale, counts)
 
 
-# Near float16's largest number; its smallest is 1e-12 of that.
-_LARGEST = 60_000.0
-
-
-class _Push(NamedTuple):
-    ids: Ids
-    changes: Changes
+# Near float16's largest number; its smallest is 1e-12 of that.  And what is too small to be divided by.
+_LARGEST, _SMALLEST = 60_000.0, 1e-30
 
 
 class Shard:
@@ -69,7 +79,9 @@ class Shard:
 
     def __init__(self, h: Hyperparameters, start: int, stop: int, folder: Path, round: int = 0) -> None:
         self._h, self._start, self._stop, self._folder = h, start, stop, folder
-        self._pushed: dict[int, _Push] = {}
+        self._blocks: dict[Block, Ids] = {}
+        self._pushed: dict[Block, Changes] = {}
+        self._counts: Counts = np.zeros(stop - start, np.int32)
         self._rows = np.zeros((stop - start, 1 + RULES[h.optimizer].states, columns_of(h.num_factors)), np.float32)
         if round:
             self.restore(round)
@@ -77,26 +89,30 @@ class Shard:
         initial(h, "factors", self._rows[:, 0, : h.num_factors], start)
         initial(h, "linear", self._rows[:, 0, -1:], start)
 
-    def pull(self, ids: Ids) -> Float32:
-        """Return rows of features, float32 (features, planes, columns)."""
-        return self._rows[ids - self._start]
+    def pull(self, block: Block, ids: Ids | None = None) -> Float32 | None:
+        """Return the rows of a block's features, float32 (features, planes, columns).
 
-    def push(self, part: int, ids: Ids, changes: Changes) -> int:
-        """Take what a part changed in this round; returns the bytes."""
-        self._pushed[part] = _Push(ids, changes)
-        return int(ids.nbytes) + changes.nbytes
+        A block's features are the same in each epoch, so ``ids`` are sent once; None is returned for a block that
+        this shard has not met.
+        """
+        if ids is not None:
+            self._blocks[block] = ids - self._start
+        return self._rows[self._blocks[block]] if block in self._blocks else None
+
+    def push(self, block: Block, changes: Changes) -> int:
+        """Take what a block's part changed in this round; returns the bytes."""
+        self._pushed[block] = changes
+        return changes.nbytes
 
     def merge(self) -> None:
-        """End a round: each feature moves by the mean over the parts that touched it."""
-        total = {part: push for part, push in sorted(self._pushed.items()) if len(push.ids)}
-        if total:
-            ids = np.unique(np.concatenate([push.ids for push in total.values()]))
-            sums, counts = np.zeros((len(ids), *self._rows.shape[1:]), np.float32), np.zeros(len(ids), np.float32)
-            for push in total.values():
-                at = np.searchsorted(ids, push.ids)
-                sums[at] += push.changes.rows * push.changes.scale[:, None]
-                counts[at] += 1
-            self._rows[ids - self._start] += sums / counts[:, None, None]
+        """End a round: each feature moves by the mean over the parts that touched it, summed in the parts' order."""
+        pushed = [(self._blocks[block], changes) for block, changes in sorted(self._pushed.items())]
+        for places, _ in pushed:
+            exchange.count(places, self._counts)
+        for places, changes in pushed:
+            changes.add(self._rows, places, self._counts)
+        for places, _ in pushed:
+            exchange.clear(places, self._counts)
         self._pushed = {}
 
     def drop(self) -> None:

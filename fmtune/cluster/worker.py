@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.cluster.engine import Engine
-from fmtune.cluster.shard import Changes
+from fmtune.cluster.shard import Block, Changes
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.pack import Pack
@@ -82,23 +82,34 @@ class Worker:
         feed, ids = self._parts[part][piece]
         cuts = np.searchsorted(ids, self._edges)
         each = [ids[a:b] for a, b in itertools.pairwise(cuts)]
-        pulled = [self._engine.call(s, "pull", own) for s, own in zip(shards, each, strict=True)]
-        before = np.concatenate(self._engine.wait(pulled))
-        pulling = time.perf_counter() - began
+        spans = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+        before = self._pull((part, piece), shards, each)
         pack = Pack(feed, self._recipe)
         pack.change(enter=[self._h])
         state = pack.state()
-        state.rows[:], state.bias[:, 0], state.steps[0] = before, bias, steps
+        state.bias[:, 0], state.steps[0] = bias, steps
+        for span, own in zip(spans, before, strict=True):
+            state.rows[span] = own
         pack.epoch()
-        began = time.perf_counter()
-        changes = state.rows - before
-        pushed = [
-            self._engine.call(s, "push", part, own, Changes.of(changes[a:b], self._half))
-            for s, own, (a, b) in zip(shards, each, itertools.pairwise(cuts), strict=True)
-        ]
-        sent = sum(self._engine.wait(pushed))
-        exchange = pulling + time.perf_counter() - began
-        return Done(state.bias[:, 0].copy(), int(state.steps[0]), feed.n, pack.seconds, exchange, sent + before.nbytes)
+        for span, own in zip(spans, before, strict=True):
+            np.subtract(state.rows[span], own, out=state.rows[span])
+        sent = sum(self._engine.wait([
+            self._engine.call(s, "push", (part, piece), Changes.of(state.rows[span], self._half))
+            for s, span in zip(shards, spans, strict=True)
+        ]))  # fmt: skip
+        moved = sent + sum(own.nbytes for own in before)
+        # All that one process would not do: moving parameters, and making room for them.
+        exchange = time.perf_counter() - began - pack.seconds
+        return Done(state.bias[:, 0].copy(), int(state.steps[0]), feed.n, pack.seconds, exchange, moved)
+
+    def _pull(self, block: Block, shards: list[Any], each: list[Ids]) -> list[Float32]:
+        """Return a block's rows from all shards; those that are new to it learn its features."""
+        found = self._engine.wait([self._engine.call(shard, "pull", block) for shard in shards])
+        new = [i for i, rows in enumerate(found) if rows is None]
+        taught = self._engine.wait([self._engine.call(shards[i], "pull", block, each[i]) for i in new])
+        for i, rows in zip(new, taught, strict=True):
+            found[i] = rows
+        return found
 
 
 def _piece(rows: SparseRows) -> _Piece:

@@ -50,6 +50,7 @@ try:
         columns,
         cpu_dense,
         cpu_sparse,
+        exchange,
         frames,
         losses,
         plain,
@@ -66,6 +67,6 @@ finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_sparse", "frames", "losses", "plain", "prefetch", "random",
-    "records", "rules", "simd", "steps", "text", "wire",
+    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_sparse", "exchange", "frames", "losses", "plain", "prefetch",
+    "random", "records", "rules", "simd", "steps", "text", "wire",
 ]  # fmt: skip

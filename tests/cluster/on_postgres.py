@@ -9,13 +9,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import optuna
 import pytest
 
 import fmtune
@@ -258,7 +258,11 @@ def test_another_build_or_other_data_may_not_join(server: Server, tmp_path: Path
 
 
 def test_any_optuna_reader_opens_it(server: Server, tmp_path: Path) -> None:
-    """The study on PostgreSQL is an ordinary Optuna study."""
+    """The study on PostgreSQL is an ordinary Optuna study: a script that knows nothing of fmtune reads it."""
     study = study_on(server.url, tmp_path, SHORT.replace("small", "plain").replace("n_trials: 200", "n_trials: 4"))
-    found = fmtune.run(study, root=tmp_path)
-    assert optuna.load_study(study_name="plain", storage=server.url).best_params == found.best_params
+    assert cli(tmp_path, "run", study).returncode == 0
+    script = "import optuna, sys; print(optuna.load_study(study_name='plain', storage=sys.argv[1]).best_params)"
+    words = [sys.executable, "-c", script, server.url]
+    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    best = min(collect(specs.read(study), tmp_path).cells[0].trials, key=lambda trial: trial.value or 0.0)
+    assert found.stdout.strip() == str(dict(best.params))
