@@ -27,6 +27,12 @@ class Engine(Protocol):
     def lives(self, actor: Any) -> bool:
         """Whether an actor answers."""
 
+    def end(self, actor: Any) -> None:
+        """Let an actor go."""
+
+    def close(self) -> None:
+        """Let all go."""
+
 
 class Inline:
     """Actors are objects of this process, called at once: for a look at the method without a cluster."""
@@ -46,6 +52,12 @@ class Inline:
     def lives(self, actor: Any) -> bool:
         """Objects do not die."""
         return True
+
+    def end(self, actor: Any) -> None:
+        """Nothing is to be done."""
+
+    def close(self) -> None:
+        """Nothing is to be done."""
 
 
 class OnRay:
@@ -113,6 +125,10 @@ class OnRay:
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             return False
         return True
+
+    def end(self, actor: Any) -> None:
+        """Kill an actor, whoever else still knows it."""
+        _ray().kill(actor)
 
 
 def _ray() -> Any:

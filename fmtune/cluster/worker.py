@@ -21,6 +21,9 @@ Float32 = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
+_PLAIN = {"factors_init_method": "constant", "linear_init_method": "constant", "bias_init_method": "constant"}
+
+
 class Done(NamedTuple):
     """What a part did in a round: its bias row (planes,) and steps after it, and where the time went."""
 
@@ -46,46 +49,44 @@ class Worker:
     ----------
     engine
         Reaches the shards.
-    h
-        The configuration; ``mini_batch_size`` is a worker's own.
     edges
         Where shards begin, and the end.
     half
         Whether changes are sent as float16.
     """
 
-    def __init__(self, engine: Engine, h: Hyperparameters, edges: Ids, half: bool) -> None:
-        # First values come from the shards, and the order of rows from the driver.
-        plain = {"factors_init_method": "constant", "linear_init_method": "constant", "bias_init_method": "constant"}
+    def __init__(self, engine: Engine, edges: Ids, half: bool) -> None:
         self._engine, self._edges, self._half = engine, edges, half
-        self._h = h.replace(shuffle="none", **plain)
-        self._recipe = Recipe.of(self._h, "sparse")
         self._parts: dict[int, list[_Piece]] = {}
 
     def take(self, part: int, rows: list[SparseRows]) -> None:
         """Take a part's rows, a block a round."""
         self._parts[part] = [_piece(block) for block in rows]
 
-    def train(self, part: int, piece: int, shards: list[Any], bias: Float32, steps: int) -> Done:
+    def train(self, h: Hyperparameters, block: Block, shards: list[Any], bias: Float32, steps: int) -> Done:
         """Pull, train one pass over a block, push.
 
         Parameters
         ----------
-        part, piece
+        h
+            The configuration; ``mini_batch_size`` is a part's own.
+        block
             Which rows.
         shards
-            Handles of all shards.
+            Handles of the model's shards.
         bias, steps
-            The bias row (planes,), and how many mini-batches came before.
+            The bias row (planes,), and how many mini-batches the part did before.
         """
         began = time.perf_counter()
-        feed, ids = self._parts[part][piece]
+        feed, ids = self._parts[block[0]][block[1]]
         cuts = np.searchsorted(ids, self._edges)
         each = [ids[a:b] for a, b in itertools.pairwise(cuts)]
         spans = [slice(a, b) for a, b in itertools.pairwise(cuts)]
-        before = self._pull((part, piece), shards, each)
-        pack = Pack(feed, self._recipe)
-        pack.change(enter=[self._h])
+        before = self._pull(block, shards, each)
+        # First values come from the shards, and the order of rows from the driver.
+        plain = h.replace(shuffle="none", **_PLAIN)
+        pack = Pack(feed, Recipe.of(plain, "sparse"))
+        pack.change(enter=[plain])
         state = pack.state()
         state.bias[:, 0], state.steps[0] = bias, steps
         for span, own in zip(spans, before, strict=True):
@@ -94,7 +95,7 @@ class Worker:
         for span, own in zip(spans, before, strict=True):
             np.subtract(state.rows[span], own, out=state.rows[span])
         sent = sum(self._engine.wait([
-            self._engine.call(s, "push", (part, piece), Changes.of(state.rows[span], self._half))
+            self._engine.call(s, "push", block, Changes.of(state.rows[span], self._half))
             for s, span in zip(shards, spans, strict=True)
         ]))  # fmt: skip
         moved = sent + sum(own.nbytes for own in before)

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import ray
 
+from fmtune.cluster.crew import Layout
 from fmtune.cluster.engine import OnRay
-from fmtune.cluster.fit import ClusterFit, Layout, fit
+from fmtune.cluster.fit import ClusterFit, fit
 from fmtune.data import catalog
 from fmtune.fm import fit as alone
 from fmtune.fm.hyperparameters import Hyperparameters
