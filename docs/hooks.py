@@ -22,7 +22,7 @@ from fmtune.fm.metrics import ALIASES, METRICS
 from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm
-from fmtune.tune.studyfile import Matrix, StudyFile
+from fmtune.tune.studyfile import Cluster, Matrix, StudyFile
 
 _DOCS = Path(__file__).parent
 _MARK = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
@@ -153,6 +153,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": _parameters,
     "study-file": lambda: _keys(StudyFile),
     "matrix": lambda: _keys(Matrix),
+    "cluster": lambda: _keys(Cluster),
     "metrics": _metrics,
     "rules": _rules,
     "solvers": _solvers,

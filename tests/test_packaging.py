@@ -41,15 +41,16 @@ def group(name: str) -> list[str]:
 
 RUNTIME = PROJECT["project"]["dependencies"] + PROJECT["build-system"]["requires"] + group("build")
 DEV = group("dev") + PROJECT["project"]["optional-dependencies"]["parquet"]
+CLUSTER = PROJECT["project"]["optional-dependencies"]["cluster"]
+LOCKS = {
+    "requirements.lock": RUNTIME,
+    "requirements-dev.lock": RUNTIME + DEV,
+    "requirements-cluster.lock": RUNTIME + DEV + CLUSTER,
+    "requirements-docs.lock": RUNTIME + group("docs"),
+}
 
 
-@pytest.mark.parametrize(
-    ("lock", "wanted"),
-    [
-        ("requirements.lock", RUNTIME), ("requirements-dev.lock", RUNTIME + DEV),
-        ("requirements-docs.lock", RUNTIME + group("docs")),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("lock", "wanted"), LOCKS.items())
 def test_lock_satisfies_the_project(lock, wanted):
     """Each requirement of pyproject.toml is locked, in a version that it allows."""
     locked = pins(lock)
@@ -58,7 +59,7 @@ def test_lock_satisfies_the_project(lock, wanted):
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-docs.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_names_no_place(lock):
     """A lock is pinned and hashed requirements and comments: no index, no path, no option."""
     rest = PINNED.sub("", (ROOT / lock).read_text())
@@ -67,13 +68,17 @@ def test_lock_names_no_place(lock):
     assert not re.search(r"# +(via +)?/", rest)
 
 
-@pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-docs.lock"])
-def test_other_locks_hold_the_runtime_lock(lock):
-    """Tests and docs run on the versions that users get: their locks repeat each pin of the runtime lock."""
-    other = pins(lock)
-    assert {
-        name: versions for name, versions in pins("requirements.lock").items() if other.get(name) != versions
-    } == {}
+@pytest.mark.parametrize(
+    ("lock", "below"),
+    [
+        ("requirements-dev.lock", "requirements.lock"), ("requirements-docs.lock", "requirements.lock"),
+        ("requirements-cluster.lock", "requirements-dev.lock"),
+    ],
+)  # fmt: skip
+def test_a_lock_holds_the_one_below(lock, below):
+    """Tests and docs run on the versions that users get: a lock repeats each pin of the one that it adds to."""
+    own = pins(lock)
+    assert {name: versions for name, versions in pins(below).items() if own.get(name) != versions} == {}
 
 
 @pytest.fixture(scope="module")

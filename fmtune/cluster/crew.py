@@ -44,6 +44,10 @@ class Layout:
     half: bool = False
 
 
+# What decides whether a configuration can be trained.
+BOUND = ("solver", "lazy", "shuffle", "lr_schedule", "lr_warmup", "average_last")
+
+
 def unfit(h: Hyperparameters) -> str | None:
     """Return why a cluster does not train a configuration, or None."""
     if h.solver != "sgd":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,13 @@ class Trainers:
     def __call__(self, feed: Feed, recipe: Recipe, threads: int = 1) -> OnCluster:
         """Return a trainer, as ``fmtune.fm.solvers.trainer`` does; its rows lie with the workers already."""
         return OnCluster(recipe, self._begin)
+
+    def close(self) -> None:
+        """End the workers, leave the cluster, and drop the folder."""
+        if self._crew is not None:
+            self._crew.close()
+        self._engine.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _begin(self, h: Hyperparameters) -> Training:
         order = (h.shuffle, h.shuffle_seed)

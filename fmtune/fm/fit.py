@@ -15,7 +15,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array, evaluate
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
-from fmtune.fm.solvers import trainer
+from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
 
 
@@ -140,6 +140,7 @@ def train(
     threads: int = 1,
     epochs: int | None = None,
     start: Model | None = None,
+    make: Make = trainer,
 ) -> Fit:
     """Train one model.
 
@@ -165,6 +166,8 @@ def train(
         After how many to stop; by default all of ``hyperparameters.epochs``, which schedules go by.
     start
         A model to go on from, in place of the first values that ``hyperparameters`` say; of solver sgd.
+    make
+        Makes what trains; by default this process does.
 
     Raises
     ------
@@ -173,7 +176,7 @@ def train(
     """
     h = hyperparameters
     metric = METRICS[objective or default_objective(h.predictor_type)]
-    pack = trainer(channels.feed, Recipe.of(h, layout, device), threads)
+    pack = make(channels.feed, Recipe.of(h, layout, device), threads)
     (lane,) = pack.change(enter=[h])
     if start is not None:
         if not isinstance(pack, Pack):

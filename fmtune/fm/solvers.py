@@ -81,6 +81,10 @@ SOLVERS = {
 }
 
 
+Make = Callable[[Feed, Recipe, int], Trainer]
+"""What makes a trainer: of the train channel, the recipe, and how many threads one pass may take."""
+
+
 def trainer(feed: Feed, recipe: Recipe, threads: int = 1) -> Trainer:
     """Return what trains lanes of a recipe."""
     return SOLVERS[recipe.solver].make(feed, recipe, threads)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from fmtune.cluster.crew import BOUND, unfit
 from fmtune.data.catalog import Card
 from fmtune.data.columns import MOST_BITS, Columns
 from fmtune.data.split import Split
 from fmtune.errors import UsageError
-from fmtune.fm.hyperparameters import PARAMETERS, Value, check
+from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value, check
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.algorithms import ELSEWHERE, PRUNERS, Algorithm, Option, card_option, names, short_name
 from fmtune.tune.dimension import FIXED, SEARCHABLE, Dimension, parse
@@ -160,6 +161,34 @@ def exhaustive(sampler: str, space: Mapping[str, Dimension], n_trials: int, queu
     elif not endless and n_trials > size + queued:
         what = f"there are {size} combinations for {n_trials} trials"
         yield Wrong(("n_trials",), what, f"write n_trials: {size + queued}")
+
+
+class Sort(NamedTuple):
+    """What sort of a study it is: its cells, its packs, and whether it names groups."""
+
+    cells: tuple[tuple[str, str], ...]
+    pack: int | str
+    groups: bool
+
+
+def cluster(sort: Sort, fixed: Mapping[str, Value], space: Mapping[str, Dimension]) -> Iterator[Wrong]:
+    """Yield why trials of a study cannot be trained on a cluster."""
+    if sort.cells != (("cpu", "sparse"),):
+        yield Wrong(("matrix",), "a cluster trains on CPUs and on sparse rows", "leave matrix out", key=True)
+    if sort.pack not in ("auto", 1):
+        yield Wrong(("pack",), "a cluster trains one model at a time, and no packs", "leave pack out", key=True)
+    if sort.groups:
+        yield Wrong(("groups",), "a cluster knows no groups", "leave them out", key=True)
+    for section, each in (("hyperparameters", {n: (v,) for n, v in fixed.items()}), ("search_space", _ends(space))):
+        for name, values in ((name, each[name]) for name in BOUND if name in each):
+            why = next((why for v in values if (why := unfit(Hyperparameters.of({name: v}))) is not None), None)
+            if why is not None:
+                yield Wrong((section, name), why, "leave it out, or train without the cluster", key=True)
+
+
+def _ends(space: Mapping[str, Dimension]) -> dict[str, tuple[Value, ...]]:
+    """Return the choices of each searched parameter, or its ends."""
+    return {name: tuple(d.choices) if d.choices is not None else (d.low, d.high) for name, d in space.items()}
 
 
 def channels(raw: Mapping[str, Any]) -> list[Wrong]:

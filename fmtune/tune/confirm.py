@@ -71,6 +71,9 @@ def confirm(
     """
     if finalists < 2 or seeds < 2:
         raise UsageError("two finalists and two seeds at least", hint="--finalists 3 --seeds 10")
+    if spec.cluster is not None:
+        raise UsageError("the study's trials train on a cluster, and confirm trains in one process",
+                         hint="set seeds in the study file: each trial then trains so many models")  # fmt: skip
     folder = folder_of(spec.study_name, root)
     if spec.storage is None and not (folder / "study.db").exists():
         raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")

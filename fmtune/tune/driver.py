@@ -26,7 +26,7 @@ from fmtune.fm.fit import Channels, Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.pack import Lane, Stopped
-from fmtune.fm.solvers import Trainer, memory_of, model_bytes, trainer
+from fmtune.fm.solvers import Make, Trainer, memory_of, model_bytes, trainer
 from fmtune.machine import free_memory
 
 # Floats side by side beyond which a wider pack is no faster, on a CPU; and on a card, which is filled at about these.
@@ -142,6 +142,8 @@ class Driver:
         Bytes that all lanes together may take; by default half of what is free now, on the device.
     device
         ``cpu`` or ``gpu``.
+    make
+        Makes what trains a pack; by default this process does.
 
     Raises
     ------
@@ -152,7 +154,9 @@ class Driver:
     def __init__(
         self, source: Source, channels: Channels, layout: str, metric: str, *, lanes: int, threads: int,
         stop: Callable[[], bool] = lambda: False, memory: float | None = None, device: str = "cpu",
+        make: Make = trainer,
     ) -> None:  # fmt: skip
+        self._make = make
         self._source, self._channels, self._layout, self._device = source, channels, layout, device
         self._metric, self._direction = METRICS[metric].compute, METRICS[metric].direction
         # A card is filled by one wide pack; threads of the host would only take turns on it.
@@ -236,7 +240,7 @@ class Driver:
         open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= self._width or not s.columns)]
         # Packs are spread over the threads first, and filled evenly.
         if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
-            seat = _Seat(trainer(self._channels.feed, recipe))
+            seat = _Seat(self._make(self._channels.feed, recipe, 1))
             self._seats.append(seat)
             return seat
         return min(open_, key=lambda s: s.columns, default=None)

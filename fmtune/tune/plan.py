@@ -50,6 +50,8 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.solvers) is None]
     if len(runs) > 1 and spec.solvers == ("sgd",):
         said.append(probe.fastest(runs, data.channels.train, _largest(spec), lanes))
+    if spec.cluster is not None:
+        return [*said, _cluster(spec), f"storage: {stored.where}: {stored.words}"]
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
     said.append(
         f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}, at most {WIDTH} floats side by side; "
@@ -99,6 +101,15 @@ def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
             count = int(spec.timeout * found.pace)
             words += f"; the timeout comes first, after {count} trials or so"
         yield f"{words}; probed on {found.lanes} lanes and {found.rows:,} rows"
+
+
+def _cluster(spec: Spec) -> str:
+    of = spec.cluster
+    assert of is not None
+    return (
+        f"cluster {of.address}: one trial at a time, on {of.workers} workers and {of.shards} shards; {of.parts} parts "
+        f"exchange what changed every {of.block:,} rows each, as {of.exchange}; its time is not probed"
+    )
 
 
 def _sharing(spec: Spec) -> str:

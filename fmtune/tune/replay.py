@@ -126,6 +126,9 @@ def replay(
     if not result.spec_text:
         raise UsageError("the result holds no study file", hint="make the report again with this version")
     spec = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
+    if spec.cluster is not None:
+        raise UsageError("the study's trials train on a cluster, and a replay trains in one process",
+                         hint="run the study file again under another study_name")  # fmt: skip
     data = bring(spec)
     _same_data(result, data)
     outcome = _trained(spec, data, old, where, result.seeds)

@@ -34,13 +34,18 @@ def canonical(spec: Spec) -> dict[str, Any]:
     """Return what must stay as it is when a study resumes, as JSON keeps it.
 
     The budget (``n_trials``, ``timeout``), ``storage``, ``pack``, ``threads`` and ``grace`` may change.  Paths
-    are kept as written; that the data itself is the same is for digests to say.
+    are kept as written; that the data itself is the same is for digests to say.  Of a cluster only that is kept which
+    a trial depends on.
     """
     made = {name: value for name, value in spec.model_dump(mode="json").items() if name not in _FREE}
     made["data"] = {key: value for key, value in made["data"].items() if value not in (None, {})}
     if made["groups"] is None:  # studies that were begun before there were groups go on
         del made["groups"]
     made["search_space"] = {name: _set(dimension) for name, dimension in spec.search_space.items()}
+    if spec.cluster is None:
+        del made["cluster"]
+    else:  # where a trial is trained may change, what it gets may not
+        made["cluster"] = {name: made["cluster"][name] for name in ("parts", "block", "exchange")}
     kept: dict[str, Any] = json.loads(json.dumps(made))
     return kept
 

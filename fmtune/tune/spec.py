@@ -21,7 +21,7 @@ from fmtune.tune import schema as schemas
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.places import Wrong, combined, shown
-from fmtune.tune.studyfile import Cell, Matrix, Model, StudyFile, worded
+from fmtune.tune.studyfile import Cell, Cluster, Matrix, Model, StudyFile, worded
 from fmtune.tune.yamlfile import Document
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -82,6 +82,7 @@ class Spec(Model):
     timeout: float | None
     storage: str | None = Field(repr=False)
     matrix: Matrix
+    cluster: Cluster | None
     sweep: dict[str, tuple[Value, ...]]
     enqueue: tuple[dict[str, Value], ...]
     seeds: int
@@ -212,6 +213,9 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
     note("pruner", faults)
     if not {"n_trials", "search_space", "enqueue"} & bad and len(space) == len(shape.search_space):
         wrong += checks.exhaustive(sampler, space, shape.n_trials, len(queue))
+    if not {"cluster", "matrix", "pack", "groups"} & bad and shape.cluster is not None:
+        sort = checks.Sort(shape.matrix.cells, shape.pack, shape.groups is not None)
+        wrong += checks.cluster(sort, fixed, space)
     data, faults = _data(shape.data)
     note("data", faults)
     if not {"data", "sweep"} & bad and not faults:

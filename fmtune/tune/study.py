@@ -22,10 +22,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
+from fmtune.cluster.crew import Layout
+from fmtune.cluster.engine import Engine, OnRay
+from fmtune.cluster.trainer import Trainers
 from fmtune.errors import FmtuneError, Interrupted, ResourceError, StorageError, UsageError
 from fmtune.files import make_folder
 from fmtune.fm.metrics import METRICS
-from fmtune.fm.solvers import compile_kernels
+from fmtune.fm.solvers import Make, compile_kernels, trainer
 from fmtune.machine import cores
 from fmtune.tune import devices, environment
 from fmtune.tune.channels import StudyData, bring, folder_of
@@ -49,7 +52,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(
     study: str | Path | Spec, *, fresh: bool = False, root: Path | None = None, listener: Listener | None = None,
-    worker: bool = False,
+    worker: bool = False, engine: Callable[[str], Engine] = OnRay,
 ) -> optuna.Study:  # fmt: skip
     """Run a study file, go on with it, or join those that run it, until its budget is spent.
 
@@ -66,6 +69,8 @@ def run(
         ``trial``, ``cell``, ``winner``).
     worker
         Leave the winner to others while there are any: a worker ends when it finds nothing more to do.
+    engine
+        Joins the cluster of a study that names one.
 
     Returns
     -------
@@ -93,18 +98,24 @@ def run(
         with exclusive(folder):
             set_aside(folder)
     with shared(folder) as alone, quiet():
-        return _Run(spec, folder, listener or (lambda event: None), worker, alone).go()
+        return _Run(spec, folder, listener or (lambda event: None), worker, alone, engine).go()
 
 
 class _Run:
     """One call of :func:`run`."""
 
-    def __init__(self, spec: Spec, folder: Path, listener: Listener, worker: bool, alone: float | None) -> None:
+    def __init__(
+        self, spec: Spec, folder: Path, listener: Listener, worker: bool, alone: float | None,
+        engine: Callable[[str], Engine],
+    ) -> None:  # fmt: skip
+        self.engine = engine
+        self.make: Make = trainer
         self.spec, self.folder, self.listener, self.worker, self.alone = spec, folder, listener, worker, alone
         self.url = spec.storage or sqlite_url(folder)
         self.metric = spec.objective.removeprefix("test:")
         self.direction = METRICS[self.metric].direction
-        self.threads = spec.threads or cores()
+        # A cluster's trials take turns: each has all of its workers.
+        self.threads = 1 if spec.cluster is not None else spec.threads or cores()
         self.fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
@@ -132,19 +143,36 @@ class _Run:
         )  # fmt: skip
         facts = {**build(), "lanes": lanes, "joined": utc()}
         cell = next(cell for cell in self.cells if not self.absent[cell])
-        winner = Winner(self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit)
         try:
-            with beating(lambda: store.beat(facts), self.spec.grace):
+            with beating(lambda: store.beat(facts), self.spec.grace), self._trainers(data) as make:
+                self.make = make
                 with self._signals():
                     self._cells(storage, store, data, lanes, lag)
                 if self.stopped_by is not None:
                     raise self._halted(self.stopped_by, store)
+                winner = Winner(self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit, make)
                 winner.conclude(store, data, wait=not self.worker)
         finally:
             # A database that cannot be written learns it by this worker's silence.
             with contextlib.suppress(FmtuneError):
                 store.leave()
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
+
+    @contextmanager
+    def _trainers(self, data: StudyData) -> Iterator[Make]:
+        """Give what trains: this process, or the cluster that the study names."""
+        named = self.spec.cluster
+        if named is None:
+            yield trainer
+            return
+        layout = Layout(named.workers, named.shards, named.parts, named.block, named.exchange == "fp16")
+        shared = self.folder / "rounds" if named.checkpoints is None else self.spec.path.parent / named.checkpoints
+        folder = shared / f"{self.spec.study_name}-{self.me['run']}"
+        made = Trainers(self.engine(named.address), data.channels.train.to_sparse(), layout, folder)
+        try:
+            yield made
+        finally:
+            made.close()
 
     def _halted(self, signal: int, store: Store) -> Interrupted:
         try:
@@ -265,7 +293,7 @@ class _Run:
         began = time.monotonic()
         driver = Driver(
             source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop,
-            device=cell.device,
+            memory=None if self.spec.cluster is None else math.inf, device=cell.device, make=self.make,
         )  # fmt: skip
         try:
             driver.run()
@@ -349,6 +377,8 @@ def lanes_of(spec: Spec, stored_lag: int | None = None) -> tuple[int, int]:
     between many asks is no better than chance.
     """
     jobs = max(1, min(16, spec.n_trials // 8)) if spec.pack == "auto" else max(1, spec.pack // spec.seeds)
+    if spec.cluster is not None:
+        jobs = 1
     lag = stored_lag if stored_lag is not None else jobs if spec.lag is None else spec.lag
     return (min(jobs, max(1, lag)) if spec.pack == "auto" else jobs) * spec.seeds, int(lag)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -158,6 +158,24 @@ class Matrix(Model):
         return tuple(Cell(device, layout) for device in self.device for layout in self.layout)
 
 
+class Cluster(Model):
+    """A Ray cluster that trains each trial, and how a training is spread over it."""
+
+    address: str = Field(default="auto", description="HOST:6379, or auto: this machine's cluster, else one of its own")
+    workers: int = Field(default=2, ge=1, description="processes that train; trials do not depend on it")
+    shards: int = Field(default=1, ge=1, description="processes that hold the parameters; trials do not depend on it")
+    parts: int = Field(default=6, ge=1, description="pieces of the rows that train side by side")
+    block: int = Field(default=6000, ge=1, description="rows that a part trains on between two exchanges")
+    exchange: Literal["fp32", "fp16"] = Field(default="fp32", description="the numbers in which changes travel")
+    checkpoints: str | None = Field(
+        default=None, description="a folder that all machines share; left out, one in runs/<study_name>/"
+    )
+
+
+def _cluster(value: Any) -> Any:
+    return {"address": value} if isinstance(value, str) else value
+
+
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"}
 _Name = Annotated[str, BeforeValidator(_study_name), WithJsonSchema(_NAME)]
 _Objective = Annotated[str, BeforeValidator(_objective), WithJsonSchema(schemas.OBJECTIVE)]
@@ -173,6 +191,10 @@ _Timeout = Annotated[float | None, BeforeValidator(_timeout), WithJsonSchema(sch
 _Grace = Annotated[float, BeforeValidator(_grace), WithJsonSchema(schemas.GRACE)]
 _Storage = Annotated[str | None, BeforeValidator(_storage)]
 _Matrix = Annotated[Matrix, BeforeValidator(_section)]
+_Cluster = Annotated[
+    Cluster | None, BeforeValidator(_cluster),
+    WithJsonSchema({"anyOf": [{"type": "string"}, Cluster.model_json_schema(), {"type": "null"}]}),
+]  # fmt: skip
 _Queue = Annotated[list[Any], BeforeValidator(lambda raw: raw or []), WithJsonSchema(schemas.ENQUEUE)]
 _Pack = Annotated[int | str, BeforeValidator(_pack), WithJsonSchema(schemas.PACK)]
 
@@ -202,6 +224,9 @@ class StudyFile(Model):
     )
     matrix: _Matrix = Field(
         default_factory=Matrix, description="device x layout; every cell runs the same study"
+    )
+    cluster: _Cluster = Field(
+        default=None, description="a Ray cluster that trains each trial, by its address or with options"
     )
     sweep: _Sweep = Field(
         default_factory=dict, description="keys of the dataset card, each with a list of values: a study for each"
@@ -246,11 +271,14 @@ def worded(detail: ErrorDetails) -> Wrong:
     if kind == "missing":
         return Wrong(at, f"the key {name!r} is missing", StudyFile.model_fields[str(at[0])].description)
     if kind == "extra_forbidden":
-        known = StudyFile.model_fields if len(at) == 1 else Matrix.model_fields
+        inner = Cluster.model_fields if at[0] == "cluster" else Matrix.model_fields
+        known = StudyFile.model_fields if len(at) == 1 else inner
         hint = None
         if at[-1] in PARAMETERS and len(at) == 1:
             hint = f"{name} belongs under hyperparameters or search_space"
         return Wrong(at, f"unknown key {shown(at[-1])}{suggestion(str(at[-1]), list(known))}", hint, key=True)
+    if kind == "literal_error":
+        return Wrong(at, f"{name} must be {context['expected']}, not {shown(value)}")
     if kind in _WANTED:
         return Wrong(at, f"{name} must be {_WANTED[kind]}, not {shown(value)}", unquoted(value))
     if kind in ("greater_than_equal", "less_than_equal"):

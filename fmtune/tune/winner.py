@@ -7,6 +7,7 @@ taken over.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import calibration, evaluate, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import score
+from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
 from fmtune.tune.baseline import baseline
 from fmtune.tune.channels import StudyData
@@ -54,13 +56,15 @@ class Winner:
         Threads of a pass.
     emit
         Takes the event ``winner``.
+    make
+        Makes what trains.
     """
 
     def __init__(
         self, spec: Spec, cell: Cell, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int,
-        emit: Emit,
+        emit: Emit, make: Make = trainer,
     ) -> None:  # fmt: skip
-        self._cell = cell
+        self._cell, self._make = cell, make
         self._spec, self._folder, self._fixed, self._finalists = spec, folder, dict(fixed), finalists
         self._threads, self._emit = threads, emit
 
@@ -121,7 +125,9 @@ class Winner:
         epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
         h = Hyperparameters.of({**self._fixed, **best.params}).replace(patience=0)
         where, metric = self._cell, self._spec.metric
-        fit = train(data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs)
+        fit = train(
+            data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs, make=self._make
+        )  # fmt: skip
         labels = data.channels.train.labels
         assert labels is not None and best.value is not None
         if (said := unlearned(metric, best.value, labels, data.channels.test_labels)) is not None:
@@ -173,9 +179,10 @@ class Winner:
     def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
         """Train finalists again whose scores lie on another machine."""
         source = AgainSource(trials, self._fixed, self._spec.seeds, self._finalists)
+        lanes, memory = (16, None) if self._spec.cluster is None else (self._spec.seeds, math.inf)
         Driver(
-            source, data.channels, self._cell.layout, self._spec.metric, lanes=16, threads=self._threads,
-            device=self._cell.device,
+            source, data.channels, self._cell.layout, self._spec.metric, lanes=lanes, threads=self._threads,
+            memory=memory, device=self._cell.device, make=self._make,
         ).run()  # fmt: skip
 
     def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
