@@ -429,18 +429,6 @@ def test_what_is_no_json_or_missing(tmp_path):
     assert "not readable JSON" in (root / "output/failure").read_text()
 
 
-def test_several_hosts(tmp_path):
-    """Replicated data: algo-1 trains the one model, the others end well; sharded data are refused."""
-    for host, sharded, code in (("algo-1", False, 0), ("algo-2", False, 0), ("algo-1", True, 2)):
-        kind = "ShardedByS3Key" if sharded else "FullyReplicated"
-        root = job(tmp_path / f"{host}{sharded}", rows(200), None, {"train": {"S3DistributionType": kind}})
-        hosts = {"current_host": host, "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth1"}
-        (root / "input/config/resourceconfig.json").write_text(json.dumps(hosts))
-        found, log = run(root)
-        assert found == code, log
-        assert (root / "model/model_algo-1").exists() == (host == "algo-1" and not sharded)
-
-
 def test_a_stop_saves_the_model_as_it_stands(tmp_path):
     """After the first windows of the second epoch: exit code 143, a model that predicts, no test scores."""
     asked = iter([False, False, True])

@@ -82,7 +82,17 @@ def fit(
     """
     if h.patience:
         raise UsageError("a cluster trains without patience", hint="leave it out; a study's trials may have it")
-    training = Training(Crew(engine, train.to_sparse(), h, layout), h, folder, listener)
+    crew = Crew(engine, train.to_sparse(), h, layout)
+    training = Training(crew, h, folder, listener)
+    try:
+        return _fit(training, test, listener)
+    finally:
+        training.close()
+        crew.close()
+
+
+def _fit(training: Training, test: Rows | None, listener: Listener) -> ClusterFit:
+    h = training.h
     metric, curve = METRICS[default_objective(h.predictor_type)], []
     for _ in range(h.epochs):
         training.epoch()

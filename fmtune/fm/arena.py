@@ -37,7 +37,7 @@ class Arena(Protocol):
 
 
 class State(NamedTuple):
-    """What a lone lane of sparse rows holds: parameters in plane 0, the rule's state in the others.
+    """What a lone lane holds: parameters in plane 0, the rule's state in the others.
 
     Attributes
     ----------
@@ -266,6 +266,10 @@ class DenseArena:
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
         self._lanes.knobs[lane, :, 0] = rates
+
+    def state(self) -> State:
+        """Return what a lone lane holds, as views; its planes lie apart."""
+        return State(self._block(0).transpose(1, 0, 2), self._lanes.bias.T, self._lanes.steps)
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about; a product does several times as many a second as a loop."""

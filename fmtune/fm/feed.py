@@ -149,7 +149,7 @@ class Feed:
         if weights is not None and (len(weights) != rows.n or not (np.isfinite(weights) & (weights >= 0)).all()):
             raise DataError("there must be a weight for each row, finite and at least 0", where="train")
         self._layouts: dict[str, Rows] = {rows.layout: rows}
-        self._rows = rows
+        self.rows = rows
         self._kept: OrderedDict[_Key, _Epoch] = OrderedDict()
         self._keep, self._stretch = keep, stretch
         self.memory = free_memory() / 3 if memory is None else memory
@@ -164,7 +164,7 @@ class Feed:
         """Return the train channel by columns."""
         with self._lock:
             if self._by_column is None:
-                rows = _neighbours(as_layout(self._rows, "sparse", self._layouts))
+                rows = _neighbours(as_layout(self.rows, "sparse", self._layouts))
                 assert rows.labels is not None
                 turned = csr_array((rows.values, rows.indices, rows.indptr), (rows.n, rows.feature_dim)).tocsc()
                 found = columns.Columns(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data)
@@ -205,7 +205,7 @@ class Feed:
     def _order(self, key: _Key) -> _Epoch:
         with self._lock:
             if key not in self._kept:
-                rows = as_layout(self._rows, key.layout, self._layouts)
+                rows = as_layout(self.rows, key.layout, self._layouts)
                 self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit)
                 while len(self._kept) > self._keep:
                     self._kept.popitem(last=False)
@@ -228,7 +228,7 @@ class _Epoch:
     """The mini-batches of one epoch, made a stretch at a time and kept where ``admit`` allows."""
 
     def __init__(self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool]) -> None:
-        self._rows, self._key, self._admit = rows, key, admit
+        self.rows, self._key, self._admit = rows, key, admit
         self._order = Order(rows.n, nnz, key.seed)
         self.batches = -(-rows.n // key.size)
         wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
@@ -252,16 +252,16 @@ class _Epoch:
 
     def labels(self) -> NDArray[np.float32]:
         """Return all labels, in order."""
-        labels, n = self._rows.labels, self._rows.n
+        labels, n = self.rows.labels, self.rows.n
         assert labels is not None
         padding = np.zeros(-n % self._key.size if self._key.pad else 0, np.float32)
         return np.concatenate([labels[self._order.rows(0, n)], padding])
 
     def make(self, first: int, last: int) -> Batches:
         """Return mini-batches ``first`` to ``last`` (exclusive)."""
-        size, n = self._key.size, self._rows.n
+        size, n = self._key.size, self.rows.n
         begin, end = first * size, min(n, last * size)
-        rows = _taken(self._rows, self._order.rows(begin, end))
+        rows = _taken(self.rows, self._order.rows(begin, end))
         if self._key.pad and end == n and n % size:
             rows = concatenate([rows, _empty_rows(-n % size, rows)])
         starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)

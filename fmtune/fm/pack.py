@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
-from fmtune.fm.arena import ARENAS, Arena, SparseArena, State, columns_of, knobs_of
+from fmtune.fm.arena import ARENAS, Arena, DenseArena, SparseArena, State, columns_of, knobs_of
 from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Batches, Feed, Recipe, weighed
@@ -164,8 +164,8 @@ class Pack:
         return replace(found, facts=dict(facts))
 
     def state(self) -> State:
-        """Return what the lone lane of a sparse pack holds, as views to read and to write between epochs."""
-        assert isinstance(self._arena, SparseArena)
+        """Return what the lone lane of a pack on the CPU holds, as views to read and to write between epochs."""
+        assert isinstance(self._arena, SparseArena | DenseArena)
         assert len(self.lanes) == 1
         return self._arena.state()
 

@@ -39,11 +39,22 @@ class Container:
         return self.root / "input" / "config"
 
     def hosts(self) -> tuple[str, tuple[str, ...]]:
-        """Return this host's name and all hosts' (resourceconfig.json; one host where there is none)."""
+        """Return this host's name and all hosts' in order (resourceconfig.json; one host where there is none).
+
+        Raises
+        ------
+        UsageError
+            This host is none of them.
+        """
         found = self._json("resourceconfig.json") or {}
         here = str(found.get("current_host", "algo-1"))
         hosts = found.get("hosts", [here])
-        return here, tuple(map(str, hosts)) if isinstance(hosts, list) else (here,)
+        # algo-10 comes after algo-2.
+        names = tuple(sorted({*map(str, hosts)}, key=lambda name: (len(name), name))) if isinstance(hosts, list) else ()
+        if here not in names:
+            raise UsageError(f"current_host {here!r} is not one of the hosts", where=str(self.config),
+                             hint="resourceconfig.json names them all under hosts")  # fmt: skip
+        return here, names
 
     def provided(self) -> dict[str, Any]:
         """Return hyperparameters.json.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fmtune import __version__
 from fmtune.errors import UsageError
 from fmtune.fm.feed import Batches, Feed, Recipe
 from fmtune.fm.fit import Diverged
@@ -21,10 +22,14 @@ from fmtune.fm.metrics import Array
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Lane, Pack, Stopped
 from fmtune.fm.solvers import compile_kernels
-from fmtune.rows import Rows
+from fmtune.rows import Rows, SparseRows
 from fmtune.sagemaker.channels import WINDOW, Channel, Stop, labels_of, never, windows
+from fmtune.sagemaker.hosts import Hosts, Touched
 from fmtune.sagemaker.hyperparameters import Job
 from fmtune.sagemaker.logs import Counts, Log, Tally
+
+EXCHANGE = 6000
+"""Rows that a host of several trains between two exchanges, about."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,19 @@ class Training:
     stop
         Asked between windows.
     window
-        Rows trained at a time, about.
+        Rows trained at a time, about; None takes few where hosts exchange what changed.
     memory
         Bytes that a channel's rows may take; None is half of what is free.
+    hosts
+        The others that train the same model, if any.
     """
 
     def __init__(
         self, job: Job, train: Channel, test: Channel | None, log: Log, stop: Stop = never,
-        window: int = WINDOW, memory: int | None = None,
+        window: int | None = None, memory: int | None = None, hosts: Hosts | None = None,
     ) -> None:  # fmt: skip
         self.job, self.channel, self.test_channel, self.log, self.stop = job, train, test, log, stop
-        self.window, self.memory = window, memory
+        self.window, self.memory, self.hosts = window or (WINDOW if hosts is None else EXCHANGE), memory, hosts
         self.began = log.clock()
         self._stopped = False
 
@@ -102,7 +109,8 @@ class Training:
         else:
             self.log.quality(metrics, "train")
         model = self._model(done)
-        self.log.warning("wait_for_all_workers will not sync workers since the kv store is not running distributed")
+        if self.hosts is None:
+            self.log.warning("wait_for_all_workers will not sync workers since the kv store is not running distributed")
         self.log.info("Pulling entire model from kvstore to finalize")
         save(model)
         if done < self.settings.epochs:
@@ -136,7 +144,9 @@ class Training:
         self.belt = _Belt(job.feature_dim)
         self.pack = Pack(self.belt, self.recipe)
         self.lane: Lane = self.pack.change(enter=[self.settings])[0]
-        log.info("Create Store: local")
+        if self.hosts is not None:
+            self._agree(self.hosts)
+        log.info(f"Create Store: {'local' if self.hosts is None else 'dist_sync'}")
         self.ready = log.clock()
         log.metrics({"initialize.time": 1000 * (self.ready - self.began)}, self.began)
         self.counts = Counts()
@@ -144,6 +154,30 @@ class Training:
         self.counts.reset()
         log.counts(self.counts, self.ready, Meta="init_train_data_iter")
         self._kept: list[Feed] = []
+
+    def _agree(self, hosts: Hosts) -> None:
+        """See that all hosts train one model, and warn where they do the same work."""
+        if self.settings.shuffle != "none":
+            raise UsageError(f"shuffle is {self.settings.shuffle!r}, and there are {len(hosts.names)} hosts",
+                             hint="several hosts take the rows in the file's order: set shuffle to 'none'")  # fmt: skip
+        hosts.agree({"version": __version__, "network": self.layout, "hyperparameters": self.job.final})
+        if not self.channel.sharded:
+            self.log.warning("every host passes over all of the train channel, and changes what the others change; "
+                             "ShardedByS3Key divides the work")  # fmt: skip
+
+    def _touched(self, feed: Feed) -> Touched:
+        state, rows = self.pack.state(), feed.rows
+        some = isinstance(rows, SparseRows) and self.settings.lazy
+        ids = np.unique(rows.indices) if some else np.arange(self.job.feature_dim)  # type: ignore[union-attr]
+        return Touched.of(state, ids.astype(np.int64))
+
+    def _meet(self, touched: Touched | None) -> bool:
+        """After a window, or without one, let the hosts' changes come together; whether any had a window."""
+        if self.hosts is None:
+            return False
+        worked = self.hosts.merge(self.pack.state(), touched, stop=self._stopped)
+        self._stopped = self._stopped or self.hosts.stopped
+        return worked
 
     def _windows(self, epoch: int) -> Iterable[Feed]:
         """Return an epoch's windows; those of rows in memory are cut and transposed once for all epochs."""
@@ -184,10 +218,17 @@ class Training:
         records = 0
         for feed in self._unless_stopped(self._windows(epoch)):
             self.belt.now, self.belt.epoch = feed, epoch
+            touched = None if self.hosts is None else self._touched(feed)
             scores = self.pack.epoch(record=True)[0]
             lines.add(scores, feed.labels(self.recipe, epoch), feed.n / max(self.pack.seconds, 1e-9))
             records += feed.n
             self.counts.add(feed.n, -(-feed.n // size))
+            self._meet(touched)
+            if self._stopped:
+                return None
+        # Hosts with fewer rows wait for the others; whoever was asked to stop says so.
+        while self._meet(None) and not self._stopped:
+            pass
         if self._stopped:
             return None
         metrics = tally.metrics()

@@ -19,7 +19,8 @@ from fmtune.sagemaker import topn, tuning_export, tuning_job
 from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.channels import Stop, never
 from fmtune.sagemaker.container import Container
-from fmtune.sagemaker.hyperparameters import DEFAULTS
+from fmtune.sagemaker.hosts import Hosts, joined
+from fmtune.sagemaker.hyperparameters import DEFAULTS, Job
 from fmtune.sagemaker.logs import Log
 from fmtune.sagemaker.training import Training
 from fmtune.tune import spec as specs
@@ -64,7 +65,7 @@ def train(
 
 
 def _train(container: Container, log: Log, stop: Stop) -> int:
-    log.host, hosts = container.hosts()
+    log.host, names = container.hosts()
     log.write("Docker entrypoint called with argument(s): train")
     log.write("Running default environment configuration script")
     provided = container.provided()
@@ -72,22 +73,23 @@ def _train(container: Container, log: Log, stop: Stop) -> int:
     log.info(f"Merging with provided configuration from {container.config / 'hyperparameters.json'}: {provided}")
     job = container.job()
     log.info(f"Final configuration: {job.final}")
+    if len(names) == 1:
+        return _job(container, job, log, stop, None)
+    with joined(log.host, names, stop) as hosts:
+        return _job(container, job, log, stop, hosts)
+
+
+def _job(container: Container, job: Job, log: Log, stop: Stop, hosts: Hosts | None) -> int:
+    """Train what the job's channels hold here; the first host saves the model."""
     channels = container.channels(job, stop)
-    if len(hosts) > 1:
-        if channels["train"].sharded:
-            raise UsageError(f"the train channel is sharded over {len(hosts)} hosts, and one model is trained on one",
-                             hint="use one instance, or S3DataDistributionType FullyReplicated")  # fmt: skip
-        if log.host != sorted(hosts)[0]:
-            log.warning(f"{sorted(hosts)[0]} trains the model on all of the data; {log.host} has nothing to do")
-            return 0
-        log.warning(f"one of {len(hosts)} hosts trains: the data are replicated, so none is left out")
     log.info("Using default worker.")
     log.info("Checkpoint loading and saving are disabled.")
 
     def save(model: Model) -> None:
-        log.info(f'Saved checkpoint to "{container.save(model)}"')
+        if hosts is None or hosts.hub:
+            log.info(f'Saved checkpoint to "{container.save(model)}"')
 
-    done = Training(job, channels["train"], channels.get("test"), log, stop).run(save)
+    done = Training(job, channels["train"], channels.get("test"), log, stop, hosts=hosts).run(save)
     return STOPPED if done.stopped else 0
 
 

@@ -1,0 +1,317 @@
+"""Hosts: the machines of one job.  Each trains on its own rows; after each window a feature moves by the mean.
+
+The mean is over the hosts that touched the feature (local SGD, as ``fmtune.cluster`` has it).  The first host is the
+hub: it takes what the others changed, in their order, and answers with the rows as they are now, so that all hold the
+same parameters.  A message is the length of a head, the head as JSON, and arrays whose sizes follow from it; nothing
+of it is executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmtune.errors import FmtuneError, ResourceError
+from fmtune.fm.arena import State
+from fmtune.fm.pack import Stopped
+from fmtune.kernels import exchange
+from fmtune.sagemaker.channels import Stop
+
+PORT = 9000
+"""Where the first host listens, as SageMaker's own does; DMLC_PS_ROOT_PORT says otherwise."""
+PATIENCE = 1200.0
+"""Seconds in which all hosts must have come."""
+_HEAD = 1 << 20
+_RETRY = 0.2
+
+Ids = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+
+class Touched(NamedTuple):
+    """Features that a window may change, and what they and the bias (planes, 1) were before it."""
+
+    ids: Ids
+    rows: Float32
+    bias: Float32
+
+    @classmethod
+    def of(cls, state: State, ids: Ids) -> Touched:
+        """Remember what ``ids`` are now."""
+        return cls(ids, state.rows[ids], state.bias.copy())
+
+
+class _Message(NamedTuple):
+    head: dict[str, Any]
+    ids: Ids
+    rows: Float32
+    bias: Float32
+
+
+class Hosts:
+    """One host's side of a job on several.
+
+    Parameters
+    ----------
+    here, names
+        This host, and all of them; the first is the hub.
+    peers
+        The hub's connections by host, in the order of ``names``; elsewhere the one to the hub.
+    """
+
+    def __init__(self, here: str, names: tuple[str, ...], peers: Mapping[str, socket.socket]) -> None:
+        self.here, self.names, self._peers = here, names, dict(peers)
+        self.hub = here == names[0]
+        self.stopped = False
+        self._counts = np.zeros(0, np.int32)
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Compare what must be equal on all hosts.
+
+        Raises
+        ------
+        ResourceError
+            It is not, or a host has ended.
+        """
+        if not self.hub:
+            self._tell(self.names[0], {"facts": dict(facts)})
+            self._hear(self.names[0], 0, (0, 0))
+            return
+        for name in self._peers:
+            theirs = self._hear(name, 0, (0, 0)).head.get("facts")
+            if theirs != facts:
+                raise ResourceError(f"the hosts differ: {dict(facts)} on {self.here}, {theirs} on {name}",
+                                    hint="give all hosts the same kind of data and the same image")  # fmt: skip
+        for name in self._peers:
+            self._tell(name, {})
+
+    def merge(self, state: State, touched: Touched | None, stop: bool = False) -> bool:
+        """Bring all hosts' changes of one window together.
+
+        Parameters
+        ----------
+        state
+            The parameters; all hosts' are the same afterwards.
+        touched
+            What this host's window may have changed; None where it has no rows left in this epoch.
+        stop
+            Whether this host was asked to stop; then all do.
+
+        Returns
+        -------
+        bool
+            Whether any host had a window.
+        """
+        mine = _changes(state, touched, stop)
+        if touched is not None:
+            state.rows[touched.ids], state.bias[:] = touched.rows, touched.bias
+        answer = self._gather(state, mine) if self.hub else self._ask(state, mine)
+        self.stopped = bool(answer.head["stop"])
+        return bool(answer.head["worked"])
+
+    def _ask(self, state: State, mine: _Message) -> _Message:
+        self._tell(self.names[0], mine.head, mine)
+        answer = self._hear(self.names[0], len(state.rows), state.rows.shape[1:])
+        state.rows[answer.ids], state.bias[:, 0] = answer.rows, answer.bias
+        return answer
+
+    def _gather(self, state: State, mine: _Message) -> _Message:
+        """On the hub: take all messages, move the parameters, and answer."""
+        shape = state.rows.shape[1:]
+        every = [mine, *(self._hear(name, len(state.rows), shape) for name in self._peers)]
+        if len(self._counts) != len(state.rows):
+            self._counts = np.zeros(len(state.rows), np.int32)
+        for one in every:
+            exchange.count(one.ids, self._counts)
+        for one in every:
+            exchange.add(state.rows, one.ids, one.rows, self._counts)
+        for one in every:
+            exchange.clear(one.ids, self._counts)
+        worked = [one for one in every if one.head["worked"]]
+        if worked:
+            state.bias[:, 0] += np.mean([one.bias for one in worked], axis=0, dtype=np.float32)
+        ids = np.unique(np.concatenate([one.ids for one in every]))
+        head = {"worked": bool(worked), "stop": any(one.head["stop"] for one in every)}
+        answer = _Message(head, ids, state.rows[ids], state.bias[:, 0].copy())
+        for name in self._peers:
+            self._tell(name, head, answer)
+        return answer
+
+    def fail(self, text: str) -> None:
+        """Tell the others that this host has failed, as far as they hear it."""
+        for name in self._peers:
+            with contextlib.suppress(FmtuneError):
+                self._tell(name, {"failed": text[:1000]})
+
+    def close(self) -> None:
+        """Leave the others."""
+        for peer in self._peers.values():
+            peer.close()
+
+    def _tell(self, name: str, head: Mapping[str, Any], body: _Message | None = None) -> None:
+        count, planes, columns = (0, 0, 0) if body is None else body.rows.shape
+        words = json.dumps({**head, "shape": [count, planes, columns]}).encode()
+        try:
+            self._peers[name].sendall(struct.pack("<I", len(words)) + words)
+            for array in () if body is None else body[1:]:
+                self._peers[name].sendall(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        except OSError as error:
+            raise self._gone(name) from error
+
+    def _hear(self, name: str, features: int, shape: tuple[int, ...]) -> _Message:
+        """Return a host's next message; its arrays must fit a model of so many features and such rows."""
+        try:
+            head = _head(self._peers[name])
+            if "failed" in head:
+                raise ResourceError(f"host {name} failed: {str(head['failed'])[:1000]}", hint="see that host's log")
+            count, *own = (int(number) for number in head.get("shape", (-1,)))
+            if tuple(own) != ((0, 0) if not features else shape) or not 0 <= count <= features:
+                raise ResourceError(f"host {name} sends what does not fit the model",
+                                    hint="give all hosts the same hyperparameters and image")  # fmt: skip
+            planes, columns = own
+            sizes = (8 * count, 4 * count * planes * columns, 4 * planes)
+            ids, rows, bias = (_exact(self._peers[name], size) for size in sizes)
+        except (OSError, EOFError, ValueError, TypeError) as error:
+            raise self._gone(name) from error
+        places = np.frombuffer(ids, np.int64)
+        if count and (places.min() < 0 or places.max() >= features):
+            raise ResourceError(f"host {name} names features that there are not", hint="see that host's log")
+        changes = np.frombuffer(rows, np.float32).reshape(count, planes, columns)
+        return _Message(head, places, changes, np.frombuffer(bias, np.float32))
+
+    def _gone(self, name: str) -> ResourceError:
+        return ResourceError(f"host {name} has ended, or cannot be reached", hint="see that host's log")
+
+
+def _changes(state: State, touched: Touched | None, stop: bool) -> _Message:
+    head = {"worked": touched is not None, "stop": stop}
+    if touched is None:
+        planes, columns = state.rows.shape[1:]
+        return _Message(head, np.zeros(0, np.int64), np.zeros((0, planes, columns), np.float32),
+                        np.zeros(planes, np.float32))  # fmt: skip
+    rows, bias = state.rows[touched.ids] - touched.rows, state.bias - touched.bias
+    return _Message(head, touched.ids, rows, bias[:, 0])
+
+
+@contextmanager
+def joined(
+    here: str, names: tuple[str, ...], stop: Stop, port: int | None = None, patience: float = PATIENCE
+) -> Iterator[Hosts]:  # fmt: skip
+    """Bring the hosts of a job together; they part at the end, and a failure of one is told to the others.
+
+    Raises
+    ------
+    ResourceError
+        Some have not come in time.
+    Stopped
+        ``stop`` said so.
+    """
+    port = int(os.environ.get("DMLC_PS_ROOT_PORT", PORT)) if port is None else port
+    deadline = time.monotonic() + patience
+    meet = _accept if here == names[0] else _connect
+    made = Hosts(here, names, meet(here, names, port, stop, deadline))
+    try:
+        yield made
+    except BaseException as error:
+        made.fail(error.what if isinstance(error, FmtuneError) else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        made.close()
+
+
+def _accept(
+    here: str, names: tuple[str, ...], port: int, stop: Stop, deadline: float
+) -> dict[str, socket.socket]:  # fmt: skip
+    """On the hub: wait until each of the others has said its name."""
+    found: dict[str, socket.socket] = {}
+    wanted = set(names[1:])
+    with socket.create_server((here, port), backlog=len(names)) as server:
+        server.settimeout(_RETRY)
+        while wanted:
+            _wait(f"{', '.join(sorted(wanted))} did not come", stop, deadline)
+            try:
+                peer, _ = server.accept()
+            except TimeoutError:
+                continue
+            name = _name(peer)
+            if name in wanted:
+                wanted.discard(name)
+                found[name] = _patient(peer)
+            else:
+                peer.close()
+    return {name: found[name] for name in names[1:]}
+
+
+def _name(peer: socket.socket) -> Any:
+    """Return what a connection says that it is; None where it says nothing sensible in time."""
+    peer.settimeout(5.0)
+    try:
+        return _head(peer).get("host")
+    except (OSError, EOFError, ValueError):
+        return None
+
+
+def _connect(
+    here: str, names: tuple[str, ...], port: int, stop: Stop, deadline: float
+) -> dict[str, socket.socket]:  # fmt: skip
+    """Elsewhere: reach the hub, which may begin later or not have a name yet."""
+    while True:
+        _wait(f"{names[0]} does not answer at port {port}", stop, deadline)
+        try:
+            peer = socket.create_connection((names[0], port), timeout=5.0)
+        except OSError:
+            time.sleep(_RETRY)
+            continue
+        words = json.dumps({"host": here}).encode()
+        peer.sendall(struct.pack("<I", len(words)) + words)
+        return {names[0]: _patient(peer)}
+
+
+def _wait(what: str, stop: Stop, deadline: float) -> None:
+    if stop():
+        raise Stopped
+    if time.monotonic() > deadline:
+        raise ResourceError(f"the hosts of the job are not together: {what}",
+                            hint="see whether that host has failed, and whether they reach each other")  # fmt: skip
+
+
+def _patient(peer: socket.socket) -> socket.socket:
+    """Let a connection wait for a slow host, and end where its machine is gone."""
+    peer.settimeout(None)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6), ("TCP_USER_TIMEOUT", 60_000)):
+        if hasattr(socket, name):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return peer
+
+
+def _head(peer: socket.socket) -> dict[str, Any]:
+    (size,) = struct.unpack("<I", _exact(peer, 4))
+    if size > _HEAD:
+        raise ValueError("a head of that length is none")
+    found = json.loads(_exact(peer, size))
+    if not isinstance(found, dict):
+        raise ValueError("the head is no JSON object")
+    return found
+
+
+def _exact(peer: socket.socket, size: int) -> bytearray:
+    """Read so many bytes."""
+    made = bytearray(size)
+    view = memoryview(made)
+    while view:
+        if not (count := peer.recv_into(view)):
+            raise EOFError
+        view = view[count:]
+    return made
