@@ -78,7 +78,7 @@ CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm
 
 test-cluster: .venv/.dev build/ray/.tools ## real PostgreSQL and Ray: needs Debian's postgresql; iproute2 and root for a part
 	@mkdir -p build
-	.venv/bin/python -m pytest tests/cluster/on_postgres.py -v -s --basetemp=build/test-cluster
+	.venv/bin/python -m pytest tests/cluster/on_postgres.py tests/cluster/on_hosts.py -v -s --basetemp=build/test-cluster
 	build/ray/bin/python -m pytest tests/cluster/on_ray.py -v -s --basetemp=build/test-ray
 
 build/ray/.tools: requirements-cluster.lock pyproject.toml | python

@@ -84,10 +84,10 @@ def scores(log: str) -> list[str]:
 @pytest.mark.parametrize("dense", [False, True])
 def test_hosts_train_their_shards_and_move_to_the_mean(dense: bool, tmp_path: Path) -> None:
     """Windows of 100 rows: as two packs do whose parameters and states are averaged by who touched them."""
-    blocks = (rows(500, seed=1), rows(320, seed=2))
+    blocks, test = (rows(500, seed=1), rows(320, seed=2)), rows(200, seed=3)
     if dense:
-        blocks = tuple(block.to_dense() for block in blocks)  # type: ignore[assignment]
-    found = train(lay(tmp_path, blocks, rows(200, seed=3), SHARDED, factors_lr="0.01", epochs="2"), window=100)
+        blocks, test = tuple(block.to_dense() for block in blocks), test.to_dense()  # type: ignore[assignment]
+    found = train(lay(tmp_path, blocks, test, SHARDED, factors_lr="0.01", epochs="2"), window=100)
     (first, log, _), (second, other, _) = found
     assert isinstance(first, Trained) and isinstance(second, Trained), (first, second)
     for name in ("bias", "linear", "factors"):
@@ -120,9 +120,10 @@ def averaged(folder: Path, blocks: tuple[Rows, ...], epochs: int) -> Model:
                     continue
                 at = own[i].state()
                 at.rows[:], at.bias[:], at.steps[0] = whole, bias, steps[host]
+                before = at.rows.copy()
                 own[i].epoch()
                 steps[host] = int(at.steps[0])
-                moved = at.rows - whole
+                moved = at.rows - before
                 touched = np.abs(moved).sum(axis=(1, 2)) > 0
                 total, counts = total + moved, counts + touched
                 bits.append(at.bias - bias)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ import fmtune
 from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from fmtune.tune.result import StudyResult
+from tests.cluster.namespaces import namespace
 from tests.cluster.server import PASSWORD, Server
 from tests.study_fixtures import STUDY, command, write_study
 from tests.study_fixtures import fmtune as cli
@@ -197,26 +197,6 @@ def test_a_suspended_worker_tells_late(server: Server, tmp_path: Path) -> None:
     assert facts(collect(specs.read(study), tmp_path)) == alone(
         tmp_path / "alone", LONG.replace("small", "one"), ROWS
     )
-
-
-@contextmanager
-def namespace(name: str, ours: str, theirs: str) -> Iterator[None]:
-    """A host of its own: a network namespace with one cable to this one."""
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
-
-    ip("netns", "add", name)
-    try:
-        ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("addr", "add", f"{ours}/24", "dev", name)
-        ip("link", "set", name, "up")
-        ip("-n", name, "addr", "add", f"{theirs}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-        ip("-n", name, "link", "set", "lo", "up")
-        yield
-    finally:
-        ip("netns", "del", name)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="network namespaces need root")
