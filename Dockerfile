@@ -6,9 +6,9 @@
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
-COPY requirements.lock ./
+COPY requirements-image.lock ./
 RUN python -m venv /opt/fmtune \
- && /opt/fmtune/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+ && /opt/fmtune/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY fmtune ./fmtune
 COPY studies ./studies
@@ -16,8 +16,9 @@ COPY datasets ./datasets
 RUN /opt/fmtune/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation .
 # Kernels are compiled here, so that a job or an endpoint on a processor of the same kind starts at once.
 ENV FMTUNE_CACHE_DIR=/var/cache
+COPY docker/warm.py /
 WORKDIR /
-RUN /opt/fmtune/bin/python -c "from fmtune.fm.pack import compile_kernels as c; print(c('sparse'), c('dense'))"
+RUN /opt/fmtune/bin/python warm.py
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="fmtune" \

@@ -8,7 +8,7 @@ SIZE ?= middle
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test docs test-docs bench test-browser test-load test-cluster test-gpu-compile bench-gpu proof audit \
+.PHONY: help install demo test docs test-docs bench test-browser test-load test-sagemaker test-cluster test-gpu-compile bench-gpu proof audit \
   pictures lint lock clean python
 .NOTPARALLEL:
 
@@ -51,6 +51,18 @@ test-browser: .venv/.dev ## reports in a real browser: needs node 20, npm and Ch
 
 test-load: .venv/.dev ## load test of the server beside FastAPI: needs wrk and two cores
 	.venv/bin/python tests/load/load.py
+
+test-sagemaker: .venv/.dev build/mxnet/.tools build/sagemaker/.tools ## artifacts in MXNet itself, the server by boto3 and the SDK
+	FMTUNE_MXNET_PYTHON=build/mxnet/bin/python FMTUNE_SDK_PYTHON=build/sagemaker/bin/python \
+	  .venv/bin/python -m pytest -v tests/test_sagemaker_outside.py
+
+# Both need older packages than fmtune's, so each has an environment of its own; nothing of them is fmtune's.
+build/mxnet/.tools: TOOLS = mxnet==1.9.1 numpy==1.23.5
+build/sagemaker/.tools: TOOLS = 'sagemaker<3' boto3 scipy
+build/mxnet/.tools build/sagemaker/.tools: | python
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install -q $(TOOLS)
+	@touch $@
 
 proof: .venv/.dev ## try the promises of docs/trust.md; SIZE=release takes hours; needs strace
 	@command -v strace >/dev/null || { echo "error: strace is missing: apt-get install strace" >&2; exit 1; }
@@ -95,6 +107,7 @@ lock: python ## write the locks anew from pyproject.toml; UPGRADE=1 also takes n
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install -q uv
 	$(COMPILE) --group build -o requirements.lock
+	$(COMPILE) --group build --extra serve -c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group docs -c requirements.lock -o requirements-docs.lock
 	$(COMPILE) --group dev $(EXTRAS:%=--extra %) --extra cluster -c requirements-dev.lock -o requirements-cluster.lock

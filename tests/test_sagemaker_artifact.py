@@ -168,10 +168,14 @@ def test_order_of_members_and_arrays_means_nothing(order, tmp_path):
 
 
 def test_wrappings(tmp_path):
-    """The zip alone, a tar without gzip, an unzipped folder packed again, and the names of AWS's recipe."""
+    """The zip alone, a tar without gzip, an unzipped folder packed again, AWS's recipe, and a hosting container's."""
     files = parts()
     body = zipped(files)
     (tmp_path / "model_algo-1").write_bytes(body)
+    for name, contents in {"model": {"model_algo-1": body}, "files": files}.items():
+        (tmp_path / name).mkdir()
+        for member, content in contents.items():
+            (tmp_path / name / member).write_bytes(content)
     renamed = [("./model-symbol.json", files["symbol.json"]), ("./model-0000.params", files["params"])]
     folder = tarfile.TarInfo(".")
     folder.type = tarfile.DIRTYPE
@@ -180,6 +184,8 @@ def test_wrappings(tmp_path):
         packed(tmp_path / "a.tar", [("model_algo-1", body)], "w"),
         packed(tmp_path / "b.tar.gz", [(folder, b""), *(("./" + n, c) for n, c in files.items())]),
         packed(tmp_path / "c.tar.gz", renamed),
+        tmp_path / "model",
+        tmp_path / "files",
     ]
     for path in paths:
         np.testing.assert_array_equal(import_artifact(path).linear, np.float32([0.5, -0.25]))
@@ -246,9 +252,10 @@ def test_the_sparse_network_has_sagemakers_nodes():
     assert ops == ["null", "null", "dot", "null", "broadcast_add", "null", "dot", "square", "_mul_scalar", "Concat",
                    "sum", "square", "_square_sum", "dot", "negative", "_mul_scalar", "elemwise_add", "null",
                    "LinearRegressionOutput"]  # fmt: skip
-    named = {i: graph["nodes"][i]["name"] for i in (0, 1, 2, 3, 5, 6, 11, 13, 16, 17, 18)}
-    assert named == {0: "data", 1: "w1_weight", 2: "dot0", 3: "w0_weight", 5: "v", 6: "dot2", 11: "x_square",
-                     13: "dot1", 16: "Final_Summation", 17: "out_label", 18: "out"}  # fmt: skip
+    assert [node["name"] for node in graph["nodes"]] == [
+        "data", "w1_weight", "dot0", "w0_weight", "broadcast_plus0", "v", "dot2", "Square", "_mulscalar0", "concat0",
+        "sum0", "x_square", "_square_sum0", "dot1", "negative0", "_mulscalar1", "Final_Summation", "out_label", "out",
+    ]  # fmt: skip
     assert graph["nodes"][5]["attrs"] == {
         "__init__": '["normal", {"sigma": 0.001}]', "__lr_mult__": "0.0001", "__shape__": "(2625, 64)",
         "__storage_type__": "1", "__wd_mult__": "1e-05",
@@ -345,6 +352,16 @@ def test_the_same_member_twice_is_refused(tmp_path):
     body = zipped(parts())
     with pytest.raises(ModelError, match="twice"):
         import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", body), ("model_algo-1", body)]))
+
+
+def test_a_folder_is_bounded_too(tmp_path):
+    """No more bytes than the limit in all; an empty folder holds no weights."""
+    with pytest.raises(ModelError, match="it holds nothing"):
+        import_artifact(tmp_path)
+    for name, content in parts().items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match="more than a model can be"):
+        import_artifact(tmp_path, limit=sum(map(len, parts().values())) - 1)
 
 
 def test_bombs_are_refused(tmp_path):

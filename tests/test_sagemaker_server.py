@@ -172,6 +172,13 @@ def test_invocations(server, expected):
     assert headers["Content-Type"] == inference.RECORDS and np.float32(expected).tobytes() in content
 
 
+def test_an_endpoints_address_is_invocations(server):
+    """Where boto3 sends a request to an endpoint of any name that SageMaker allows, and only there."""
+    assert server.ask(path="/endpoints/my-FM-2/invocations", body=BODY)[2] == server.ask(body=BODY)[2]
+    for path in ("/endpoints/a_b/invocations", "/endpoints//invocations", "/endpoints/a/invocations/x", "/endpoints/a"):
+        assert server.ask(path=path, body=BODY)[0] == 404
+
+
 def test_ping_and_parameters(server):
     """/ping is an empty 200, /execution-parameters say what a batch transform may send."""
     assert server.ask("GET", "/ping")[::2] == (200, b"")

@@ -187,7 +187,8 @@ def test_the_order_of_lines(tmp_path):
              "Create Store: local", '"initialize.time"', '"init_train_data_iter"', "epoch=0, batch=0 train rmse",
              "epoch=0, batch=0 train mse", "epoch=0, batch=0 train absolute_loss", "epoch=0, train rmse",
              '"update.time"', "#progress_metric", '"training_data_iter"', "#throughput_metric", "algo-1, train rmse",
-             "wait_for_all_workers", "Pulling entire model", "Saved checkpoint to", "('rmse',", "('mse',",
+             "wait_for_all_workers", "Pulling entire model", '"finalize.time"', "Saved checkpoint to",
+             '"test_data_iter"', "('rmse',", "('mse',",
              "('absolute_loss',", "test rmse", "test mse", "test absolute_loss", '"totaltime"']  # fmt: skip
     places = [log.index(mark) for mark in marks]
     assert places == sorted(places)

@@ -1,8 +1,17 @@
 """fmtune.sagemaker.verbs: models in and out as files, and the container's two commands."""
 
+import json
+import os
 import re
 import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from contextlib import closing
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -11,7 +20,8 @@ from fmtune.data import source
 from fmtune.errors import ModelError
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict
-from fmtune.sagemaker.artifact import export_artifact
+from fmtune.rows import SparseRows
+from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.verbs import export_model, import_model, train
 from fmtune.tune import scoring
 from tests import fm_reference as reference
@@ -56,3 +66,53 @@ def test_the_image_has_both_commands():
         script = ROOT / "docker" / verb
         assert script.stat().st_mode & 0o111
         assert script.read_text().endswith(f"\nexec fmtune sagemaker {verb} --root /opt/ml\n")
+
+
+def test_the_image_is_made_of_what_is_there():
+    """Every file that is copied exists, the lock has what training and serving need, and the tiny jobs run."""
+    text = (ROOT / "Dockerfile").read_text()
+    for words in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in words.split()[:-1])
+    (lock,) = re.findall(r"--require-hashes -r (\S+)", text)
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    assert {re.findall(r"[a-z0-9.-]+", one)[0].replace(".", "-") for one in needed} <= locked
+    subprocess.run([sys.executable, "-W", "error", ROOT / "docker/warm.py"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_container_that_trained_can_serve(tmp_path):
+    """The folder that `train` leaves is what a hosting container finds: /ping and /invocations on its port."""
+    rows = reference.rows(40, 10, 2)
+    (tmp_path / "input/config").mkdir(parents=True)
+    settings = {"feature_dim": "10", "num_factors": "2", "predictor_type": "regressor"}
+    (tmp_path / "input/config/hyperparameters.json").write_text(json.dumps(settings))
+    (tmp_path / "input/data/train").mkdir(parents=True)
+    source.write(rows, tmp_path / "input/data/train/part.pbr")
+    assert train(tmp_path, write=lambda line: None) == 0
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "fmtune", "sagemaker", "serve", "--root", tmp_path]
+    with subprocess.Popen(words, env={**os.environ, "SAGEMAKER_HTTP_PORT": str(port)}) as server:
+        try:
+            end = time.monotonic() + 60
+            while not answers(port) and time.monotonic() < end:
+                time.sleep(0.1)
+            instance = {"data": {"features": {"keys": [1], "shape": [10], "values": [1]}}}
+            request = Request(
+                f"http://127.0.0.1:{port}/invocations", json.dumps({"instances": [instance]}).encode(),
+                {"Content-Type": "application/json"},
+            )  # fmt: skip
+            found = json.loads(urlopen(request, timeout=20).read())["predictions"][0]["score"]
+        finally:
+            server.terminate()
+    one = SparseRows(np.array([0, 1]), np.array([1], np.int32), np.ones(1, np.float32), None, 10)
+    assert found == pytest.approx(float(predict(import_artifact(tmp_path / "model"), one)[0]), rel=1e-6)
+
+
+def answers(port: int) -> bool:
+    """Whether /ping says 200."""
+    try:
+        return urlopen(f"http://127.0.0.1:{port}/ping", timeout=20).status == 200
+    except OSError:
+        return False

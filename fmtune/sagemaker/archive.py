@@ -43,7 +43,7 @@ def read_parts(path: Path, limit: int = LIMIT) -> Parts:
     Parameters
     ----------
     path
-        ``model.tar.gz``, or the tar or zip inside it.
+        ``model.tar.gz``, the tar or zip inside it, or a folder with what was in it, as a hosting container has it.
     limit
         Bytes that it may unpack to.
 
@@ -54,13 +54,11 @@ def read_parts(path: Path, limit: int = LIMIT) -> Parts:
     """
     where = str(path)
     try:
-        with path.open("rb") as stream:
-            size = path.stat().st_size
-            members = _members(stream, size, limit, where)
-            zips = {name: body for name, body in members.items() if body[:4] == b"PK\x03\x04"}
-            if zips:
-                name = "model_algo-1" if "model_algo-1" in zips else min(zips)
-                members = _unzipped(zips[name], limit, f"{where}: {name}")
+        members = _folder(path, limit) if path.is_dir() else _packed(path, limit)
+        zips = {name: body for name, body in members.items() if body[:4] == b"PK\x03\x04"}
+        if zips:
+            name = "model_algo-1" if "model_algo-1" in zips else min(zips)
+            members = _unzipped(zips[name], limit, f"{where}: {name}")
     except ModelError:
         raise
     except FileNotFoundError as error:
@@ -110,6 +108,22 @@ class _Bounded(io.RawIOBase):
 
 def _allowed(size: int, limit: int) -> int:
     return min(limit, max(_FREE, _RATIO * size))
+
+
+def _folder(path: Path, limit: int) -> dict[str, bytes]:
+    """Return the plain files of a folder."""
+    members: dict[str, bytes] = {}
+    for entry in sorted(path.iterdir())[:_MEMBERS]:
+        if entry.is_file():
+            with entry.open("rb") as stream:
+                members[entry.name] = _Bounded(stream, limit, str(entry)).read()
+            limit -= len(members[entry.name])
+    return members
+
+
+def _packed(path: Path, limit: int) -> dict[str, bytes]:
+    with path.open("rb") as stream:
+        return _members(stream, path.stat().st_size, limit, str(path))
 
 
 def _members(stream: BinaryIO, size: int, limit: int, where: str) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ def import_artifact(path: str | Path, limit: int = LIMIT) -> Model:
     Parameters
     ----------
     path
-        ``model.tar.gz``, or the tar or zip inside it.
+        ``model.tar.gz``, the tar or zip inside it, or a folder with what was in it, as a hosting container has it.
     limit
         Bytes that it may unpack to.
 

@@ -35,10 +35,14 @@ class Row(NamedTuple):
     accepted: tuple[str, ...] = ()
 
 
-def _group(name: str, lr: str, wd: str, sigma: str) -> dict[str, Row]:
+_GROUPS = {
+    "bias": ("0.1", "0.01", "0.01"), "linear": ("0.001", "0.001", "0.01"), "factors": ("0.0001", "0.00001", "0.001"),
+}  # fmt: skip
+"""Default rate, decay and sigma of each group of weights."""
+
+
+def _init(name: str, sigma: str) -> dict[str, Row]:
     return {
-        f"{name}_lr": Row("float", lr, 0.0),
-        f"{name}_wd": Row("float", wd, 0.0),
         f"{name}_init_method": Row("text", "normal", choices=_METHODS),
         f"{name}_init_sigma": Row("float", sigma, 0.0),
         f"{name}_init_scale": Row("float", None, 0.0),
@@ -46,20 +50,15 @@ def _group(name: str, lr: str, wd: str, sigma: str) -> dict[str, Row]:
     }
 
 
+# In the order of the container's default-conf.json, then of what users provide: an artifact's meta.json keeps it.
 SCHEMA: dict[str, Row] = {
-    "feature_dim": Row("int", low=1),
-    "num_factors": Row("int", low=1),
-    "predictor_type": Row("text", choices=("binary_classifier", "regressor")),
     "epochs": Row("int", "1", 1),
     "mini_batch_size": Row("int", "1000", 1),
     "use_bias": Row("bool", "true"),
     "use_linear": Row("bool", "true"),
-    **_group("bias", "0.1", "0.01", "0.01"),
-    **_group("linear", "0.001", "0.001", "0.01"),
-    **_group("factors", "0.0001", "0.00001", "0.001"),
-    "clip_gradient": Row("float"),
-    "eps": Row("float"),
-    "rescale_grad": Row("float"),
+    **{f"{name}_lr": Row("float", lr, 0.0) for name, (lr, _, _) in _GROUPS.items()},
+    **{f"{name}_wd": Row("float", wd, 0.0) for name, (_, wd, _) in _GROUPS.items()},
+    **{key: row for name, (_, _, sigma) in _GROUPS.items() for key, row in _init(name, sigma).items()},
     "batch_metrics_publish_interval": Row("int", "500", 1),
     "_data_format": Row("text", "record", accepted=("record",)),
     "_kvstore": Row("text", "auto"),
@@ -71,6 +70,12 @@ SCHEMA: dict[str, Row] = {
     "_tuning_objective_metric": Row("text", ""),
     "_use_full_symbolic": Row("text", "true"),
     "_wd": Row("float", "1.0", 0.0),
+    "feature_dim": Row("int", low=1),
+    "num_factors": Row("int", low=1),
+    "predictor_type": Row("text", choices=("binary_classifier", "regressor")),
+    "clip_gradient": Row("float"),
+    "eps": Row("float"),
+    "rescale_grad": Row("float"),
     "sagemaker_compat": Row("bool", ours=True),
     "optimizer": Row("text", choices=PARAMETERS["optimizer"].choices, ours=True),
     "linear_l1": Row("float", None, 0.0, ours=True),

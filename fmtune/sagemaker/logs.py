@@ -126,7 +126,7 @@ class Log:
         self.write(f"#metrics {json.dumps(line)}")
 
     def counts(self, counts: Counts, began: float, **dimensions: Any) -> None:
-        """Print what was read of the train channel."""
+        """Print what was read of a channel."""
         self.metrics(counts.values(), began, **dimensions)
 
 

@@ -6,6 +6,8 @@
     GET  /ping                   200 when the model is there and scores a row
     GET  /execution-parameters   what a batch transform may send at once
 
+``/endpoints/NAME/invocations``, where boto3 and the SDK send what is for an endpoint, is ``/invocations`` too.
+
 The server is uvicorn, with ``connection.py`` in the place of its HTTP protocol.  Compared on one core with one
 sparse row a request, in microseconds of processor time: FastAPI on uvicorn 200, granian with RSGI 90, an ASGI
 application on uvicorn 65, this 38, and a quarter less since then.  Beyond the loopback it answers only with a token,
@@ -22,6 +24,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -55,6 +58,7 @@ except ImportError as error:
 log = logging.getLogger("fmtune.serve")
 
 _METHODS = {"/invocations": ("POST",), "/ping": ("GET", "HEAD"), "/execution-parameters": ("GET", "HEAD")}
+_ENDPOINT = re.compile(r"/endpoints/[A-Za-z0-9-]{1,63}/invocations")
 _TYPES = ", ".join(inference.READERS)
 _SWEEP = 0.25
 """Seconds between two looks at the deadlines."""
@@ -147,6 +151,8 @@ class Service:
 
     def check(self, request: Request) -> Response | None:
         """Return what is wrong with a head, or the answer to a request without a body."""
+        if request.path not in _METHODS and _ENDPOINT.fullmatch(request.path):
+            request.path = "/invocations"
         methods = _METHODS.get(request.path)
         headers = request.headers
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:

@@ -108,10 +108,12 @@ class Training:
             metrics, done = found, epoch + 1
         else:
             self.log.quality(metrics, "train")
-        model = self._model(done)
         if self.hosts is None:
             self.log.warning("wait_for_all_workers will not sync workers since the kv store is not running distributed")
         self.log.info("Pulling entire model from kvstore to finalize")
+        pulled = self.log.clock()
+        model = self._model(done)
+        self.log.metrics({"finalize.time": 1000 * (self.log.clock() - pulled)}, pulled)
         save(model)
         if done < self.settings.epochs:
             self.log.warning(f"stopped in epoch {done}; the model is saved as it stands")
@@ -213,8 +215,7 @@ class Training:
         began = log.clock()
         tally = Tally(self.settings.predictor_type)
         lines = _Lines(log, epoch, size, interval, tally)
-        if epoch:
-            self.counts.reset()
+        self.counts.reset()
         records = 0
         for feed in self._unless_stopped(self._windows(epoch)):
             self.belt.now, self.belt.epoch = feed, epoch
@@ -256,10 +257,13 @@ class Training:
     def _test(self) -> dict[str, float]:
         if self.test_channel is None:
             return {}
-        tally = Tally(self.settings.predictor_type)
+        began, counts, tally = self.log.clock(), Counts(), Tally(self.settings.predictor_type)
+        counts.reset()
         blocks = self.test_channel.blocks(0) if self._test_rows is None else iter((self._test_rows,))
         for rows in windows(blocks, WINDOW, self.layout):
             tally.add(self.pack.score(rows)[0], labels_of(rows))
+            counts.add(rows.n, -(-rows.n // self.settings.mini_batch_size))
+        self.log.counts(counts, began, Meta="test_data_iter")
         metrics = tally.metrics()
         self.log.test(metrics)
         return metrics
