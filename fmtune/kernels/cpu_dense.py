@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rules import correction
 from fmtune.kernels.simd import fma8, load8, splat8, spread8, store8, sum8
-from fmtune.kernels.steps import step1, step8
+from fmtune.kernels.steps import settings, step1, step8
 
 STRIP = 16
 # Terms of a sum between two stores: a strip of so many rows stays in the second cache.
@@ -253,13 +253,14 @@ def _move(rule, lazy, arena, planes, lanes, lane, d, touched, g, columns, weight
     whole, width, knobs = factors - factors % 8, factors + 1, lanes.knobs
     block = arena[at : at + planes * d * width].reshape((planes, d * width))
     one, two, three = block[0], block[min(1, planes - 1)], block[planes - 1]
+    own = settings(knobs, lane, 2)
     for i in range(d):
         if lazy and not touched[i]:
             continue
         p, row = i * width, i * columns
         for f in range(0, whole, 8):
             move = load8(g, row + lanes.eights[lane] + f) - load8(arena, at + p + f) * weight[i]
-            step8(rule, arena, at + p + f, d * width, move, rate[2], knobs, lane, 2)
+            step8(rule, arena, at + p + f, d * width, move, rate[2], own)
         for f in range(whole, factors):
             move = g[row + tail + f - whole] - one[p + f] * weight[i]
             step1(rule, one, two, three, p + f, move, rate[2], knobs, lane, 2)

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
 from fmtune.kernels.rules import correction
-from fmtune.kernels.simd import load8, splat8, store8, sum8
-from fmtune.kernels.steps import step1, step8
+from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8
+from fmtune.kernels.steps import settings, step1, step8
 
 GROUP = 8
 
@@ -161,7 +161,7 @@ def _forward(flat, values, lo, m, groups, columns, at, q, base, s):  # type: ign
         c = 8 * group
         q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = splat8(np.float32(0.0))
         for e in range(m):
-            x, p = values[lo + e], at[e] + c
+            x, p = spread8(values, lo + e), at[e] + c
             t0, t1 = x * load8(flat, p), x * load8(flat, p + 8)
             t2, t3 = x * load8(flat, p + 16), x * load8(flat, p + 24)
             q0, q1, q2, q3 = q0 + t0, q1 + t1, q2 + t2, q3 + t3
@@ -178,7 +178,7 @@ def _forward(flat, values, lo, m, groups, columns, at, q, base, s):  # type: ign
     while group < groups:
         q0 = s0 = splat8(np.float32(0.0))
         for e in range(m):
-            t0 = values[lo + e] * load8(flat, at[e] + 8 * group)
+            t0 = spread8(values, lo + e) * load8(flat, at[e] + 8 * group)
             q0 = q0 + t0
             s0 = s0 + t0 * t0
         store8(q, base + 8 * group, q0)
@@ -245,8 +245,9 @@ def _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate, knobs
     for plane in range(planes):
         for e in range(m):
             lines[plane * wide + e] = flat[at[e] + plane * columns + column]
+    own = settings(knobs, lane, 1)
     for e in range(0, m, 8):
-        step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, knobs, lane, 1)
+        step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, own)
     for plane in range(planes):
         for e in range(m):
             flat[at[e] + plane * columns + column] = lines[plane * wide + e]
@@ -266,9 +267,9 @@ def _factors(rule, flat, place, columns, lanes, lo, hi, row, value, q, e, rate, 
             c = 8 * group
             g = splat8(np.float32(0.0))
             for t in range(lo, hi):
-                g = g + value[t] * load8(q, np.int64(row[t]) * columns + c)
+                g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
             g = g - load8(flat, place + c) * weight
-            step8(rule, flat, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
+            step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
 
 
 @njit(inline="always")
@@ -399,15 +400,14 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
                 scores[lane, b - first] = z
             for group in range(lanes.first[lane], lanes.last[lane]):
                 store8(q, 8 * group, load8(q, 8 * group) * error[lane])
-        for e in range(m):
-            place, x = at[e], values[lo + e]
-            for lane in range(n_lanes):
-                weight = (x * x) * error[lane]
-                for group in range(lanes.first[lane], lanes.last[lane]):
-                    c = 8 * group
-                    g = x * load8(q, c) - load8(flat, place + c) * weight
-                    step8(rule, flat, place + c, columns, g, rate[lane, 2], lanes.knobs, lane, 2)
         for lane in range(n_lanes):
+            own, speed, slip = settings(lanes.knobs, lane, 2), rate[lane, 2], error[lane]
+            for group in range(lanes.first[lane], lanes.last[lane]):
+                c = 8 * group
+                sums = load8(q, c)
+                for e in range(m):
+                    x, p = spread8(values, lo + e), at[e] + c
+                    step8(rule, flat, p, columns, x * sums - load8(flat, p) * ((x * x) * slip), speed, own)
             for e in range(m):
                 lines[planes * wide + e] = values[lo + e] * error[lane]
             column = 8 * groups + lane

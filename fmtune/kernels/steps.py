@@ -12,11 +12,21 @@ from fmtune.kernels.simd import load8, store8
 
 
 @njit(inline="always")
-def step8(rule, arena, p, stride, gradient, rate, knobs, lane, array):  # type: ignore[no-untyped-def]
-    """Move the eight parameters at place ``p`` of the arena; their states lie ``stride`` floats further on each."""
+def settings(knobs, lane, array):  # type: ignore[no-untyped-def]
+    """Return decay, rescale, clip, eps and l1, read once: a loop that stores would read them again each time."""
+    own = knobs[lane, array]
+    return own[1], own[2], own[3], own[4], own[5]
+
+
+@njit(inline="always")
+def step8(rule, arena, p, stride, gradient, rate, own):  # type: ignore[no-untyped-def]
+    """Move the eight parameters at place ``p`` of the arena; their states lie ``stride`` floats further on each.
+
+    ``own`` is of :func:`settings`.
+    """
+    decay, rescale, clip, eps, l1 = own
     theta = load8(arena, p)
-    g = decayed(gradient, theta, knobs[lane, array, 2], knobs[lane, array, 1], knobs[lane, array, 3])
-    eps, l1 = knobs[lane, array, 4], knobs[lane, array, 5]
+    g = decayed(gradient, theta, rescale, decay, clip)
     if rule == ADAM:
         theta, a, b = adam(theta, load8(arena, p + stride), load8(arena, p + 2 * stride), g, rate, eps, l1)
         store8(arena, p + stride, a)
