@@ -7,6 +7,7 @@ as long as it lives, so there are several rounds.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from fmtune.bench import machine
 from fmtune.bench.case import Case
 from fmtune.bench.ceilings import Ceilings, floor
+from fmtune.bench.peer import sooner
 from fmtune.bench.stock import Stock
 from fmtune.bench.worker import PATIENCE, CaseFailed, Disturbed, Side, Worker
 
@@ -154,13 +156,14 @@ def run_suite(
         sides = [ours, *(peer for peer in peers if peer.kind == case.kind)]
         found = {side.name: Measured() for side in sides}
         calibration = ceilings.calibrate()
-        if case.kind == "study" and len(sides) > 1:  # a peer's search takes minutes: once, and with patience
-            measure(case, stock.files(case), sides, found, rounds=range(1), blocks=1, patience=_SEARCH)
+        if case.kind == "study" and len(sides) > 1:  # a peer's search takes minutes: few, and with patience
+            files, turns = stock.files(case, apart=True), -(-case.seeds // 2)
+            measure(case, files, sides, found, rounds=range(1), blocks=turns, seconds=math.inf, patience=_SEARCH)
         else:
             measure(case, stock.files(case), sides, found, rounds=range(rounds), blocks=blocks)
         entry = record(case, found["fmtune"], calibration, ceilings)
         if len(sides) > 1:
-            entry["peers"] = {peer.name: _short(found[peer.name]) for peer in sides[1:]}
+            entry["peers"] = {peer.name: _short(found[peer.name], found["fmtune"]) for peer in sides[1:]}
         done.append(entry)
         say(line_of(entry))
     return envelope(suite, done)
@@ -200,7 +203,7 @@ def summary(samples: Sequence[Mapping[str, float]], about: Mapping[str, Any]) ->
     return found
 
 
-def _short(measured: Measured) -> dict[str, Any]:
+def _short(measured: Measured, ours: Measured) -> dict[str, Any]:
     error = measured.error
     if error and error.startswith("ModuleNotFoundError"):
         error = f"not installed ({error.partition(': ')[2]})"
@@ -208,13 +211,22 @@ def _short(measured: Measured) -> dict[str, Any]:
                              "about": measured.about}  # fmt: skip
     if measured.samples and measured.error is None:
         found["summary"] = summary(measured.samples, measured.about)
+    if "searches" in measured.companions and "searches" in ours.companions:
+        found["sooner"] = sooner(ours.companions["searches"], measured.companions["searches"])
     return found
 
 
-def _rate(found: Mapping[str, float]) -> str:
+def _rate(peer: Mapping[str, Any]) -> str:
+    found = peer["summary"]
     if "rows_per_s" in found:
         return f"{found['rows_per_s'] / 1e6:.3f} M rows/s"
-    return f"{found['cpu']:.1f} s of CPU in {found['wall']:.1f} s"
+    words = f"{found['cpu']:.1f} s of CPU in {found['wall']:.1f} s"
+    if "sooner" in peer:
+        found = peer["sooner"]
+        score, theirs, ours = (statistics.median(found[name]) for name in ("score", "theirs", "ours"))
+        words += f", {score:.4f} after {theirs:.1f} s, ours after {ours:.2f} s: {found['times']:.1f} times as soon"
+        words += f" ({found['times_whole']:.1f} by its end)"
+    return words
 
 
 def line_of(entry: Mapping[str, Any]) -> str:
@@ -228,5 +240,5 @@ def line_of(entry: Mapping[str, Any]) -> str:
     if entry.get("ceiling"):
         words += f", {100 * entry['ceiling']['share']:.0f} % of what {entry['ceiling']['bound']} would allow"
     for name, peer in entry.get("peers", {}).items():
-        words += f"; {name}: " + (peer["error"] or _rate(peer["summary"]))
+        words += f"; {name}: " + (peer["error"] or _rate(peer))
     return words

@@ -38,11 +38,14 @@ class Job:
         Returns what must come out the same each time: losses, digests, counts.
     about : dict
         What one sample does: rows, and what the ceilings need.
+    less : callable
+        Returns what to take off the last sample's clocks: what it did that is not of the case.
     """
 
     arm: Callable[[], Line]
     companions: Callable[[], dict[str, Any]]
     about: dict[str, Any] = field(default_factory=dict)
+    less: Callable[[], Mapping[str, float]] = dict
 
 
 def serve(prepare: Callable[[Mapping[str, Any]], Job]) -> None:
@@ -65,7 +68,8 @@ def serve(prepare: Callable[[Mapping[str, Any]], Job]) -> None:
     answer({"import": imported, "first": first, "about": job.about})
     for line in sys.stdin:
         if json.loads(line) == "sample":
-            answer(clocked(job.arm()))
+            took = clocked(job.arm())
+            answer({clock: seconds - job.less().get(clock, 0.0) for clock, seconds in took.items()})
         else:
             answer({**job.companions(), "peak_mb": peak_mb()})
 

@@ -14,6 +14,8 @@ from fmtune.bench.case import Case
 from fmtune.data import catalog
 from fmtune.data.source import write
 from fmtune.rows import DenseRows, Rows
+from fmtune.tune.channels import bring
+from fmtune.tune.spec import parse
 
 
 class Stock:
@@ -28,13 +30,16 @@ class Stock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def files(self, case: Case) -> dict[str, str]:
-        """Return the files that a worker of this case is given, written if they are not there yet."""
+    def files(self, case: Case, *, apart: bool = False) -> dict[str, str]:
+        """Return the files that a worker of this case is given, written if they are not there yet.
+
+        ``apart``: also the rows of a study, for peers, which read no study file.
+        """
         found = {"folder": str(self._folder)}
         if case.kind in ("fit", "predict"):
             found["rows"] = str(self._rows(case))
-        elif case.kind == "study" and isinstance(case.study["data"], dict) and "card" in case.study["data"]:
-            found["rows"] = str(self._rows(replace(case, data=case.study["data"])))  # a peer reads no study file
+        elif case.kind == "study" and apart:
+            found["rows"] = str(self._rows(replace(case, data={"study": case.study})))
         elif case.kind == "parse":
             found["channel"] = str(self._channel(case))
         return found
@@ -42,13 +47,21 @@ class Stock:
     def _rows(self, case: Case) -> Path:
         path = self._path(case, ".npz")
         if not path.exists():
-            channels = catalog.load(case.data)
-            if channels.test is None:
+            train, test = self._channels(case)
+            if test is None:
                 raise ValueError(f"case {case.name}: its data have no test channel")
-            parts = {f"{name}_{key}": value for name, rows in (("train", channels.train), ("test", channels.test))
+            parts = {f"{name}_{key}": value for name, rows in (("train", train), ("test", test))
                      for key, value in _arrays(rows, case.layout).items()}  # fmt: skip
-            np.savez(path, allow_pickle=False, feature_dim=channels.train.feature_dim, **parts)
+            np.savez(path, allow_pickle=False, feature_dim=train.feature_dim, **parts)
         return path
+
+    def _channels(self, case: Case) -> tuple[Rows, Rows | None]:
+        if "study" in case.data:
+            spec = parse(json.dumps({"study_name": case.name, **case.data["study"]}), self._folder / "bench.yaml")
+            channels = bring(spec).channels
+            return channels.train, channels.test(case.layout)
+        loaded = catalog.load(case.data)
+        return loaded.train, loaded.test
 
     def _channel(self, case: Case) -> Path:
         path = self._path(case, ".recordio")

@@ -22,7 +22,7 @@ from fmtune.cli.common import FILE
 @click.option("--junit", type=FILE, help="Write JUnit XML.")
 @click.option("--summary", type=FILE, help="Append a GitHub step summary in Markdown.")
 @click.option("--smaller", type=FILE, help="Write customSmallerIsBetter JSON.")
-@click.option("--peer", "peers", multiple=True, metavar="NAME", help="sklearn-sgd, torch, torch-search, myfm or vw.")
+@click.option("--peer", "peers", multiple=True, metavar="NAME", help="Another trainer beside ours; see docs/bench.md.")
 @click.option("--peer-python", metavar="PATH", help="The interpreter that has the peers.")
 @click.option("--tolerance", type=float, metavar="SHARE", help="How much slower is nobody's business.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds for a case that is not decided.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,38 @@ from fmtune.tune.study import run
 
 
 def prepare(request: Mapping[str, Any]) -> Job:
-    """A sample is the whole study, each time in a new folder."""
-    case = request["case"]
-    text = json.dumps({"study_name": "bench", **case["study"]})
+    """A sample is the whole study, each time in a new folder; beside peers sample n has the seed n, as theirs has."""
+    case, paired = request["case"], "rows" in request["files"]
     folder = Path(tempfile.mkdtemp(prefix="study-", dir=request["files"]["folder"]))
     last: list[Any] = []
+    searches: list[list[tuple[float, float]]] = []
 
     def arm() -> Line:
         shutil.rmtree(folder / "runs", ignore_errors=True)
-        spec = parse(text, folder / "bench.yaml")
+        # The first sample is thrown away as a warm-up.
+        seed = {"seed": max(0, len(searches) - 1)} if paired else {}
+        spec = parse(json.dumps({"study_name": "bench", **case["study"], **seed}), folder / "bench.yaml")
 
         def line() -> None:
-            last[:] = [run(spec, root=folder)]
+            reached, began = [], [0.0]
+
+            def listen(event: Mapping[str, Any]) -> None:
+                if event["event"] == "study":  # the data are read
+                    began[0] = time.perf_counter()
+                if event["event"] == "trial" and event["state"] == "COMPLETE":
+                    reached.append((time.perf_counter() - began[0], event["value"]))
+
+            last[:] = [run(spec, root=folder, listener=listen)]
+            searches.append(reached)
 
         return line
 
     def companions() -> dict[str, Any]:
         trials = last[0].trials
         values = [value for trial in trials for value in trial.intermediate_values.values()]
-        return {"loss": [last[0].best_value], "curve": stored.digest(values), "trials": len(trials),
-                "passes": len(values)}  # fmt: skip
+        found = {"loss": [last[0].best_value], "curve": stored.digest(values), "trials": len(trials),
+                 "passes": len(values)}  # fmt: skip
+        return {**found, "searches": searches[1:]} if paired else found
 
     return Job(arm, companions, {"trials": case["study"]["n_trials"]})
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]
 
-from fmtune.bench.peers.common import channel, job, log_loss
+from fmtune.bench.peers.common import channel, job, log_loss, rmse
 from fmtune.bench.serve import Job, serve
 
 DEFAULTS = {"num_factors": 16, "mini_batch_size": 1000, "factors_lr": 0.01, "factors_init_sigma": 0.05}
@@ -30,9 +30,12 @@ def prepare(request: Mapping[str, Any]) -> Job:
 
 def machine(
     train: tuple[Any, Any], test: tuple[Any, Any], h: Mapping[str, Any], dense: bool = False,
-    device: str = "cpu",
+    device: str = "cpu", binary: bool = True,
 ) -> tuple[Callable[[], None], Callable[[], float]]:  # fmt: skip
-    """Return two calls for a new factorization machine: one pass over train, and the log loss on test."""
+    """Return two calls for a new factorization machine: one pass over train, and the log loss or RMSE on test.
+
+    Decay (``factors_wd``) is of the rows' own parameters, as a term of the loss, since sparse Adagrad has none.
+    """
     torch.manual_seed(0)
     bias = torch.zeros(1, device=device, requires_grad=True)
     table = torch.zeros(train[0].shape[1], h["num_factors"] + 1, device=device)
@@ -44,27 +47,34 @@ def machine(
     batches = _batches(*train, h["mini_batch_size"], dense, device)
     whole = _batches(*test, 10**9, dense, device)
 
+    decay = 0.5 * h.get("factors_wd", 0.0)
+
     def learn() -> None:
         for score, labels in batches:
             for rule in rules:
                 rule.zero_grad()
-            torch.nn.functional.binary_cross_entropy_with_logits(score(bias, table), labels).backward()
+            z, length = score(bias, table)
+            if binary:
+                lost = torch.nn.functional.binary_cross_entropy_with_logits(z, labels)
+            else:
+                lost = 0.5 * torch.nn.functional.mse_loss(z, labels)
+            (lost + decay / len(labels) * length if decay else lost).backward()
             for rule in rules:
                 rule.step()
 
     def loss() -> float:
         with torch.no_grad():
-            parts = [torch.sigmoid(score(bias, table)) for score, _ in whole]
-        return log_loss(torch.cat(parts).cpu().numpy(), test[1])
+            z = torch.cat([score(bias, table)[0] for score, _ in whole])
+        return log_loss(torch.sigmoid(z).cpu().numpy(), test[1]) if binary else rmse(z.cpu().numpy(), test[1])
 
     return learn, loss
 
 
-Score = Callable[[Any, Any], Any]
+Score = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def _batches(x: Any, y: Any, size: int, dense: bool, device: str) -> list[tuple[Score, Any]]:
-    """Return each mini-batch as a function from parameters to raw scores, and its labels."""
+    """Return each mini-batch as a function from parameters to raw scores and squared length, and its labels."""
     found: list[tuple[Score, Any]] = []
     for start in range(0, len(y), size):
         rows = x[start : start + size]
@@ -77,9 +87,9 @@ def _dense(rows: Any, device: str) -> Score:
     matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
     squares = matrix * matrix
 
-    def score(bias: Any, table: Any) -> Any:
+    def score(bias: Any, table: Any) -> tuple[Any, Any]:
         sums, own = matrix @ table, squares @ (table[:, 1:] ** 2)
-        return bias + sums[:, 0] + 0.5 * (sums[:, 1:] ** 2 - own).sum(1)
+        return bias + sums[:, 0] + 0.5 * (sums[:, 1:] ** 2 - own).sum(1), len(matrix) * (table**2).sum()
 
     return score
 
@@ -90,14 +100,14 @@ def _sparse(rows: Any, device: str) -> Score:
     # The row of each entry: the squares are summed by it, so that no second gradient of the table is needed.
     owner = torch.from_numpy(np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))).to(device)
 
-    def score(bias: Any, table: Any) -> Any:
+    def score(bias: Any, table: Any) -> tuple[Any, Any]:
         bag = torch.nn.functional.embedding_bag(
             indices, table, offsets, mode="sum", per_sample_weights=weights, sparse=True
         )
-        picked = torch.nn.functional.embedding(indices, table, sparse=True)[:, 1:]
-        own = ((picked * weights[:, None]) ** 2).sum(1)
+        picked = torch.nn.functional.embedding(indices, table, sparse=True)
+        own = ((picked[:, 1:] * weights[:, None]) ** 2).sum(1)
         squares = torch.zeros(rows.shape[0], device=device).index_add_(0, owner, own)
-        return bias + bag[:, 0] + 0.5 * ((bag[:, 1:] ** 2).sum(1) - squares)
+        return bias + bag[:, 0] + 0.5 * ((bag[:, 1:] ** 2).sum(1) - squares), (picked**2).sum()
 
     return score
 

@@ -1,0 +1,30 @@
+"""xLearn under Optuna: a case's whole study, each trial a run of its own program; see ``xlearn_fm``.
+
+Two trials at once, a thread each.  xLearn has one rate for all parameters; one for the linear weights is asked for and
+left aside.  It stops early by itself where the case's study prunes, and else runs all epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fmtune.bench.peers.common import prunes, search
+from fmtune.bench.peers.xlearn_fm import DEFAULTS, Program
+from fmtune.bench.serve import Job, serve
+
+
+def prepare(request: Mapping[str, Any]) -> Job:
+    """A sample is the whole study; files are written, and turned into xLearn's own form, before the clock."""
+    study = request["case"]["study"]
+    program = Program(request["files"], binary=study["objective"] != "test:rmse")
+    early = prunes(study)
+
+    def curve(h: Mapping[str, Any], number: int) -> list[float]:
+        return program.run(h, h["epochs"], early=early)
+
+    return search(request, DEFAULTS, curve)
+
+
+if __name__ == "__main__":
+    serve(prepare)
