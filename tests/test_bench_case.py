@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fmtune.bench import case
+from fmtune.bench.peer import PEERS
 from fmtune.errors import StudyFileError, UsageError
 
 
@@ -14,6 +15,11 @@ def test_shipped_suites(suite):
     cases = case.read(suite)
     assert len(cases) >= 8
     assert {one.kind for one in cases} == set(case.KINDS)
+
+
+def test_cases_for_peers_are_of_their_kinds():
+    """The suite of comparisons has what a peer runs: fits and whole studies."""
+    assert {one.kind for one in case.read("peers")} == {kind for *_, kind in PEERS.values()}
 
 
 def test_full_holds_quick():

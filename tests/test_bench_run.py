@@ -13,6 +13,7 @@ from fmtune.bench import baseline, ceilings, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
 from fmtune.bench.paired import Effort, confirmed, duel, run_paired
+from fmtune.bench.peer import sooner
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
 from fmtune.bench.stock import Stock
@@ -142,3 +143,28 @@ def test_what_the_proof_asks(alarms, found, holding):
     verdicts += [("slower", "regressed")] * found + [("slower", "cannot tell")] * (100 - found) + [("worse", "worse")]
     proof = {"counts": counts([{"planted": planted, "verdict": verdict} for planted, verdict in verdicts])}
     assert holds(proof) is holding
+
+
+def test_how_much_sooner_than_a_peer():
+    """Of each seed: when the peer had its final score, and when ours had one as good; never is infinite."""
+    theirs = [[(2.0, 0.9), (6.0, 0.7), (8.0, 0.8)], [(4.0, 0.5)], [(4.0, 0.6), (5.0, 0.9)]]
+    ours = [[(1.0, 0.8), (3.0, 0.6)], [(1.0, 0.5)], [(2.0, 0.7)]]
+    found = sooner(ours, theirs)
+    assert found["score"] == [0.7, 0.5, 0.6]
+    assert (found["theirs"], found["whole"]) == ([6.0, 4.0, 4.0], [8.0, 4.0, 5.0])
+    assert found["ours"] == [3.0, 1.0, float("inf")]
+    assert (found["times"], found["times_whole"]) == (2.0, 8.0 / 3.0)
+
+
+def test_searches_beside_a_peer_have_the_seeds_in_turn(tmp_path):
+    """A study whose rows are written apart runs with the seeds 0, 1, ..., and says when each trial was complete."""
+    study = {"data": "digits", "objective": "test:binary_classification_cross_entropy", "n_trials": 2,
+             "search_space": {"linear_lr": "1e-3..1e-1 log"}, "pruner": "none"}  # fmt: skip
+    case = Case("s", "study", study=study)
+    found = {"one": Measured()}
+    files = Stock(tmp_path).files(case, apart=True)
+    measure(case, files, [Side("one", CACHE)], found, rounds=(0,), blocks=1)
+    searches = found["one"].companions["searches"]
+    assert [len(search) for search in searches] == [2, 2]
+    assert searches[0][0][1] != searches[1][0][1]
+    assert all(at > 0 for search in searches for at, _ in search)

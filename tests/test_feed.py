@@ -134,3 +134,10 @@ def test_data_larger_than_memory_are_trained(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["94", "True"], done.stderr[-2000:]
+
+
+def test_exact_parts_packs_on_a_card_alone():
+    """``exact: false`` is a recipe of its own for dense rows on a card; elsewhere every pass is exact."""
+    h = Hyperparameters(exact=False)
+    found = {(d, t): Recipe.of(h, t, d).exact for d in ("cpu", "gpu") for t in ("sparse", "dense")}
+    assert found == {("cpu", "sparse"): True, ("cpu", "dense"): True, ("gpu", "sparse"): True, ("gpu", "dense"): False}

@@ -191,9 +191,8 @@ def _rates(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 
 def _rate(rows: Rows, layout: str, device: str, lanes: list[Hyperparameters], epochs: int, way: str) -> dict[str, Any]:
+    lanes = [h.replace(exact=way != "tf32") for h in lanes]
     pack = Pack(Feed(rows), Recipe.of(lanes[0], layout, device))
-    if way == "tf32":
-        pack._arena.exact = False  # type: ignore[attr-defined]
     pack.change(enter=lanes)
     seconds = _timed(pack.epoch, epochs)
     return {"layout": layout, "device": device, "way": way, "mini_batch_size": lanes[0].mini_batch_size,

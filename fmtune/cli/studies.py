@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from datetime import datetime
@@ -35,6 +36,7 @@ def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
         from fmtune.tune import spec as specs
         from fmtune.tune import study as studies
 
+        gc.freeze()  # what is imported stays, and each collection would look through it
         spec = specs.read(study)
         try:
             for member in spec.members():

@@ -7,6 +7,7 @@ are always compact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -104,6 +105,8 @@ class SparseArena:
         self._planes = 1 + (rule.states if rule else 0)
         self._factors: list[int] = []
         self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
+        # Where the arena lies, and where it lay before: lanes move from one to the other, and no page is cleared anew.
+        self._memory = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
         self._lanes = self._empty([])
 
     def _empty(self, factors: Sequence[int]) -> cpu_sparse.Lanes:
@@ -121,7 +124,7 @@ class SparseArena:
         """Keep some lanes, in the given order, and add new ones after them."""
         factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
         lanes, old = self._empty(factors), self._lanes
-        arena = np.empty((*self._arena.shape[:2], sum(map(columns_of, factors))), np.float32)
+        arena = self._room(sum(map(columns_of, factors)))
         groups = np.full(int(lanes.last[-1]) if factors else 0, -1, np.int64)
         linears = np.full(len(factors), -1, np.int64)
         for new, lane in enumerate(keep):
@@ -132,6 +135,15 @@ class SparseArena:
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start)
+
+    def _room(self, columns: int) -> Float32:
+        """Return an arena of so many columns beside the present one; what it holds is left from before."""
+        shape = (*self._arena.shape[:2], columns)
+        size = math.prod(shape)
+        self._memory.reverse()
+        if len(self._memory[0]) < size:
+            self._memory[0] = np.empty(size, np.float32)
+        return self._memory[0][:size].reshape(shape)
 
     def _begin(self, lane: int, start: Hyperparameters | Model) -> None:
         columns, linear = self._columns(self._lanes, lane)

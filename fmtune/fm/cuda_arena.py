@@ -56,17 +56,21 @@ class _CardArena:
     ----------
     feature_dim, optimizer, predictor_type, lazy
         As for ``fm.arena.SparseArena``.
+    exact
+        Of dense rows: a product a lane in float32, so that a lane's bits depend on nothing else; without it one product
+        for all lanes, with numbers rounded to tf32.
     on
         The card; by default the process's.
     """
 
     def __init__(
-        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, on: Card | None = None
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, exact: bool = True,
+        on: Card | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
         self._planes, self._dim = 1 + (rule.states if rule else 0), feature_dim
-        self._card = on or card()
+        self._card, self._exact = on or card(), exact
         self._factors: list[int] = []
         self._knobs = np.zeros((0, *_knobs_shape()), np.float32)
         self._steps = np.zeros(0, np.int64)
@@ -263,13 +267,7 @@ def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda
 
 
 class CudaDenseArena(_CardArena):
-    """All lanes' parameters as one matrix, on the card; see ``kernels.cuda_dense``.
-
-    ``exact``: a product a lane in float32, so that a lane's bits depend on nothing else; without it one product for
-    all lanes, with numbers rounded to tf32.  Parameters otherwise as for ``SparseArena``.
-    """
-
-    exact = True
+    """All lanes' parameters as one matrix, on the card; see ``kernels.cuda_dense``."""
 
     def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         width = np.array([-(-(k + 1) // GROUP) * GROUP for k in factors], np.int64)
@@ -285,7 +283,7 @@ class CudaDenseArena(_CardArena):
     def _spans(self) -> list[tuple[int, int]]:
         """Return first column and columns of each product."""
         columns, first, _ = self._columns(self._factors)
-        if not self.exact:
+        if not self._exact:
             return [(0, columns)]
         return [(int(a), int(b - a)) for a, b in zip(first, [*first[1:], columns], strict=True)]
 
@@ -295,9 +293,10 @@ class CudaDenseArena(_CardArena):
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""
         assert isinstance(batches, cpu_dense.Batches)
-        tf32 = not self.exact
-        # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.
-        on = self._card.resident(batches.matrix, lambda: _dense_batches(batches, tf32))
+        tf32 = not self._exact
+        # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.  What is
+        # rounded is known by another one: exact packs may have the same rows.
+        on = self._card.resident(batches.labels if tf32 else batches.matrix, lambda: _dense_batches(batches, tf32))
         on = on._replace(weights=cuda.to_device(batches.weights))
         self._count(first, last)
         work = self._work(int(np.diff(batches.rows).max()))

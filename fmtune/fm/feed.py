@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
     solver: str = "sgd"
     device: str = "cpu"
     positive_weight: float = 1.0
+    exact: bool = True
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters, layout: str, device: str = "cpu") -> Recipe:
@@ -62,7 +63,9 @@ class Recipe(NamedTuple):
                 raise ResourceError(f"solver {h.solver} sweeps on the CPU only", hint="use solver sgd on a GPU")
             return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver, device, weight)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        return cls(layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy, *order, "sgd", device, weight)
+        exact = h.exact or (device, layout) != ("gpu", "dense")
+        shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)
+        return cls(*shape, *order, "sgd", device, weight, exact)
 
 
 STRETCH = 1 << 21

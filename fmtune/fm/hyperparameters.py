@@ -98,6 +98,9 @@ PARAMETERS: dict[str, Parameter] = {
     "linear_l1": _rate(0.0, "L1 penalty of the linear weights, which makes some exactly 0; ftrl only"),
     "factors_l1": _rate(0.0, "L1 penalty of the factors, which makes some exactly 0; ftrl only"),
     "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),
+    "exact": _flag(
+        True, "dense on a card: a product a lane in float32; off, one product in tf32 for all; a CPU is always exact"
+    ),
     "shuffle": _one_of(
         "once",
         ("once", "epoch", "none"),
@@ -158,6 +161,7 @@ class Hyperparameters:
     linear_l1: float = 0.0
     factors_l1: float = 0.0
     lazy: bool = True
+    exact: bool = True
     shuffle: str = "once"
     patience: int = 0
     seed: int = 0

@@ -197,7 +197,8 @@ def _arena(feature_dim: int, recipe: Recipe) -> Arena:
         from fmtune.fm.cuda_arena import CUDA_ARENAS  # numba's CUDA: half a second, paid only where it is asked for
 
         arenas = CUDA_ARENAS
-    made: Arena = arenas[recipe.layout](feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+    shape = (feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+    made: Arena = arenas[recipe.layout](*shape) if recipe.exact else arenas[recipe.layout](*shape, exact=False)
     return made
 
 

@@ -113,7 +113,8 @@ def _cluster(spec: Spec) -> str:
 
 
 def _sharing(spec: Spec) -> str:
-    shaping = ("solver", "mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed", "positive_weight")
+    shaping = ("solver", "mini_batch_size", "optimizer", "lazy", "shuffle", "shuffle_seed", "positive_weight",
+               "exact")  # fmt: skip
     shapes = [name for name in shaping if name in spec.search_space]
     if not shapes:
         return "all trials can share a pass"

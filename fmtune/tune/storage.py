@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import random
 import re
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -49,6 +51,11 @@ _QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s\"']*", re.
 def redacted(url: str) -> str:
     """Return a storage URL, or a text that holds one, with passwords replaced by ``***``."""
     return _QUERY.sub(r"\1***", _AUTHORITY.sub(r"\1***@", url))
+
+
+def warm() -> None:
+    """Begin to import what Optuna imports when a database is opened, while others read the data."""
+    threading.Thread(target=importlib.import_module, args=("alembic.command",), daemon=True).start()
 
 
 def open_storage(url: str, grace: float = GRACE) -> RDBStorage:

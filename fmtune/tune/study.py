@@ -40,7 +40,7 @@ from fmtune.tune.selection import Finalists
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
-from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url, warm
 from fmtune.tune.store import Away, Store
 from fmtune.tune.winner import Winner, ended, utc
 from fmtune.tune.workers import beating, build, owner
@@ -129,6 +129,7 @@ class _Run:
         return self.stopped_by is not None or time.monotonic() > self.deadline
 
     def go(self) -> optuna.Study:
+        warm()
         data = bring(self.spec, lambda name, done, size: self.emit("download", file=name, bytes=done, size=size))
         storage = open_storage(self.url, self.spec.grace)
         store = Store(storage, self.spec.study_name, self.direction, me=self.me, grace=self.spec.grace)

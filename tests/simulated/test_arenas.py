@@ -138,8 +138,7 @@ def test_one_product_for_all_lanes_in_tf32() -> None:
     batches = Feed(DATA).batches(Recipe.of(BASE, "dense", "gpu"), 0)
     found = []
     for exact in (True, False):
-        arena = cuda_arena.CudaDenseArena(7, "adagrad", "binary_classifier")
-        arena.exact = exact
+        arena = cuda_arena.CudaDenseArena(7, "adagrad", "binary_classifier", exact=exact)
         arena.place([], RAGGED)
         arena.learn(batches, 0, 3, np.empty((3, 0), np.float32))
         found.append(arena.parameters(2)[2])

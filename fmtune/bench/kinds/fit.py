@@ -88,7 +88,8 @@ def _about(feed: Feed, case: Mapping[str, Any], h: Hyperparameters) -> dict[str,
     if layout == "sparse":
         facts["nnz_per_row"] = len(batches.values) / feed.n
         facts["features"] = len(np.unique(batches.indices))
-        facts["touched_per_row"] = int(batches.touched[-1]) / feed.n
+        # Mini-batches of one row have no transpose: they touch what their row has.
+        facts["touched_per_row"] = (int(batches.touched[-1]) or len(batches.values)) / feed.n
     return facts
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch  # type: ignore[import-not-found, unused-ignore]
 
-from fmtune.bench.peers.common import channel, search
+from fmtune.bench.peers.common import channel
+from fmtune.bench.peers.search import search
 from fmtune.bench.peers.torch_fm import DEFAULTS, machine
 from fmtune.bench.serve import Job, serve
 
@@ -23,7 +24,7 @@ def prepare(request: Mapping[str, Any]) -> Job:
     path, binary = request["files"]["rows"], request["case"]["study"]["objective"] != "test:rmse"
     train, test = channel(path, "train"), channel(path, "test")
 
-    def curve(h: Mapping[str, Any], number: int) -> Iterator[float]:
+    def curve(h: Mapping[str, Any]) -> Iterator[float]:
         h = {**h, "mini_batch_size": max(DEFAULTS["mini_batch_size"], h["mini_batch_size"])}
         learn, loss = machine(train, test, h, binary=binary)
         for _ in range(h["epochs"]):

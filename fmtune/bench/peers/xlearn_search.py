@@ -1,7 +1,7 @@
 """xLearn under Optuna: a case's whole study, each trial a run of its own program; see ``xlearn_fm``.
 
 Two trials at once, a thread each.  xLearn has one rate for all parameters; one for the linear weights is asked for and
-left aside.  It stops early by itself where the case's study prunes, and else runs all epochs.
+left aside.  Where the case's study prunes, it stops early by itself and keeps its best epoch; else it runs all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fmtune.bench.peers.common import prunes, search
+from fmtune.bench.peers.search import prunes, search
 from fmtune.bench.peers.xlearn_fm import DEFAULTS, Program
 from fmtune.bench.serve import Job, serve
 
@@ -20,8 +20,9 @@ def prepare(request: Mapping[str, Any]) -> Job:
     program = Program(request["files"], binary=study["objective"] != "test:rmse")
     early = prunes(study)
 
-    def curve(h: Mapping[str, Any], number: int) -> list[float]:
-        return program.run(h, h["epochs"], early=early)
+    def curve(h: Mapping[str, Any]) -> list[float]:
+        scores = program.run(h, h["epochs"], early=early)
+        return scores[: scores.index(min(scores)) + 1] if early else scores
 
     return search(request, DEFAULTS, curve)
 
