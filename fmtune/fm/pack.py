@@ -30,7 +30,7 @@ from fmtune.rows import Rows
 Float32 = NDArray[np.float32]
 
 # Work between two looks at the stop flag: some tenths of a second.
-_CHUNK = 1e8
+_CHUNK = 4e8
 # Rows that are scored at a time where they are mapped from a file.
 _BLOCK = 65536
 
