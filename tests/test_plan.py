@@ -38,6 +38,15 @@ def test_a_new_study_is_planned_and_nothing_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "mine.db").exists()
 
 
+def test_a_study_is_played_through_on_many_workers(tmp_path: Path) -> None:
+    """Time, what is lost and the storage's load are said for each number of workers, and a lag that is too short."""
+    path = write_study(tmp_path, SMALL)
+    said = [line for line in plan.lines(specs.read(path), workers=(1, 3), failures=1.0) if "played through" in line]
+    assert [line.split(",")[0] for line in said] == ["1 worker", "3 workers"]
+    assert "lost to 0 failures" in said[0] and "operations of the storage a second" in said[0]
+    assert "write lag: 24, so that all have work" in said[1] and "write lag" not in said[0]
+
+
 def test_a_begun_study_says_what_is_left(tmp_path: Path) -> None:
     """Done trials are counted, a larger budget is to go, another setting would be refused."""
     path = write_study(tmp_path, SMALL)

@@ -260,14 +260,18 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
 
 @click.command()
 @STUDY
-def plan(study: Path) -> None:
+@click.option("--workers", type=click.IntRange(1, 10_000), multiple=True, metavar="N",
+              help="Also play the study through on N workers like this machine; may be repeated.")  # fmt: skip
+@click.option("--failures", type=click.FloatRange(0), default=24.0, show_default=True, metavar="HOURS",
+              help="Between two failures of one worker, on the average; 0 is never.")  # fmt: skip
+def plan(study: Path, workers: tuple[int, ...], failures: float) -> None:
     """Say what a run would do, how long it takes and in how much memory; nothing is written."""
     from fmtune.screen import downloads
     from fmtune.tune import plan as plans
     from fmtune.tune import spec as specs
 
     with downloads() as progress:
-        lines = plans.lines(specs.read(study), progress)
+        lines = plans.lines(specs.read(study), progress, workers, failures)
     click.echo("\n".join(lines))
 
 

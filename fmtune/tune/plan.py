@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,17 +22,21 @@ from fmtune.tune import devices, probe
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.duration import duration
+from fmtune.tune.rehearsal import Scene, play
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, redacted, sqlite_url
 from fmtune.tune.study import lanes_of
 
 
-def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
+def lines(
+    spec: Spec, progress: Progress | None = None, workers: Sequence[int] = (), failures: float = 0.0
+) -> list[str]:  # fmt: skip
     """Return the plan of a study file, a line each: data, cells, trials, packs, memory, what is new.
 
     ``progress`` is called while a card's files are downloaded.  A few configurations are trained for a moment, to
-    say how long the study takes.
+    say how long the study takes.  For each number of ``workers`` the study is played through, each of which fails once
+    in ``failures`` hours on the average.
 
     Raises
     ------
@@ -60,6 +64,7 @@ def lines(spec: Spec, progress: Progress | None = None) -> list[str]:
     said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
     said.append(_feeding(spec, data.channels.feed))
     said += _times(spec, data.channels, lanes)
+    said += _on_many(spec, data.channels, (lanes, lag), workers, failures)
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
@@ -110,6 +115,31 @@ def _cluster(spec: Spec) -> str:
         f"cluster {of.address}: one trial at a time, on {of.workers} workers and {of.shards} shards; {of.parts} parts "
         f"exchange what changed every {of.block:,} rows each, as {of.exchange}; its time is not probed"
     )
+
+
+def _on_many(
+    spec: Spec, channels: Channels, width: tuple[int, int], workers: Sequence[int], failures: float
+) -> Iterator[str]:  # fmt: skip
+    """Say what becomes of the study on so many workers, machines like this one; ``width`` is lanes and lag."""
+    lanes, lag = width
+    cell = devices.first(spec)
+    found = duration(spec, cell, channels, lanes) if workers and cell.device == "cpu" else None
+    for number in workers if found is not None else ():
+        assert found is not None
+        jobs = max(1, lanes // spec.seeds)
+        scene = Scene(
+            number, spec.n_trials, found.seconds / spec.n_trials, lanes=jobs, lag=lag, grace=spec.grace,
+            failures=3600 * failures,
+        )  # fmt: skip
+        played = play(scene)
+        lost = played.lost / max(played.worked, 1e-9)
+        few = f"; write lag: {2 * number * jobs}, so that all have work" if lag < number * jobs else ""
+        who, whole = "1 worker" if number == 1 else f"{number} workers", timedelta(seconds=math.ceil(played.seconds))
+        yield (
+            f"{who}, played through with lag {lag}: {whole}; "
+            f"{lost:.1%} of the work is lost to {played.killed + played.cut} failures; the workers are idle "
+            f"{played.idle:.0%} of the time; {played.rate:.1f} operations of the storage a second{few}"
+        )
 
 
 def _sharing(spec: Spec) -> str:

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
@@ -29,12 +29,31 @@ from fmtune.tune.store import Away, New, Store
 PROGRESS = 2.0
 
 # Seconds between two questions for a trial: the first, and the most while nothing changes.
-_POLL = 0.1, 2.0
+POLL = 0.1, 2.0
 
 # Seconds between two tries to reach a server that is away, at most.
 _AWAY = 15.0
 
 Emit = Callable[..., None]
+
+
+def may_begin(n: int, n_trials: int, begun: Collection[int], lag: int, workers: int, mine: int) -> bool:
+    """Whether a worker may begin trial ``n``, the next in number order.
+
+    Parameters
+    ----------
+    n, n_trials
+        The trial, and how many there are to be.
+    begun
+        Trials that have begun and not ended.
+    lag
+        All trials below ``n - lag`` must have ended.  So the lag bounds how many are open at once.
+    workers
+        How many live; they share the lag evenly.
+    mine
+        Trials that this worker is at.
+    """
+    return n < n_trials and min(begun, default=n) >= n - lag and mine < math.ceil(max(1, lag) / workers)
 
 
 class Terms(NamedTuple):
@@ -66,7 +85,7 @@ class _Cell:
         self._untold: list[_End] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._written = time.monotonic()
-        self._poll, self._ask_at, self._away = _POLL[0], 0.0, 0.0
+        self._poll, self._ask_at, self._away = POLL[0], 0.0, 0.0
         self._counted = Counter(t.state.name for t in stored if t.state.is_finished())
         self.row_lanes, self.pass_seconds, self._since = 0.0, 0.0, time.monotonic()
 
@@ -76,7 +95,7 @@ class _Cell:
             return None
         with self._reached():
             while (claim := self.store.claim(self.mine, self._make)) is not None:
-                self._poll = _POLL[0]
+                self._poll = POLL[0]
                 job = self._start(claim.number)
                 self.mine.add(claim.number)
                 if (unfit := claim.spent or self._unfit(claim.number)) is None:
@@ -85,7 +104,7 @@ class _Cell:
                 self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, unfit))
             self._count()
             self._ask_at = time.monotonic() + self._poll
-            self._poll = min(2 * self._poll, _POLL[1])
+            self._poll = min(2 * self._poll, POLL[1])
         return None
 
     def pause(self) -> float | None:
@@ -246,14 +265,9 @@ class SearchSource(_Cell):
         return len(self.store) < self._n_trials or bool(self.store.begun)
 
     def _make(self, workers: int) -> New | None:
-        """Return the next trial in number order, once everything that it may know of has ended.
-
-        The lag bounds how many trials are open at once; workers share them evenly.
-        """
+        """Return the next trial in number order, once everything that it may know of has ended."""
         n = len(self.store)
-        waited_for = min(self.store.begun, default=n) < n - self._lag
-        share = math.ceil(max(1, self._lag) / workers)
-        if n >= self._n_trials or waited_for or len(self.mine) >= share:
+        if not may_begin(n, self._n_trials, self.store.begun, self._lag, workers, len(self.mine)):
             return None
         self._learn()
         # One that could not be written down is asked for again.

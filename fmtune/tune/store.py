@@ -104,6 +104,8 @@ class Store:
         Seconds without a beat after which a worker is dead.
     home
         The study that holds the workers' beats; left out, this one.
+    clock
+        Tells the seconds that beats are measured in; left out, the database does.
 
     Attributes
     ----------
@@ -115,7 +117,7 @@ class Store:
 
     def __init__(
         self, storage: RDBStorage, study_name: str, direction: Direction, *, me: Owner | None = None,
-        grace: float = GRACE, home: int | None = None,
+        grace: float = GRACE, home: int | None = None, clock: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.storage = storage
         self.study_name = study_name
@@ -125,6 +127,7 @@ class Store:
             )  # fmt: skip
         self.study_id = created._study_id
         self.me, self.grace, self.home = me or owner(), grace, home or self.study_id
+        self._clock = _clock if clock is None else lambda c: clock()
         self._sqlite = storage.engine.dialect.name == "sqlite"
         self.begun: set[int] = set()
         self.ended: set[int] = set()
@@ -243,7 +246,7 @@ class Store:
         """Say that this worker lives, with facts for ``fmtune status``."""
 
         def work(c: sa.Connection) -> None:
-            row = {_BEAT + name_of(self.me): {**self.me, **facts, "beat": _clock(c)}}
+            row = {_BEAT + name_of(self.me): {**self.me, **facts, "beat": self._clock(c)}}
             _upsert(c, _STUDY_ATTRS, "study_id", self.home, row)
 
         self._once(work)
@@ -257,7 +260,7 @@ class Store:
         """Return all workers with a beat: who, ``age`` of the beat in seconds, ``lives``."""
 
         def work(c: sa.Connection) -> list[dict[str, Any]]:
-            now = _clock(c)
+            now = self._clock(c)
             each = [{**w, "age": max(0.0, now - w["beat"])} for w in _beats(c, self.home)]
             return [{**w, "lives": w["age"] < self.grace and not gone(w)} for w in each]
 
@@ -307,7 +310,7 @@ class Store:
 
     def _living(self, c: sa.Connection) -> set[str]:
         """Return the workers that live, this one among them."""
-        now = _clock(c)
+        now = self._clock(c)
         # Whoever was cut off itself cannot tell: the others may have been so too.
         trusting = time.monotonic() - self._failed < self.grace
         beats = [w for w in _beats(c, self.home) if trusting or (now - w["beat"] < self.grace and not gone(w))]

@@ -25,7 +25,7 @@ from fmtune.errors import FmtuneError
 GRACE = 30.0
 
 # Beats in a grace: some may be lost on the way.
-_BEATS = 6
+BEATS = 6
 
 _CLOCK = 5.0
 
@@ -80,7 +80,7 @@ def beating(beat: Callable[[], None], grace: float) -> Iterator[None]:
     ended = threading.Event()
 
     def go() -> None:
-        while not ended.wait(grace / _BEATS):
+        while not ended.wait(grace / BEATS):
             with contextlib.suppress(FmtuneError):
                 beat()
 
