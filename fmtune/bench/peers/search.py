@@ -13,7 +13,7 @@ from fmtune.bench.serve import Job, Line
 Curve = Callable[[Mapping[str, Any]], Iterable[float]]
 
 
-def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve) -> Job:
+def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve, *, prune: bool) -> Job:
     """Return the job of a peer whose sample is a case's whole study, two trials at once; sample n has the seed n.
 
     Parameters
@@ -22,6 +22,8 @@ def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve
         Hyperparameters that the case may leave out.
     curve
         Given hyperparameters: gives the test score after each epoch.
+    prune
+        Whether the median pruner ends trials early; of no use where an epoch's score comes when all are done.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = request["case"]["study"]
@@ -45,7 +47,7 @@ def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve
             return value
 
         sampler = optuna.samplers.TPESampler(seed=seed)
-        pruner = optuna.pruners.MedianPruner() if prunes(study) else optuna.pruners.NopPruner()
+        pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
         optuna.create_study(sampler=sampler, pruner=pruner).optimize(objective, n_trials=n_trials, n_jobs=2)
         searches.append(reached)
 

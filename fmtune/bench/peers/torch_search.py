@@ -13,7 +13,7 @@ from typing import Any
 import torch  # type: ignore[import-not-found, unused-ignore]
 
 from fmtune.bench.peers.common import channel
-from fmtune.bench.peers.search import search
+from fmtune.bench.peers.search import prunes, search
 from fmtune.bench.peers.torch_fm import DEFAULTS, machine
 from fmtune.bench.serve import Job, serve
 
@@ -31,7 +31,7 @@ def prepare(request: Mapping[str, Any]) -> Job:
             learn()
             yield loss()
 
-    return search(request, DEFAULTS, curve)
+    return search(request, DEFAULTS, curve, prune=prunes(request["case"]["study"]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def prepare(request: Mapping[str, Any]) -> Job:
         scores = program.run(h, h["epochs"], early=early)
         return scores[: scores.index(min(scores)) + 1] if early else scores
 
-    return search(request, DEFAULTS, curve)
+    return search(request, DEFAULTS, curve, prune=False)
 
 
 if __name__ == "__main__":
