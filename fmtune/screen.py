@@ -175,6 +175,7 @@ class Lines(Listener):
 _NEWS = {
     "away": "{cell}: {reason}; training goes on, and what ends is told when it is back",
     "back": "{cell}: the database is back",
+    "doing": "{what} ...",
     "late": "{cell} trial {number}: told too late, another worker had taken it over; ignored",
 }
 
@@ -182,6 +183,13 @@ _NEWS = {
 def counted(number: int, noun: str) -> str:
     """Return ``1 lane`` or ``2 lanes``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_epochs(progress: Event) -> str | None:
+    """Return how far the furthest running trial is, in words; None before its first epoch has ended."""
+    if progress["epoch"] is None:
+        return None
+    return "no trial has ended yet; the furthest is at epoch {} of {}".format(*progress["epoch"])
 
 
 class Best:
@@ -197,6 +205,7 @@ class Best:
         self.just_now = False
         if event["event"] == "study":
             self._sign = 1.0 if event["direction"] == "minimize" else -1.0
+            self.of = {cell: {"state": "COMPLETE", "reason": None, **t} for cell, t in event["best"].items()}
         if event["event"] != "trial" or event["state"] != "COMPLETE":
             return
         best = self.of.get(event["cell"])
@@ -223,6 +232,7 @@ class Notebook(Listener):
         self._handle: Any = None
         self._study: Event = {}
         self._done: dict[str, int] = {}
+        self._now: str | None = None
         self._drawn = -math.inf
 
     def show(self, event: Event) -> None:
@@ -232,16 +242,25 @@ class Notebook(Listener):
             self._study = event
             ended = ("COMPLETE", "PRUNED", "FAIL")
             self._done = {c: sum(event["done"].get(c, {}).get(s, 0) for s in ended) for c in event["cells"]}
+        elif event["event"] == "doing":
+            self._now = f"{event['what']} ..."
+        elif event["event"] == "concluded":
+            self._now = None
+        elif event["event"] == "progress":
+            self._now = first_epochs(event) if not any(self._done.values()) else None
         elif event["event"] == "trial":
             self._done[event["cell"]] = self._done.get(event["cell"], 0) + 1
-        if self._study and (event["event"] in ("study", "cell", "winner") or time.monotonic() - self._drawn > 0.5):
+        at_once = event["event"] in ("study", "cell", "doing", "winner", "concluded")
+        if self._study and (at_once or time.monotonic() - self._drawn > 0.5):
             self._draw()
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         best = [{f"#{t['number']}": t["value"], "with": params(t["params"])} for t in self._best.overall()]
-        trials = {cell: f"{done} of {self._study['n_trials']}" for cell, done in self._done.items()}
-        made = Html(table(f"{self._study['study_name']}: {self._study['objective']}", {"trials": trials, "best": best}))
+        total = self._study["n_trials"]
+        trials = {cell: f"{done} of {total}" for cell, done in self._done.items()}
+        facts = {"trials": trials, "best": best or None, "now": self._now}
+        made = Html(table(f"{self._study['study_name']}: {self._study['objective']}", facts))
         if self._handle is None:
             self._handle = self._display(made, display_id=True)
         else:
@@ -273,6 +292,7 @@ class Screen(Listener):
         self._download: Event | None = None
         self._count: dict[str, dict[str, int]] = {}
         self._pace: dict[str, Event] = {}
+        self._now = ""
         self._began: dict[str, float] = {}
         self._best = Best()
         self._last: list[Event] = []
@@ -292,6 +312,8 @@ class Screen(Listener):
             self._began.setdefault(event["cell"], time.monotonic())
         elif kind == "progress":
             self._pace[event["cell"]] = event
+        elif kind == "doing":
+            self._now = f"{event['what']} ..."
         elif kind == "cell":
             self._pace.pop(event["cell"], None)
         elif kind == "trial":
@@ -325,26 +347,34 @@ class Screen(Listener):
             return Group(head, table)
         best = [Text(f"best {_trial(t)}", no_wrap=True, overflow="ellipsis") for t in self._best.overall()]
         last = [Text(f"     {_trial(t)}", style="dim", no_wrap=True, overflow="ellipsis") for t in self._last]
+        if now := self._now or self._begun():
+            last.append(Text(now, style="dim"))
         # The cursor waits on a line of its own, where a terminal's ^C does not wrap and shift the table.
         return Group(head, table, *best, *last, Text(""))
+
+    def _begun(self) -> str | None:
+        """Say how far the first trials are, while none has ended."""
+        return None if self._last else next(filter(None, map(first_epochs, self._pace.values())), None)
 
     def _row(self, cell: str, total: int) -> list[RenderableType]:
         states = self._count.get(cell, {})
         done = sum(states.get(s, 0) for s in ("COMPLETE", "PRUNED", "FAIL"))
         best, pace = self._best.of.get(cell), self._pace.get(cell)
-        bar = ProgressBar(total=max(1, total), completed=done, width=12)
+        part = pace["part"] if pace else 0.0
+        bar = ProgressBar(total=max(1, total), completed=done + part, width=12)
         return [
             cell, f"{done}/{total}", bar, str(states.get("PRUNED", 0)), str(states.get("FAIL", 0)),
             f"{best['value']:.5g}" if best else "-", f"#{best['number']}" if best else "-",
             str(pace["lanes"]) if pace else "-", rate(pace["rows_per_s"]) if pace else "-",
-            self._left(cell, done, total) if pace else "-",
+            self._left(cell, part, total - done) if pace else "-",
         ]  # fmt: skip
 
-    def _left(self, cell: str, done: int, total: int) -> str:
-        now = self._count.get(cell, {}).get("now", 0)
+    def _left(self, cell: str, part: float, rest: int) -> str:
+        """Return the time left: what is done now, trials and parts of them, has taken so long."""
+        now = self._count.get(cell, {}).get("now", 0) + part
         if not now or cell not in self._began:
             return "-"
-        return span((time.monotonic() - self._began[cell]) / now * (total - done))
+        return span((time.monotonic() - self._began[cell]) / now * max(0.0, rest - part))
 
 
 def _trial(event: Event) -> str:

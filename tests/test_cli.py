@@ -262,6 +262,21 @@ def test_a_data_warning_is_one_line(shell: Shell, tmp_path: Path) -> None:
 # Bad runs.
 
 
+def test_a_share_of_a_table_is_tested_and_ids_are_kept(shell: Shell, tmp_path: Path) -> None:
+    """`fit --test 0.2` divides a table; rows have no share to give; `predict --keep` writes ids, `-o -` prints."""
+    lines = [f"r{n},u{n % 7},i{n % 5},{n % 7}" for n in range(60)]
+    (tmp_path / "r.csv").write_text("\n".join(["id,user,item,y", *lines]) + "\n")
+    columns = ("--label", "y", "--categorical", "user,item")
+    said = shell("fit", "r.csv", *columns, "--test", "0.2", "-p", "num_factors=2", "-p", "linear_lr=0.1",
+                 "-p", "bias_lr=0.5", "-p", "epochs=30", "-o", "m.fm", folder=tmp_path)  # fmt: skip
+    assert said[0] == 0 and "test:rmse" in said[1]
+    said = shell("predict", "m.fm", "r.csv", "--keep", "id", "-o", "-", folder=tmp_path)
+    assert said[0] == 0 and said[1].startswith("id,score\nr0,") and said[1].count("\n") == 61
+    (tmp_path / "r.libsvm").write_text("1 1:1\n0 2:1\n")
+    said = shell("fit", "r.libsvm", "--test", "0.2", "-o", "m.fm", folder=tmp_path)
+    assert said == (2, "", "error: --test 0.2: a share is taken from a table\n  hint: name its --label\n")
+
+
 def test_diverged_trials_say_which_rates(shell: Shell, tmp_path: Path) -> None:
     """Where every trial diverges the exit is 6 and the ranges are named; the report is still written."""
     write_study(tmp_path, SMALL.replace("1e-3..0.5 log", "1e28..1e30 log").replace("bias_lr: 0.05", "bias_lr: 1e30"))

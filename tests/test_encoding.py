@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmtune.data.canonical import DataWarning
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter, Sample
@@ -157,6 +158,19 @@ def test_a_bad_table_is_named() -> None:
         encoder.rows(FRAME.assign(age=[1, "old", 2, 3, 4]), first=10, where="t.csv")
     with pytest.raises(DataError, match=r"row 2: the label 'rating' is missing"):
         encoder.rows(FRAME.assign(rating=[1, None, 2, 3, 4]))
+
+
+def test_a_column_that_is_missing_is_missing_cells_where_rows_are_scored() -> None:
+    """A table without a column gives what a request without it gives, and says so; without any it is refused."""
+    encoder = fitted()
+    with pytest.warns(DataWarning, match="t.csv: age not in the table: those cells count as missing"):
+        rows = encoder.rows(FRAME.drop(columns="age"), labels=False, where="t.csv")
+    record = {name: FRAME[name].iloc[0] for name in encoder._by_name if name != "age"}
+    keys, values = encoder.entries(record)
+    assert rows.indices[: rows.indptr[1]].tolist() == keys.tolist()
+    np.testing.assert_allclose(rows.values[: rows.indptr[1]], values)
+    with pytest.raises(DataError, match="is not in the table"):
+        encoder.rows(FRAME[["rating"]], labels=False)
 
 
 def test_a_sample_is_as_good_as_the_stream() -> None:

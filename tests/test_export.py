@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +65,18 @@ def test_the_standalone_file_predicts_alike_and_needs_numpy_only(
     np.testing.assert_allclose(out["b"][:-1], predict(machine, rows), rtol=1e-6, atol=1e-6)
     alone = machine.bias if predictor_type == "regressor" else 1 / (1 + np.exp(-machine.bias))
     assert out["b"][-1] == pytest.approx(alone)
+
+
+def test_exports_carry_the_features_names(tmp_path: Path) -> None:
+    """ONNX in its metadata, the standalone file as NAMES, whichever they are; neither where none are known."""
+    names = [f"user={word}{n}" for n, word in enumerate(['a, "b', "it's", 'é'] * 13)] + ["age"]
+    machine = replace(trained("regressor", 5), facts={"names": names})
+    props = onnxruntime.InferenceSession(onnx.content(machine), providers=["CPUExecutionProvider"]).get_modelmeta()
+    assert json.loads(props.custom_metadata_map["feature_names"]) == names
+    (tmp_path / "m.py").write_bytes(standalone.content(machine))
+    assert runpy.run_path(str(tmp_path / "m.py"))["NAMES"] == names
+    (tmp_path / "m.py").write_bytes(standalone.content(trained("regressor", 5)))
+    assert runpy.run_path(str(tmp_path / "m.py"))["NAMES"] is None
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own

@@ -43,6 +43,7 @@ def test_a_run_shows_one_table_that_is_renewed(tmp_path: Path) -> None:
     for words in ("study small: test:binary", "cpu-dense", "COMPLETE", f"value {study.best_value:.6g}", "opened 1"):
         assert words in said
     assert "study_name" in Model.load(tmp_path / "runs" / "small" / "model.fm")._repr_html_()
+    assert "now" not in cell.shown[-1] and any("training trial" in shown for shown in cell.shown)
     assert "cpu-sparse" in replace(result, holdout=None, selection=None, cells=result.cells[:1])._repr_html_()
 
 
@@ -53,6 +54,16 @@ def test_texts_are_escaped() -> None:
     assert "<script" not in said and said.count("&lt;script") == 5 and "none" not in said
     model = Model("regressor", 0.0, np.zeros(1, np.float32), np.zeros((1, 0), np.float32), {"study_name": hostile})
     assert "<script" not in model._repr_html_()
+
+
+def test_a_fit_and_a_model_show_no_arrays() -> None:
+    """A fit shows its scores; a model its shape, as text too."""
+    X = np.eye(6, dtype=np.float32)
+    y = np.arange(6, dtype=np.float32)
+    fit = fmtune.fit((X, y), (X, y), num_factors=2, epochs=2)
+    assert "curve" in fit._repr_html_() and "rmse" in fit._repr_html_()
+    assert repr(fit.model) == "<Model: regressor, 6 features, 2 factors>" and "array" not in repr(fit)
+    assert "metrics" not in fit.model._repr_html_() and "factors" in fit.model._repr_html_()
 
 
 def test_outside_a_notebook_progress_is_lines() -> None:

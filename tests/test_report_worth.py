@@ -8,10 +8,11 @@ import pytest
 from report_fixtures import confirmed, of_state, study
 
 from fmtune.report.advice import advice, lead
+from fmtune.report.markdown import markdown
 from fmtune.report.page import build
 from fmtune.report.sections import confirmed as confirmed_section
 from fmtune.report.sections import honesty
-from fmtune.report.worth import decided, in_short, more_seeds, opened, worth
+from fmtune.report.worth import decided, in_short, learned_nothing, more_seeds, opened, worth
 
 
 def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
@@ -25,6 +26,20 @@ def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
         "on the sealed holdout, opened twice.",
     ]
     assert sorted(order, key=said.index) == order and "±" in said
+
+
+def test_a_winner_that_learned_nothing_is_said_to() -> None:
+    """Worse than a constant, no better, hardly better: on the page, first; nothing where it is better."""
+    result = study(20)
+    assert result.best is not None and result.best.value is not None and learned_nothing(result) is None
+    number, value = result.best.number, result.best.value
+    for factor, side in ((0.5, "worse"), (1.0, "no better"), (1.001, "hardly better")):
+        plain = replace(result, constant={"trial": number, "value": factor * value})
+        said = learned_nothing(plain)
+        assert said is not None and f"it is {side} than predicting the train labels' mean" in said
+        assert "learnt nothing" in build(plain) and "learnt nothing" in markdown(plain)
+    for other in ({"trial": number, "value": 2 * value}, {"trial": -1, "value": 0.5 * value}):
+        assert learned_nothing(replace(result, constant=other)) is None
 
 
 def test_one_form_alone_needs_no_sentence() -> None:

@@ -11,9 +11,11 @@ import pytest
 
 import fmtune
 from fmtune.data import source
+from fmtune.data.encoding import Encoder
+from fmtune.data.kinds import OneHot
 from fmtune.errors import DataError, ModelError, ResourceError, UsageError
 from fmtune.fm.model import Model
-from fmtune.tune.scoring import predict_file
+from fmtune.tune.scoring import STDOUT, predict_file
 from tests import fm_reference as reference
 
 ROWS = reference.rows(50, 12, 3)
@@ -70,3 +72,35 @@ def test_what_cannot_be_scored_is_said(folder: Path) -> None:
     with pytest.raises(ResourceError, match=r"Parquet needs pyarrow\n  hint: pip install 'fmtune\[parquet\]'"):
         predict_file(model, data, folder / "out.parquet", parquet=False)
     assert not list(folder.glob("out.*"))
+
+
+def test_columns_are_kept_beside_the_scores(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Ids come first and as they were written, in every format; csv may go to standard output."""
+    table = tmp_path / "t.csv"
+    table.write_text('id,user,y\n007,a,1\n"x, y",b,2\n,a,3\n')
+    encoder = Encoder([OneHot("user", ("a", "b"))], "y")
+    Model("regressor", 0.5, np.array([1, 2], np.float32), np.zeros((2, 0), np.float32),
+          {"encoding": encoder.to_json()}).save(tmp_path / "m.fm")  # fmt: skip
+    assert predict_file(tmp_path / "m.fm", [table], STDOUT, keep=["id", "y"]) == 3
+    assert capfdbinary.readouterr().out == b'id,y,score\n007,1,1.5\n"x, y",2,2.5\n,3,1.5\n'
+    predict_file(tmp_path / "m.fm", [table], tmp_path / "o.jsonl", keep=["id"])
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert lines == [{"id": "007", "score": 1.5}, {"id": "x, y", "score": 2.5}, {"id": None, "score": 1.5}]
+    predict_file(tmp_path / "m.fm", [table], tmp_path / "o.parquet", keep=["id"])
+    assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == ["007", "x, y", ""]
+
+
+def test_what_cannot_be_kept_is_said(folder: Path, tmp_path: Path) -> None:
+    """Columns of rows that have none, columns that are not there, and one that is called as the predictions are."""
+    table = tmp_path / "t.csv"
+    table.write_text("user,score\na,1\n")
+    encoder = Encoder([OneHot("user", ("a", "b"))])
+    facts = {"encoding": encoder.to_json()}
+    Model("regressor", 0.0, np.zeros(2, np.float32), np.zeros((2, 0), np.float32), facts).save(tmp_path / "m.fm")
+    with pytest.raises(UsageError, match=r"rows \(npz\) have no columns to keep"):
+        predict_file(folder / "regressor.fm", [folder / "data.npz"], tmp_path / "o.csv", keep=["id"])
+    with pytest.raises(DataError, match="the column 'id' is not in the table"):
+        predict_file(tmp_path / "m.fm", [table], tmp_path / "o.csv", keep=["id"])
+    with pytest.raises(UsageError, match="'score' is a column of the predictions"):
+        predict_file(tmp_path / "m.fm", [table], tmp_path / "o.csv", keep=["score"])
+    assert not (tmp_path / "o.csv").exists()

@@ -14,7 +14,7 @@ from fmtune.screen import Screen, as_json, downloads, params, rate, screen, span
 STUDY = {
     "event": "study", "study_name": "clicks", "objective": "test:rmse", "direction": "minimize",
     "cells": ["cpu-sparse", "cpu-dense"], "done": {"cpu-sparse": {"COMPLETE": 2, "PRUNED": 1}}, "n_trials": 8,
-    "lanes": 4, "threads": 1, "storage": "sqlite:///study.db", "notes": [],
+    "best": {}, "lanes": 4, "threads": 1, "storage": "sqlite:///study.db", "notes": [],
 }  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def _trial(number: int, value: float | None, state: str = "COMPLETE", reason: st
 EVENTS = [
     STUDY, {"event": "start", "cell": "cpu-sparse", "number": 3, "params": {}}, _trial(3, 0.5), _trial(4, 0.25),
     _trial(5, 0.75, "PRUNED", "pruned at epoch 2"), _trial(6, None, "FAIL", "diverged at epoch 1"),
-    {"event": "progress", "cell": "cpu-sparse", "lanes": 3, "rows_per_s": 1_234_567.0},
+    {"event": "progress", "cell": "cpu-sparse", "lanes": 3, "rows_per_s": 1_234_567.0, "part": 0.5,
+     "epoch": [1, 2]},
 ]  # fmt: skip
 
 
@@ -93,6 +94,42 @@ def test_the_table_before_and_after() -> None:
         for event in EVENTS:
             listener(event)
     assert "cpu-sparse" in out.getvalue() and "diverged" not in out.getvalue()
+
+
+def test_the_first_trials_and_the_end_are_shown_too() -> None:
+    """Before a trial has ended the table says at which epoch they are; at the end, what is being done."""
+    table, console = Screen(), Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+
+    def shown() -> str:
+        with console.capture() as capture:
+            console.print(table.render())
+        return capture.get()
+
+    table(STUDY)
+    table({"event": "start", "cell": "cpu-sparse", "number": 3, "params": {}})
+    assert "epoch" not in shown()
+    table(EVENTS[-1])
+    assert "no trial has ended yet; the furthest is at epoch 1 of 2" in shown()
+    assert "-" not in shown().splitlines()[2].split()[-1]  # half a trial is enough to know what is left
+    table(_trial(3, 0.5))
+    assert "no trial has ended" not in shown()
+    table({"event": "doing", "what": "training trial 3 again, the winner"})
+    assert "training trial 3 again, the winner ..." in shown()
+
+
+def test_a_study_that_goes_on_shows_its_best() -> None:
+    """The best trial of earlier runs stands in the table, and only what beats it gets a star."""
+    study = {**STUDY, "best": {"cpu-sparse": {"number": 1, "value": 0.4, "params": {"num_factors": 2}}}}
+    out = io.StringIO()
+    with screen("lines", out) as listener:
+        for event in (study, _trial(3, 0.5), _trial(4, 0.25)):
+            listener(event)
+    assert [" * " in line for line in out.getvalue().splitlines()] == [False, False, True]
+    table, console = Screen(), Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    table(study)
+    with console.capture() as capture:
+        console.print(table.render())
+    assert "best #1 complete 0.4" in capture.get()
 
 
 DOWNLOAD = [{"event": "download", "file": "a.gz", "bytes": done, "size": 3_000_000} for done in (1_500_000, 3_000_000)]

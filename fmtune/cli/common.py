@@ -72,6 +72,15 @@ def named_columns(values: Mapping[str, Any]) -> Columns | None:
     return columns_of(values) if any(value is not None for value in values.values()) else None
 
 
+def share_of(words: Sequence[str]) -> float | None:
+    """Return the one word as a share of the rows; None where it is a path, or there are several."""
+    try:
+        share = float(words[0]) if len(words) == 1 else None
+    except ValueError:
+        return None
+    return None if share is None or Path(words[0]).exists() else share
+
+
 def print_json(value: Any) -> None:
     from fmtune.screen import as_json
 

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from fmtune import __version__
-from fmtune.cli.common import FILE, named_columns, table_options
+from fmtune.cli.common import FILE, named_columns, share_of, table_options
 from fmtune.errors import UsageError
 
 
 @click.command()
 @click.argument("train", nargs=-1, type=FILE, required=True)
-@click.option("--test", type=FILE, multiple=True, help="The test channel: a file, a folder, a glob; may be repeated.")
+@click.option("--test", metavar="PATH|SHARE", multiple=True,
+              help="A file, a folder, a glob; may be repeated. Of a table also a share of its rows.")  # fmt: skip
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A hyperparameter; may be repeated.")
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
 @click.option("--device", type=click.Choice(["cpu", "gpu", "auto"]), default="cpu", show_default=True,
@@ -30,7 +31,7 @@ from fmtune.errors import UsageError
 @table_options
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
-    train: tuple[Path, ...], test: tuple[Path, ...], params: tuple[str, ...], layout: str | None, device: str,
+    train: tuple[Path, ...], test: tuple[str, ...], params: tuple[str, ...], layout: str | None, device: str,
     solver: str | None, groups: str | None, cluster: str | None, workers: int, shards: int, parts: int, exchange: str,
     checkpoints: Path | None, out: Path, **named: Any,
 ) -> None:  # fmt: skip
@@ -39,13 +40,18 @@ def fit(
 
     from fmtune.data import preparation, source
     from fmtune.data.cache import Cache
+    from fmtune.data.split import Split
     from fmtune.tune import objective
 
     words = (*params, *([f"solver={solver}"] if solver else []))
     values: dict[str, Any] = dict(_assignment(word) for word in words)
-    given = {"train": list(train), "test": list(test)} if test else {"train": list(train)}
+    columns, share = named_columns(named), share_of(test)
+    if share is not None and columns is None:
+        raise UsageError("a share is taken from a table", where=f"--test {test[0]}", hint="name its --label")
+    given = {"train": list(train), **({"test": [Path(name) for name in test]} if test and share is None else {})}
     binary = values.get("predictor_type") == "binary_classifier"
-    read = preparation.prepare(given, named_columns(named), map_labels=binary, cache=Cache())
+    split = None if share is None else Split(test=share)
+    read = preparation.prepare(given, columns, split, map_labels=binary, cache=Cache())
     for note in read.notes:
         click.echo(note)
     runs: Any = read.encoder and read.encoder.groups()
@@ -74,17 +80,20 @@ def fit(
 @click.command()
 @click.argument("model", type=FILE)
 @click.argument("data", nargs=-1, type=FILE, required=True)
-@click.option("-o", "--out", type=FILE, required=True, help="By suffix: .csv, .jsonl, .parquet.")
+@click.option("-o", "--out", type=FILE, required=True, help="By suffix: .csv, .jsonl, .parquet; - prints csv.")
 @click.option("--interval", type=float, metavar="LEVEL", help="Add columns low and high, as in 0.9; needs solver mcmc.")
-def predict(model: Path, data: tuple[Path, ...], out: Path, interval: float | None) -> None:
+@click.option("--keep", metavar="COLUMN,...", default="", help="Columns of a table to write beside the scores.")
+def predict(model: Path, data: tuple[Path, ...], out: Path, interval: float | None, keep: str) -> None:
     """Score DATA with MODEL.
 
-    Columns: score and, for a binary model, predicted_label.
+    Columns: score and, for a binary model, predicted_label. A column that a table lacks counts as missing cells.
     """
     from fmtune.tune import scoring
 
-    count = scoring.predict_file(model, list(data), out, interval)
-    click.echo(f"{count} rows: {out}")
+    kept = [name.strip() for name in keep.split(",") if name.strip()]
+    count = scoring.predict_file(model, list(data), out, interval, keep=kept)
+    if out != scoring.STDOUT:
+        click.echo(f"{count} rows: {out}")
 
 
 @click.command()
@@ -131,11 +140,11 @@ def _warn_unlearned(metrics: dict[str, float], predictor_type: str, rows: Any) -
     import warnings
 
     from fmtune.fm.fit import default_objective
-    from fmtune.fm.metrics import unlearned
+    from fmtune.fm.metrics import constant, unlearned
 
     name = default_objective(predictor_type)
     if name in metrics:
-        said = unlearned(name, metrics[name], rows["train"].labels, rows["test"].labels)
+        said = unlearned(name, metrics[name], constant(name, rows["train"].labels, rows["test"].labels))
         if said is not None:
             warnings.warn(said, stacklevel=2)
 

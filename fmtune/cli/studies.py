@@ -214,12 +214,15 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
 
     The holdout's openings are counted, and the report shows them.
     """
+    from fmtune.report.worth import learned_nothing
     from fmtune.screen import as_json as encoded
     from fmtune.tune import confirm as confirming
     from fmtune.tune import spec as specs
 
     spec = specs.read(study)
-    found = confirming.confirm(spec, finalists=finalists, seeds=seeds, again=again)
+    found = confirming.confirm(
+        spec, finalists=finalists, seeds=seeds, again=again, say=lambda text: click.echo(text, err=True)
+    )
     result = _result(spec)
     path = _report(result)
     if as_json:
@@ -229,6 +232,8 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
         click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
     for sentence in found["sentences"]:
         click.echo(sentence)
+    if said := learned_nothing(result):
+        click.echo(said)
     if found["holdout"]:
         held = found["holdout"]
         opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
@@ -311,6 +316,7 @@ def _seconds(utc: str) -> float:
 
 
 def _verdict(result: StudyResult, ran: bool) -> None:
+    from fmtune.report.worth import learned_nothing
     from fmtune.screen import rate
 
     best = result.best
@@ -322,6 +328,8 @@ def _verdict(result: StudyResult, ran: bool) -> None:
     elif not ran:
         click.echo(f"the study is complete: {result.n_trials} trials in each of {', '.join(c.name for c in cells)}")
     click.echo(f"winner: trial {best.number}")
+    if said := learned_nothing(result):
+        click.echo(said)
     for name, value in best.params.items():
         click.echo(f"  {name}: {_scalar(value)}")
     for cell in result.cells:

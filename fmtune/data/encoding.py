@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmtune.data.canonical import LARGEST_DIM
+from fmtune.data.canonical import LARGEST_DIM, warn
 from fmtune.data.cells import Float64, coded, missing_column, numbers_of, place
 from fmtune.data.columns import near
 from fmtune.data.kinds import KINDS, Bucketed, Column, Hashed, OneHot, Scaled, column_of
@@ -69,7 +69,8 @@ class Encoder:
         frame
             Columns of these names; others are not looked at.
         labels
-            Whether the label's column is to be read.
+            Whether the label's column is to be read.  Rows without labels are to be scored: of their columns some may
+            be missing, as in a request, and count as missing cells.
         first, where
             Number of the frame's first row in the whole table, and the table, for messages.
 
@@ -78,10 +79,13 @@ class Encoder:
         DataError
             A column is missing, or a cell is not what its column is.
         """
-        for name in self._by_name:
-            if name not in frame.columns:
-                raise missing_column(name, frame.columns, where)
-        parts = [self._block(column, frame[column.name], first, where) for column in self.columns]
+        absent = [name for name in self._by_name if name not in frame.columns]
+        if absent and (labels or len(absent) == len(self._by_name)):
+            raise missing_column(absent[0], frame.columns, where)
+        if absent:
+            warn(f"{where}: {', '.join(absent)} not in the table: those cells count as missing")
+        there = [column for column in self.columns if column.name not in absent]
+        parts = [self._block(column, frame[column.name], first, where) for column in there]
         which, keys, values = (np.concatenate(several) for several in zip(*parts, strict=True))
         places = which * self.feature_dim + keys
         order = np.argsort(places, kind="stable")

@@ -203,7 +203,7 @@ def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
         raise DataError(
             f"label {labels[bad[0]]:g} of record {bad[0] + 1}: binary_classifier wants 0 or 1",
             where=where,
-            hint="map the labels to 0 and 1, or set predictor_type: regressor",
+            hint="map the labels to 0 and 1, or learn the numbers: predictor_type regressor, in a study also test:rmse",
         )
 
 

@@ -17,6 +17,7 @@ from fmtune.errors import FmtuneError, ResourceError, UsageError
 from fmtune.estimators.frames import columns_of, fitted, pandas_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Float64, Scaling
+from fmtune.fm.draws import interval
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -219,11 +220,21 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _scores(self, X: Any, link: bool) -> NDArray[np.float32]:
+        rows = self._scored_rows(X)
+        return predict(self.model_, rows) if link else score(self.model_, rows)
+
+    def _interval(self, X: Any, level: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rows = self._scored_rows(X)
+        try:
+            return interval(self.model_, rows, level)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    def _scored_rows(self, X: Any) -> SparseRows:
         check_is_fitted(self, "model_")
         x = self._matrix(X)
         plain = Scaling(np.zeros(self.model_.feature_dim), np.ones(self.model_.feature_dim))
-        rows = x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse()
-        return predict(self.model_, rows) if link else score(self.model_, rows)
+        return x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -257,6 +268,10 @@ class FMRegressor(RegressorMixin, _Machine):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float32]:
         """Return predictions, float32 (n,)."""
         return self._scores(X, link=True)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the ends between which a new label lies with a probability, float32 (n,) each; of solver="mcmc"."""
+        return self._interval(X, level)
 
     def _classes(self, y: Any) -> None: ...
 
@@ -295,6 +310,10 @@ class FMClassifier(ClassifierMixin, _Machine):  # type: ignore[misc]
         """Return both classes' probabilities, float32 (n, 2)."""
         second = expit(self.decision_function(X).astype(np.float64))
         return np.column_stack([1 - second, second]).astype(np.float32)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the ends between which the second class's probability lies, float32 (n,) each; of solver="mcmc"."""
+        return self._interval(X, level)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return classes (n,)."""

@@ -1,19 +1,22 @@
 """ONNX: a model as a graph of a few products, for onnxruntime and what else reads it.
 
 Input ``features``, float32 (rows, feature_dim); outputs ``score``, float32 (rows,), the value or the probability of
-label 1, and for a binary model ``predicted_label``, int64 (rows,).  With ``S = X V``::
+label 1, and for a binary model ``predicted_label``, int64 (rows,).  The features' names, where the model knows them,
+are a JSON list in the metadata ``feature_names``.  With ``S = X V``::
 
     z = w0 + X w + 1/2 (sum_f S_f^2 - (X * X) q)        q_i = sum_f v_if^2
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fmtune.data.encoding import names_of
 from fmtune.fm.model import Model
 
 _OPSET = 17
@@ -59,6 +62,8 @@ def graph(model: Model) -> Any:
     made = helper.make_graph(nodes, "factorization machine", [features], outputs, tensors)
     found = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="fmtune")
     found.ir_version = 8
+    if (names := names_of(model.facts)) is not None:
+        helper.set_model_props(found, {"feature_names": json.dumps(names, ensure_ascii=False)})
     onnx.checker.check_model(found)
     return found
 

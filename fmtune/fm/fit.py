@@ -16,6 +16,7 @@ from fmtune.fm.metrics import METRICS, Array, evaluate
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
 from fmtune.fm.solvers import Make, trainer
+from fmtune.notebook import table
 from fmtune.rows import Rows
 
 
@@ -52,6 +53,12 @@ class Fit:
     best_epoch: int
     metrics: dict[str, float]
     seconds: float
+
+    def _repr_html_(self) -> str:
+        return table(f"a fit of {self.model!r}", {
+            "metrics": self.metrics or None, "best epoch": self.best_epoch, "seconds": self.seconds,
+            "curve": ", ".join(f"{value:.5g}" for value in self.curve) or None,
+        })  # fmt: skip
 
 
 @dataclass

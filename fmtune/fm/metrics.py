@@ -118,14 +118,14 @@ def constant(name: str, train: Array, labels: Array) -> float:
     return METRICS[name].compute(np.full(len(labels), mean, np.float32), labels)
 
 
-def unlearned(name: str, value: float, train: Array, labels: Array) -> str | None:
-    """Return a sentence where a score is hardly better than that of the mean for every row, else None."""
-    plain = constant(name, train, labels)
+def unlearned(name: str, value: float, plain: float) -> str | None:
+    """Return a sentence where a score is hardly better than ``plain``, that of a constant; else None."""
     gain = plain - value if METRICS[name].direction == "minimize" else value - plain
     if not np.isfinite(plain) or gain > 0.005 * abs(plain):
         return None
+    side = "worse" if gain < 0 else "hardly better" if gain else "no better"
     return (
-        f"test:{name} is {value:.6g}; predicting the train labels' mean for every row scores {plain:.6g}: "
+        f"test:{name} is {value:.6g}, {side} than predicting the train labels' mean for every row ({plain:.6g}): "
         "more epochs, or other rates, may learn something"
     )
 

@@ -51,7 +51,7 @@ class Draws(NamedTuple):
     noise: NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A factorization machine of order 2.
 
@@ -112,8 +112,11 @@ class Model:
         kept = self if self.draws is None else self.draws
         return 4 + kept.linear.nbytes + kept.factors.nbytes
 
+    def __repr__(self) -> str:
+        return f"<Model: {self.predictor_type}, {self.feature_dim} features, {self.num_factors} factors>"
+
     def _repr_html_(self) -> str:
-        known = {name: self.facts.get(name) for name in ("study_name", "trial", "metrics", "hyperparameters")}
+        known = {name: self.facts.get(name) or None for name in ("study_name", "trial", "metrics", "hyperparameters")}
         shape = {"features": self.feature_dim, "factors": self.num_factors, "bytes": self.nbytes, "bias": self.bias}
         return table(f"factorization machine: {self.predictor_type}", {**shape, **known})
 

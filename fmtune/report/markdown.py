@@ -8,7 +8,7 @@ from fmtune.report import words
 from fmtune.report.advice import advice, command, comparison, lead
 from fmtune.report.record import masked
 from fmtune.report.summary import best, in_states, ranked, speed, time_spent, time_to_target
-from fmtune.report.worth import Worth, decided, in_short, worth
+from fmtune.report.worth import Worth, decided, in_short, learned_nothing, worth
 from fmtune.tune.result import CellResult, StudyResult
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|<>~@&$]|^[-+=])")
@@ -29,7 +29,7 @@ def markdown(result: StudyResult) -> str:
     """
     shown = masked(result)
     parts = [f"## {text(words.short(shown.study_name or 'A study without a name'))}", f"**{text(lead(shown))}**"]
-    parts += [text(s) for s in (in_short(shown), decided(shown)) if s is not None]
+    parts += [text(s) for s in (learned_nothing(shown), in_short(shown), decided(shown)) if s is not None]
     parts += [text(s) for cell in shown.cells[1:] if (s := comparison(shown, cell))]
     parts += [_steps(shown), _matrix(shown), _winner(shown), _finalists(worth(shown)), _leaders(shown)]
     parts += [_explained(shown)]

@@ -30,7 +30,7 @@ from fmtune.report.summary import (
     time_spent,
     time_to_target,
 )
-from fmtune.report.worth import Worth, decided, held_score, in_short, opened, worth
+from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -54,7 +54,7 @@ def verdict(result: StudyResult) -> Section:
         facts.append(f"{first.name}: {in_states(first)}")
     facts += [f for f in (_size(result), result.data, result.sampler) if f]
     compared = [s for cell in result.cells[1:] if (s := comparison(result, cell)) is not None]
-    sure = [s for s in (in_short(result), decided(result)) if s is not None]
+    sure = [s for s in (learned_nothing(result), in_short(result), decided(result)) if s is not None]
     body = render("verdict", lead=lead(result), sure=sure, compared=compared[:3], facts=facts)
     return Section("verdict", result.study_name or "A study without a name", body)
 

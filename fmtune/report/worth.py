@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fmtune.fm.metrics import unlearned
 from fmtune.report import words
-from fmtune.report.summary import best, complete
+from fmtune.report.summary import best, complete, sign
 from fmtune.tune.result import StudyResult
 
 _MORE = re.compile(r"about ([\d,]{1,12}) more seeds")
@@ -102,6 +103,22 @@ def worth(result: StudyResult) -> Worth | None:
         bool(finalists) and not current, _holdout(result.holdout),
         _holdout((result.confirmation or {}).get("holdout")) if current else None,
     )  # fmt: skip
+
+
+def learned_nothing(result: StudyResult) -> str | None:
+    """Return a sentence where the winner is hardly better than a constant, or worse; else None."""
+    top, found = best(result), result.constant or {}
+    if top is None or top.value is None or found.get("trial") != top.number or found.get("value") is None:
+        return None
+    said = unlearned(result.objective.partition(":")[2], top.value, found["value"])
+    if said is None:
+        return None
+    gap = sign(result) * (found["value"] - top.value)
+    side = "worse" if gap < 0 else "hardly better" if gap else "no better"
+    return (
+        f"The winner has learnt nothing: it is {side} than predicting the train labels' mean for every row, "
+        f"which scores {words.near(found['value'], top.value)}."
+    )
 
 
 def in_short(result: StudyResult) -> str | None:

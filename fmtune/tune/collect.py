@@ -76,9 +76,9 @@ def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyR
         fixed=attrs.get("fmtune:fixed", {}), channels=attrs.get("fmtune:channels", {}),
         holdout=attrs.get("fmtune:holdout"), selection=attrs.get("fmtune:selection"),
         confirmation=attrs.get("fmtune:confirmation"), baseline=attrs.get("fmtune:baseline"),
-        calibration=attrs.get("fmtune:calibration"), explained=attrs.get("fmtune:explained"),
-        importance=attrs.get("fmtune:importance") or {}, environment=attrs.get("fmtune:environment", {}),
-        seeds=attrs.get("fmtune:seeds", 1),
+        constant=attrs.get("fmtune:constant"), calibration=attrs.get("fmtune:calibration"),
+        explained=attrs.get("fmtune:explained"), importance=attrs.get("fmtune:importance") or {},
+        environment=attrs.get("fmtune:environment", {}), seeds=attrs.get("fmtune:seeds", 1),
         started=attrs.get("fmtune:started"), finished=attrs.get("fmtune:finished"),
         model_path=attrs.get("fmtune:model", {}).get("path"), **text,
     )  # fmt: skip

@@ -8,7 +8,7 @@ other first values.  The comparison ends in a sentence: better, practically equa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ _DRAWS = 2000
 
 
 def confirm(
-    spec: Spec, root: Path | None = None, *, finalists: int = 3, seeds: int = 10, again: bool = False
+    spec: Spec, root: Path | None = None, *, finalists: int = 3, seeds: int = 10, again: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train the best trials again under more seeds, say which is best, and score it on the holdout.
 
@@ -56,6 +57,8 @@ def confirm(
         How many trials, and under how many seeds each (consecutive ones, beginning above the study's own).
     again
         Open the holdout although it was opened for this very question before.
+    say
+        Takes what is being done, in words.
 
     Returns
     -------
@@ -80,10 +83,12 @@ def confirm(
     # A search that is still running has no finalists yet, and must not see the holdout.
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        return _confirm(spec, folder, finalists, seeds, again)
+        return _confirm(spec, folder, finalists, seeds, again, say)
 
 
-def _confirm(spec: Spec, folder: Path, finalists: int, seeds: int, again: bool) -> dict[str, Any]:
+def _confirm(
+    spec: Spec, folder: Path, finalists: int, seeds: int, again: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
     url = spec.storage or sqlite_url(folder)
     store = Store(open_storage(url), spec.study_name, METRICS[spec.metric].direction)
     if any(worker["lives"] for worker in store.workers()):
@@ -100,9 +105,11 @@ def _confirm(spec: Spec, folder: Path, finalists: int, seeds: int, again: bool) 
     digests = {name: s["digest"] for name, s in data.stats.items()}
     if store.attrs().get("fmtune:digests", digests) != digests:
         raise StorageError("the data changed since the study's first trial", where=spec.study_name)
+    say(f"training trials {', '.join(map(str, numbers))} under {seeds} new seeds each ...")
     with ThreadPoolExecutor(spec.threads or cores()) as pool:
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
+    say("comparing them ...")
     found = compare(spec.metric, scores, data.channels.test_labels)
     held = _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
     result = {"question": question, **found, "holdout": held}

@@ -271,7 +271,6 @@ class Driver:
         scores, values = result
         place = {id(lane): i for i, lane in enumerate(seat.pack.lanes)}
         total = sum(job.columns for job in seat.jobs)
-        self._source.tick(self._rows * len(seat.pack.lanes), seat.pack.seconds)
         for job in sorted(seat.jobs, key=lambda job: job.number):
             job.seconds += seat.pack.seconds * job.columns / total
             own = [place[id(lane)] for lane in job.lanes]
@@ -282,6 +281,7 @@ class Driver:
                 self._source.finish(job, self._outcome(job, *ended))
                 seat.jobs.remove(job)
                 seat.leaving += job.lanes
+        self._source.tick(self._rows * len(seat.pack.lanes), seat.pack.seconds)
 
     def _judge(self, job: Job, value: float) -> tuple[str, str | None] | None:
         """Return (state, reason) of a job that ends with this epoch's value, else None."""

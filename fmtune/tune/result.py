@@ -114,6 +114,8 @@ class StudyResult:
         What ``fmtune confirm`` found, as ``fmtune.tune.confirm.confirm`` gives it.
     baseline : dict or None
         The linear model beside the winner, as ``fmtune.tune.baseline.baseline`` gives it, and ``trial``.
+    constant : dict or None
+        What predicting the train labels' mean for every test row scores, ``value``, and ``trial``, the winner then.
     calibration : dict or None
         How far the winner's probabilities are what they say, as ``fmtune.fm.metrics.calibration`` gives it, and
         ``trial``.
@@ -145,6 +147,7 @@ class StudyResult:
     selection: dict[str, Any] | None = None
     confirmation: dict[str, Any] | None = None
     baseline: dict[str, Any] | None = None
+    constant: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     explained: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import io
+import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.data import source
+from fmtune.data import source, tables
+from fmtune.data.cells import missing_column
 from fmtune.data.encoding import Encoder
 from fmtune.data.sidecar import vocabulary_of
 from fmtune.errors import DataError, ResourceError, UsageError
@@ -21,6 +25,8 @@ from fmtune.fm.draws import interval
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict
 
+STDOUT = Path("-")
+
 _PARQUET = importlib.util.find_spec("pyarrow") is not None
 
 Array = NDArray[Any]
@@ -28,11 +34,13 @@ Columns = Mapping[str, Array]
 
 
 def predict_file(
-    model: Path, data: Sequence[Path], out: Path, level: float | None = None, parquet: bool = _PARQUET
-) -> int:
+    model: Path, data: Sequence[Path], out: Path, level: float | None = None, parquet: bool = _PARQUET,
+    keep: Sequence[str] = (),
+) -> int:  # fmt: skip
     """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model; returns how many.
 
-    With ``level`` there are ``low`` and ``high`` too, the ends of an interval; see ``fm.draws.interval``.
+    With ``level`` there are ``low`` and ``high`` too, the ends of an interval; see ``fm.draws.interval``.  ``keep``
+    names columns of the tables that are written before the scores, as text.  ``-`` is standard output, as csv.
 
     Raises
     ------
@@ -43,9 +51,10 @@ def predict_file(
     ModelError, DataError
         Model or data cannot be read, or do not fit each other.
     """
-    if out.suffix not in SUFFIXES:
+    suffix = ".csv" if out == STDOUT else out.suffix
+    if suffix not in SUFFIXES:
         raise UsageError(f"no format for the suffix {out.suffix!r}", where=str(out), hint="use " + ", ".join(SUFFIXES))
-    if out.suffix == ".parquet" and not parquet:
+    if suffix == ".parquet" and not parquet:
         raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
     loaded = Model.load(model)
     _same_names(Encoder.of(loaded.facts), data)
@@ -54,13 +63,35 @@ def predict_file(
         base=loaded.facts.get("index_base"), encoder=Encoder.of(loaded.facts),
     )  # fmt: skip
     scores = predict(loaded, rows)
-    columns: dict[str, Array] = {"score": scores}
+    columns: dict[str, Array] = {**_kept(data, keep), "score": scores}
     if loaded.predictor_type == "binary_classifier":
         columns["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
     if level is not None:
         columns["low"], columns["high"] = interval(loaded, rows, level)
-    atomic_write(out, _ENCODERS[out.suffix](columns))
+    content = _ENCODERS[suffix](columns)
+    if out == STDOUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        atomic_write(out, content)
     return rows.n
+
+
+def _kept(data: Sequence[Path], names: Sequence[str]) -> dict[str, Array]:
+    """Return columns of tables as text (rows,), what is missing empty."""
+    if clash := sorted({"score", "predicted_label", "low", "high"}.intersection(names)):
+        raise UsageError(f"{clash[0]!r} is a column of the predictions", hint="rename the table's")
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for file in source.files_of(list(data)) if names else ():
+        kind = source.format_of(file)
+        if kind not in tables.TABLES:
+            raise UsageError(f"rows ({kind}) have no columns to keep", where=str(file), hint="leave --keep out")
+        for frame in tables.blocks(file, kind, names, names):
+            for name, texts in found.items():
+                if name not in frame.columns:
+                    raise missing_column(name, frame.columns, str(file))
+                texts += ["" if cell is None or cell != cell else str(cell) for cell in frame[name]]
+    return {name: np.array(texts, object) for name, texts in found.items()}
 
 
 def _same_names(encoder: Encoder | None, data: Sequence[Path]) -> None:
@@ -74,14 +105,23 @@ def _same_names(encoder: Encoder | None, data: Sequence[Path]) -> None:
 
 
 def _csv(columns: Columns) -> bytes:
-    lines = [",".join(columns), *map(",".join, zip(*map(_words, columns.values()), strict=True))]
-    return ("\n".join(lines) + "\n").encode()
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*map(_words, columns.values()), strict=True))
+    return stream.getvalue().encode()
 
 
 def _jsonl(columns: Columns) -> bytes:
-    words = [[w if math.isfinite(float(w)) else "null" for w in _words(values)] for values in columns.values()]
-    form = "{{" + ", ".join(f'"{name}": {{}}' for name in columns) + "}}\n"
-    return "".join(form.format(*row) for row in zip(*words, strict=True)).encode()
+    names, words = [json.dumps(name) for name in columns], [_jsons(values) for values in columns.values()]
+    lines = (", ".join(map("{}: {}".format, names, row)) for row in zip(*words, strict=True))
+    return "".join(f"{{{line}}}\n" for line in lines).encode()
+
+
+def _jsons(values: Array) -> list[str]:
+    if values.dtype == object:
+        return [json.dumps(word) if word else "null" for word in values]
+    return [word if math.isfinite(float(word)) else "null" for word in _words(values)]
 
 
 def _parquet(columns: Columns) -> bytes:
@@ -94,7 +134,7 @@ def _parquet(columns: Columns) -> bytes:
 
 
 def _words(values: Array) -> list[str]:
-    """Return numbers as text, float32 in as few digits as give the same number again."""
+    """Return values as text, float32 in as few digits as give the same number again."""
     return [str(word) for word in values.astype(str)]
 
 

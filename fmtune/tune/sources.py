@@ -84,6 +84,7 @@ class _Cell:
         self.mine: set[int] = set()
         self._untold: list[_End] = []
         self._scores: dict[int, dict[int, float]] = {}
+        self._epochs: dict[int, tuple[int, int]] = {}
         self._written = time.monotonic()
         self._poll, self._ask_at, self._away = POLL[0], 0.0, 0.0
         self._counted = Counter(t.state.name for t in stored if t.state.is_finished())
@@ -123,7 +124,11 @@ class _Cell:
         self.row_lanes += row_lanes
         self.pass_seconds += seconds
         wall = time.monotonic() - self._since
-        self._emit("progress", cell=self.cell, lanes=len(self.mine), rows_per_s=self.row_lanes / wall)
+        running = [self._epochs[number] for number in sorted(self.mine & self._epochs.keys())]
+        self._emit(
+            "progress", cell=self.cell, lanes=len(self.mine), rows_per_s=self.row_lanes / wall,
+            part=sum(epoch / epochs for epoch, epochs in running), epoch=max(running, default=None),
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
@@ -149,6 +154,7 @@ class _Cell:
 
     def _note(self, job: Job, epoch: int, score: float) -> None:
         """Keep a running trial's score for the next write, at most one every two seconds."""
+        self._epochs[job.number] = epoch, job.epochs
         self._scores.setdefault(job.number, {})[epoch] = score
         if time.monotonic() - self._written > PROGRESS and not self._away:
             with self._reached():
@@ -188,6 +194,7 @@ class _Cell:
             attrs["reason"] = outcome.reason
         taken = self.store.finish(job.number, state, outcome.value, outcome.curve, attrs, system)
         self.mine.discard(job.number)
+        self._epochs.pop(job.number, None)
         if not taken:
             self._emit("late", cell=self.cell, number=job.number, state=state, value=outcome.value)
             return False

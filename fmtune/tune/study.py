@@ -42,7 +42,7 @@ from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
 from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url, warm
 from fmtune.tune.store import Away, Store
-from fmtune.tune.winner import Winner, ended, utc
+from fmtune.tune.winner import Winner, best, ended, utc
 from fmtune.tune.workers import beating, build, owner
 
 Listener = Callable[[dict[str, Any]], None]
@@ -139,7 +139,7 @@ class _Run:
         self._places(store.attrs())
         self.emit(
             "study", study_name=self.spec.study_name, objective=self.spec.objective, direction=self.direction,
-            cells=[_name(c) for c in self.cells], done=self._done(storage), n_trials=self.spec.n_trials, notes=notes,
+            cells=[_name(c) for c in self.cells], **self._so_far(storage), n_trials=self.spec.n_trials, notes=notes,
             lanes=lanes, threads=self.threads, storage=redacted(self.url),
         )  # fmt: skip
         facts = {**build(), "lanes": lanes, "joined": utc()}
@@ -205,15 +205,19 @@ class _Run:
         self.elsewhere = {cell for cell in self.cells if missing[cell] and not self.absent[cell]}
         return notes
 
-    def _done(self, storage: Any) -> dict[str, dict[str, int]]:
-        """Count finished trials by cell and state, for the screen of a study that goes on."""
+    def _so_far(self, storage: Any) -> dict[str, dict[str, Any]]:
+        """Return, for the screen of a study that goes on, by cell: finished trials by state, and the best one."""
         names = {s.study_name: s._study_id for s in storage.get_all_studies()}
-        done: dict[str, dict[str, int]] = {}
+        done: dict[str, Any] = {}
+        leads: dict[str, Any] = {}
         for i, cell in enumerate(c for c in self.cells if not self.absent[c]):
             name = f"{self.spec.study_name}/{_name(cell)}" if i else self.spec.study_name
-            states = [t.state.name for t in storage.get_all_trials(names[name])] if name in names else []
+            trials = storage.get_all_trials(names[name], deepcopy=False) if name in names else []
+            states = [t.state.name for t in trials]
             done[_name(cell)] = {s: states.count(s) for s in ("COMPLETE", "PRUNED", "FAIL")}
-        return done
+            if (lead := best(trials, self.direction)) is not None:
+                leads[_name(cell)] = {"number": lead.number, "value": lead.value, "params": dict(lead.params)}
+        return {"done": done, "best": leads}
 
     def _admit(self, store: Store, data: StudyData) -> tuple[int, int]:
         """Store what the study is, or refuse to go on with another one; returns lanes and lag."""

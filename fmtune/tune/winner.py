@@ -23,7 +23,7 @@ from fmtune import __version__
 from fmtune.errors import FmtuneError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.metrics import calibration, evaluate, unlearned
+from fmtune.fm.metrics import calibration, constant, evaluate, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import score
 from fmtune.fm.solvers import Make, trainer
@@ -55,7 +55,7 @@ class Winner:
     threads
         Threads of a pass.
     emit
-        Takes the event ``winner``.
+        Takes the events ``doing``, ``winner`` and ``concluded``.
     make
         Makes what trains.
     """
@@ -88,9 +88,13 @@ class Winner:
             self._winner(store, data)
             self._selection(store, data)
             store.set_attrs({"fmtune:finished": utc(), "fmtune:concluded": done})
+            self._emit("concluded", trials=done)
         finally:
             with contextlib.suppress(FmtuneError):
                 store.set_attrs({"fmtune:concluding": None})
+
+    def _doing(self, what: str) -> None:
+        self._emit("doing", what=what)
 
     def _turn(self, store: Store, done: int) -> bool | None:
         """Whether the winner is this process's to choose; False when that is done, None while another is at it."""
@@ -113,33 +117,35 @@ class Winner:
     def _winner(self, store: Store, data: StudyData) -> None:
         """Train the best configuration again, as many epochs as gave its score, and save it."""
         trials = store.trials()
-        best = _best(trials, self._spec.direction)
-        if best is None:
+        top = best(trials, self._spec.direction)
+        if top is None:
             raise _nothing(trials, self._spec)
         path = self._folder / "model.fm"
         attrs = store.attrs()
-        if attrs.get("fmtune:model", {}).get("trial") == best.number and path.exists():
-            self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params,
+        if attrs.get("fmtune:model", {}).get("trial") == top.number and path.exists():
+            self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params,
                       holdout=attrs.get("fmtune:holdout"))  # fmt: skip
             return
-        epochs = int(best.user_attrs.get("best_epoch") or len(best.intermediate_values))
-        h = Hyperparameters.of({**self._fixed, **best.params}).replace(patience=0)
+        self._doing(f"training trial {top.number} again, the winner")
+        epochs = int(top.user_attrs.get("best_epoch") or len(top.intermediate_values))
+        h = Hyperparameters.of({**self._fixed, **top.params}).replace(patience=0)
         where, metric = self._cell, self._spec.metric
         fit = train(
             data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs, make=self._make
         )  # fmt: skip
         labels = data.channels.train.labels
-        assert labels is not None and best.value is not None
-        if (said := unlearned(metric, best.value, labels, data.channels.test_labels)) is not None:
+        assert labels is not None and top.value is not None
+        plain = constant(metric, labels, data.channels.test_labels)
+        if (said := unlearned(metric, top.value, plain)) is not None:
             warnings.warn(said, stacklevel=2)
-        if self._spec.seeds == 1 and fit.curve[-1] != best.value:
+        if self._spec.seeds == 1 and fit.curve[-1] != top.value:
             warnings.warn(
-                f"trial {best.number} scored {best.value!r} in its study and {fit.curve[-1]!r} trained again",
+                f"trial {top.number} scored {top.value!r} in its study and {fit.curve[-1]!r} trained again",
                 stacklevel=2,
             )
         facts = {
-            "study_name": self._spec.study_name, "trial": best.number, "objective": self._spec.objective,
-            "value": best.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
+            "study_name": self._spec.study_name, "trial": top.number, "objective": self._spec.objective,
+            "value": top.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
             "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
             "index_base": data.index_base,
         }  # fmt: skip
@@ -148,15 +154,17 @@ class Winner:
         if data.names:
             facts["names"] = list(data.names)
         replace(fit.model, facts=facts).save(path)
-        found = {"trial": best.number, "path": _shown(path), "bytes": fit.model.nbytes}
-        store.set_attrs({"fmtune:model": found, **self._beside(data, h, fit.model, best.number)})
-        holdout = self._open_holdout(store, data.holdout, fit.model, best.number)
-        self._emit("winner", number=best.number, value=best.value, model=str(path), params=best.params, holdout=holdout)
+        found = {"trial": top.number, "path": _shown(path), "bytes": fit.model.nbytes}
+        beside = {"fmtune:constant": {"trial": top.number, "value": plain}}
+        store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, h, fit.model, top.number)})
+        holdout = self._open_holdout(store, data.holdout, fit.model, top.number)
+        self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
 
     def _beside(self, data: StudyData, h: Hyperparameters, model: Model, trial: int) -> dict[str, dict[str, Any]]:
         """Return what a report shows beside a winner: its strongest parts, the linear model, its calibration."""
         test, labels = data.channels.test(self._cell.layout), data.channels.test_labels
         assert test is not None
+        self._doing("comparing the winner with a linear model")
         scores = score(model, test)
         found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
@@ -168,6 +176,7 @@ class Winner:
 
     def _selection(self, store: Store, data: StudyData) -> None:
         """Store what the choice among the best trials is worth, and which parameters mattered."""
+        self._doing("asking what the choice among the best trials is worth")
         trials = {t.number: t for t in store.trials()}
         size = 4 * self._spec.seeds * len(data.channels.test_labels)
         missing = self._finalists.choose(values_of(list(trials.values())), size)
@@ -199,7 +208,8 @@ class Winner:
         return held
 
 
-def _best(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
+def best(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
+    """Return the complete trial with the best value, the lowest number among equals; None without one."""
     done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
     sign = 1.0 if direction == "minimize" else -1.0
     return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
