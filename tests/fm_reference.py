@@ -30,16 +30,20 @@ def raw_score(bias: float, linear: np.ndarray, factors: np.ndarray, x: np.ndarra
 
 
 def train(
-    start: Model, data: SparseRows, h: Hyperparameters, order: np.ndarray
+    start: Model, data: SparseRows, h: Hyperparameters, order: np.ndarray, decays: np.ndarray | None = None
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """``h.epochs`` passes by the specification's rule in float64; returns bias, linear, factors."""
+    """``h.epochs`` passes by the specification's rule in float64; returns bias, linear, factors.
+
+    ``decays`` are factors of each feature's decay.
+    """
     x_all, y_all = data.to_dense().matrix.astype(np.float64), np.asarray(data.labels, np.float64)
     theta = [np.array([start.bias]), start.linear.astype(np.float64), start.factors.astype(np.float64)]
     m, v = [np.zeros_like(t) for t in theta], [np.zeros_like(t) for t in theta]
     rates = ((h.bias_lr, h.bias_wd), (h.linear_lr, h.linear_wd), (h.factors_lr, h.factors_wd))
     rescale = 1 / h.mini_batch_size if h.rescale_grad is None else h.rescale_grad
     eps, t = h.eps or (1.0 if h.optimizer == "ftrl" else 1e-8), 0
-    first = [x.copy() for x in theta]
+    first, own = [x.copy() for x in theta], np.ones(data.feature_dim) if decays is None else decays
+    factor = [np.ones(1), own, own[:, None]]
     weights = np.ones(data.n) if data.weights is None else data.weights.astype(np.float64)
     for _ in range(h.epochs):
         for at in range(0, len(order), h.mini_batch_size):
@@ -53,7 +57,7 @@ def train(
             t += 1
             for k, (rate, decay) in enumerate(rates):
                 at_rows = slice(None) if k == 0 else touched
-                g = grads[k][at_rows] * rescale + decay * theta[k][at_rows]
+                g = grads[k][at_rows] * rescale + decay * (factor[k] * theta[k])[at_rows]
                 if h.clip_gradient:
                     g = np.clip(g, -h.clip_gradient, h.clip_gradient)
                 if h.optimizer == "adam":

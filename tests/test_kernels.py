@@ -13,6 +13,7 @@ import pytest
 from fmtune.errors import DataError
 from fmtune.fm.arena import ARENAS
 from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack, score
@@ -122,6 +123,29 @@ def test_an_epoch_equals_the_float64_reference(layout: str, rule: str, predictor
     pack.epoch()
     model = pack.model(lane)
     bias, linear, factors = reference.train(_start(h, 40), data, h, np.arange(230))
+    np.testing.assert_allclose(model.bias, bias, atol=1e-4)
+    np.testing.assert_allclose(model.linear, linear, atol=1e-4)
+    np.testing.assert_allclose(model.factors, factors, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("rule", "size", "lazy"), [
+    *((rule, 50, True) for rule in RULES), ("adagrad", 1, True), ("sgd", 50, False),
+])  # fmt: skip
+def test_groups_have_decays_of_their_own(layout: str, rule: str, size: int, lazy: bool) -> None:
+    """Each feature's decay is its group's factor of ``linear_wd`` and ``factors_wd``, 0 included; two lanes agree."""
+    data = reference.rows(230, 40, 6)
+    groups = Groups.of({"a": 0, "b": {"first": 9, "decay": 30}, "c": {"first": 25, "decay": 0}})
+    h = Hyperparameters(
+        predictor_type="binary_classifier", num_factors=11, mini_batch_size=size, optimizer=rule, lazy=lazy,
+        shuffle="none", bias_lr=0.02, linear_lr=0.02, factors_lr=0.02, factors_init_sigma=0.1, clip_gradient=0.5,
+        linear_wd=0.02, factors_wd=0.01,
+    )  # fmt: skip
+    pack = Pack(Feed(data, groups=groups), Recipe.of(h, layout))
+    _, lane = pack.change(enter=[h.replace(linear_wd=0.5, seed=1), h])
+    pack.epoch()
+    model, decays = pack.model(lane), np.array(groups.decays)[groups.features(40)]
+    bias, linear, factors = reference.train(_start(h, 40), data, h, np.arange(230), decays)
     np.testing.assert_allclose(model.bias, bias, atol=1e-4)
     np.testing.assert_allclose(model.linear, linear, atol=1e-4)
     np.testing.assert_allclose(model.factors, factors, atol=1e-4)

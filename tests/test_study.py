@@ -9,16 +9,22 @@ import signal
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 import fmtune
-from fmtune.errors import NoTrialError, StorageError
+from fmtune.errors import Interrupted, NoTrialError, StorageError
 from fmtune.fm.model import Model
 from fmtune.tune import spec as specs
+from fmtune.tune.channels import bring
 from fmtune.tune.collect import collect
 from fmtune.tune.result import StudyResult
+from fmtune.tune.selection import Finalists
+from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.store import Store
+from fmtune.tune.winner import Winner
 from tests.study_fixtures import STUDY, command, write_study
 from tests.study_fixtures import fmtune as cli
 
@@ -131,6 +137,31 @@ def test_a_signal_stops_and_says_how_to_go_on(study: Path, tmp_path: Path, numbe
     assert "finished trials are kept" in message and "run the same command again" in message
     states = {t.state for c in collect(specs.read(study), tmp_path).cells for t in c.trials}
     assert "RUNNING" not in states
+
+
+def test_a_stop_gives_up_the_winner_and_what_is_beside_it(study: Path, tmp_path: Path) -> None:
+    """Asked to stop in the winner's training or the linear model's, nothing is stored; the next run does both."""
+    spec = specs.read(study).model_copy(update={"n_trials": 6})
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "cell":
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="6 finished trials are kept"):
+        fmtune.run(spec, root=tmp_path, listener=interrupt)
+    folder, data = tmp_path / "runs/small", bring(spec)
+    fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
+    for asked in (0, 2, 6):
+        asks = iter([False] * asked)
+        store = Store(open_storage(sqlite_url(folder)), spec.study_name, "minimize")
+        finalists = Finalists(folder / "finalists", "minimize")
+        winner = Winner(spec, spec.matrix.cells[0], folder, fixed, finalists, 1, lambda event, **_: None,
+                        lambda asks=asks: next(asks, True))  # fmt: skip
+        assert not winner.conclude(store, data, wait=True)
+        kept = store.attrs()
+        assert not any(kept.get(f"fmtune:{name}") for name in ("model", "baseline", "finished", "holdout"))
+    fmtune.run(spec, root=tmp_path)
+    assert collect(spec, tmp_path).finished is not None and (folder / "model.fm").exists()
 
 
 def test_other_settings_are_refused(study: Path, straight: StudyResult, tmp_path: Path) -> None:

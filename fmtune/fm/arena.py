@@ -24,6 +24,8 @@ from fmtune.rows import DenseRows, Rows, SparseRows
 GROUP = cpu_sparse.GROUP
 Float32 = NDArray[np.float32]
 
+_SAME = np.zeros(0, np.float32)
+
 
 class Arena(Protocol):
     """What a backend offers to a pack; ``keep`` are numbers of present lanes, ``enter`` new configurations."""
@@ -97,12 +99,16 @@ class SparseArena:
         Which loss.
     lazy
         Whether untouched features stay as they are.
+    decays
+        Factors of the features' decay, float32 (feature_dim,), or (0,) where all are 1.
     """
 
-    def __init__(self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True) -> None:
+    def __init__(
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, decays: Float32 = _SAME
+    ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes = 1 + (rule.states if rule else 0)
+        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
         self._factors: list[int] = []
         self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
         # Where the arena lies, and where it lay before: lanes move from one to the other, and no page is cleared anew.
@@ -113,7 +119,8 @@ class SparseArena:
         groups = np.array([-(-k // GROUP) for k in factors], np.int64)
         last, n = np.cumsum(groups), len(factors)
         bias = np.zeros((self._planes, n), np.float32)
-        return cpu_sparse.Lanes(last - groups, last, bias, np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32))
+        steps, knobs = np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32)
+        return cpu_sparse.Lanes(last - groups, last, bias, steps, knobs, self._decays)
 
     def _columns(self, lanes: cpu_sparse.Lanes, lane: int) -> tuple[slice, int]:
         """Return a lane's factor columns and its linear column."""
@@ -206,10 +213,12 @@ class DenseArena:
 
     BLOCK = 256
 
-    def __init__(self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True) -> None:
+    def __init__(
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, decays: Float32 = _SAME
+    ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes = 1 + (rule.states if rule else 0)
+        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
         self._dim = feature_dim
         self._arena = np.zeros(0, np.float32)
         self._lanes = self._empty([])
@@ -220,7 +229,7 @@ class DenseArena:
         tail = np.cumsum(rests) - rests + eights.sum()
         return cpu_dense.Lanes(
             np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail, np.zeros((len(k), self._planes), np.float32),
-            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32),
+            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32), self._decays,
         )  # fmt: skip
 
     def _block(self, lane: int) -> Float32:

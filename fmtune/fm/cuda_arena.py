@@ -54,7 +54,7 @@ class _CardArena:
 
     Parameters
     ----------
-    feature_dim, optimizer, predictor_type, lazy
+    feature_dim, optimizer, predictor_type, lazy, decays
         As for ``fm.arena.SparseArena``.
     exact
         Of dense rows: a product a lane in float32, so that a lane's bits depend on nothing else; without it one product
@@ -64,13 +64,14 @@ class _CardArena:
     """
 
     def __init__(
-        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, exact: bool = True,
-        on: Card | None = None,
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
+        decays: Float32 | None = None, exact: bool = True, on: Card | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
         self._planes, self._dim = 1 + (rule.states if rule else 0), feature_dim
         self._card, self._exact = on or card(), exact
+        self._decays = cuda.to_device(np.zeros(0, np.float32) if decays is None else decays)
         self._factors: list[int] = []
         self._knobs = np.zeros((0, *_knobs_shape()), np.float32)
         self._steps = np.zeros(0, np.int64)
@@ -88,7 +89,7 @@ class _CardArena:
             owner[first[lane] : last[lane]] = lane
             owner[linear[lane]] = lane
         owner, first, last, linear = (cuda.to_device(a.astype(np.int32)) for a in (owner, first, last, linear))
-        lanes = Lanes(owner, first, last, linear, _zeros(self._planes, len(factors)), None, None, None)
+        lanes = Lanes(owner, first, last, linear, _zeros(self._planes, len(factors)), None, None, None, self._decays)
         return _zeros(*self._shape(columns)), lanes
 
     def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:

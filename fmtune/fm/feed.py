@@ -160,7 +160,9 @@ class Feed:
         self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
-        self._groups.sizes(rows.feature_dim)  # a group beyond the last feature is refused now
+        group = self._groups.features(rows.feature_dim)  # a group beyond the last feature is refused now
+        factors = np.array(self._groups.decays, np.float32)
+        self.decays: Float32 = factors[group] if (factors != 1.0).any() else np.zeros(0, np.float32)
         self._by_column: ByColumn | None = None
 
     def by_column(self) -> ByColumn:

@@ -31,7 +31,7 @@ class Groups(NamedTuple):
         ----------
         raw
             First features, or name to first feature, or name to ``{first, decay}``; ``decay`` multiplies
-            ``linear_wd`` and ``factors_wd`` of ``solver: als``.
+            ``linear_wd`` and ``factors_wd`` of solvers ``als`` and ``sgd``.
 
         Raises
         ------

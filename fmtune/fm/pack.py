@@ -64,7 +64,7 @@ class Pack:
 
     def __init__(self, feed: Feed, recipe: Recipe) -> None:
         self._feed, self.recipe = feed, recipe
-        self._arena = _arena(feed.feature_dim, recipe)
+        self._arena = _arena(feed, recipe)
         self.lanes: list[Lane] = []
         self.seconds = 0.0
 
@@ -190,14 +190,14 @@ def _mean(models: Collection[Model]) -> Model:
     return Model(first.predictor_type, bias, linear.astype(np.float32), factors.astype(np.float32))
 
 
-def _arena(feature_dim: int, recipe: Recipe) -> Arena:
-    """Return the arena of a recipe's device and layout."""
+def _arena(feed: Feed, recipe: Recipe) -> Arena:
+    """Return the arena of a recipe's device and layout, for the features of a train channel."""
     arenas: dict[str, Any] = ARENAS
     if recipe.device == "gpu":
         from fmtune.fm.cuda_arena import CUDA_ARENAS  # numba's CUDA: half a second, paid only where it is asked for
 
         arenas = CUDA_ARENAS
-    shape = (feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy)
+    shape = (feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy, feed.decays)
     made: Arena = arenas[recipe.layout](*shape) if recipe.exact else arenas[recipe.layout](*shape, exact=False)
     return made
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
-from fmtune.kernels.rules import correction
+from fmtune.kernels.rules import apart, correction
 from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
 
@@ -48,7 +48,8 @@ class Lanes(NamedTuple):
 
     ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``bias`` (float32,
     (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 6)): for bias,
-    linear and factors: rate, decay, rescale, clip, eps, l1.
+    linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or (0,)): factors of the
+    features' decay; none is 1.
     """
 
     first: NDArray[np.int64]
@@ -56,6 +57,7 @@ class Lanes(NamedTuple):
     bias: NDArray[np.float32]
     steps: NDArray[np.int64]
     knobs: NDArray[np.float32]
+    decays: NDArray[np.float32]
 
 
 class Batches(NamedTuple):
@@ -254,14 +256,19 @@ def _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate, knobs
 
 
 @njit(inline="always")
-def _factors(rule, flat, place, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot):  # type: ignore[no-untyped-def]
-    """Move a feature's factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``."""
-    for lane in range(len(lanes.first)):
+def _factors(rule, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot):  # type: ignore[no-untyped-def]
+    """Move feature ``r``'s factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``."""
+    n_lanes, knobs = len(lanes.first), lanes.knobs
+    for lane in range(n_lanes):
         weight = linear = np.float32(0.0)
         for t in range(lo, hi):
             x = value[t]
             weight += (x * x) * e[row[t], lane]
             linear += x * e[row[t], lane]
+        if len(lanes.decays) > 0:
+            factor, column = lanes.decays[r], columns - n_lanes + lane
+            weight -= apart(factor, knobs[lane, 2, 1], knobs[lane, 2, 2])
+            linear += apart(factor, knobs[lane, 1, 1], knobs[lane, 1, 2]) * flat[place + column]
         eight[8 * lane + slot] = linear
         for group in range(lanes.first[lane], lanes.last[lane]):
             c = 8 * group
@@ -343,7 +350,7 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
                 _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
             r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
             at[slot] = np.int64(r) * stride
-            _factors(rule, flat, at[slot], columns, lanes, lo, hi, row, value, q, e, rate, eight, slot)
+            _factors(rule, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot)
             slot += 1
             if slot == 8 or u + 1 == batches.touched[k + 1]:
                 _linears(rule, flat, planes, columns, lanes, at, slot, eight, lines, rate)
@@ -355,7 +362,7 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
             for r in range(len(mark)):
                 if mark[r] != k:
                     at[0] = r * stride
-                    _factors(rule, flat, at[0], columns, lanes, 0, 0, row, value, q, e, rate, eight, 0)
+                    _factors(rule, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0)
                     _linears(rule, flat, planes, columns, lanes, at, 1, eight, lines, rate)
         second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
@@ -378,6 +385,7 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
+    knobs, decays = lanes.knobs, lanes.decays
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
@@ -407,9 +415,16 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
                 sums = load8(q, c)
                 for e in range(m):
                     x, p = spread8(values, lo + e), at[e] + c
-                    step8(rule, flat, p, columns, x * sums - load8(flat, p) * ((x * x) * slip), speed, own)
+                    weight = (x * x) * slip
+                    if len(decays) > 0:
+                        more = apart(decays[batches.indices[lo + e]], knobs[lane, 2, 1], knobs[lane, 2, 2])
+                        weight = weight - splat8(more)
+                    step8(rule, flat, p, columns, x * sums - load8(flat, p) * weight, speed, own)
             for e in range(m):
                 lines[planes * wide + e] = values[lo + e] * error[lane]
+                if len(decays) > 0:
+                    more = apart(decays[batches.indices[lo + e]], knobs[lane, 1, 1], knobs[lane, 1, 2])
+                    lines[planes * wide + e] += more * flat[at[e] + 8 * groups + lane]
             column = 8 * groups + lane
             _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
             step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.cuda_parts import SIMULATED, THREADS, Lanes, blocks, move_bias, moved, rounded
 from fmtune.kernels.losses import slope
+from fmtune.kernels.rules import apart
 
 GROUP = 8
 
@@ -176,6 +177,9 @@ def _move(rule, arena, lanes, i, c, lane, array, gradient, k):  # type: ignore[n
     """Apply the rule to one parameter of the arena and return it."""
     planes = arena.shape[0]
     second, third = min(1, planes - 1), min(2, planes - 1)
+    if len(lanes.decays) > 0:
+        knobs = lanes.knobs
+        gradient += apart(lanes.decays[i], knobs[lane, array, 1], knobs[lane, array, 2]) * arena[0, i, c]
     theta, a, b = moved(
         rule, arena[0, i, c], arena[second, i, c], arena[third, i, c], gradient, lanes, lane, array, k
     )  # fmt: skip

@@ -35,7 +35,8 @@ class Lanes(NamedTuple):
     ``last`` (int32, (lanes,)): its factor columns; ``linear`` (int32, (lanes,)): its linear column; ``bias``
     (float32, (planes, lanes)); ``knobs`` (float32, (lanes, 3, k)): see ``kernels.steps``; ``began`` (int32,
     (lanes,)): updates done before mini-batch 0; ``corrections`` (float32, (n,)): factor of the rate at update
-    1, 2, ... (``rules.correction``, computed in float64 on the host).
+    1, 2, ... (``rules.correction``, computed in float64 on the host); ``decays`` (float32, (features,) or (0,)):
+    factors of the features' decay.
     """
 
     owner: Any
@@ -46,6 +47,7 @@ class Lanes(NamedTuple):
     knobs: Any
     began: Any
     corrections: Any
+    decays: Any
 
 
 @cuda.jit(device=True)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from fmtune.kernels import cpu_sparse
 from fmtune.kernels.cuda_parts import SIMULATED, THREADS, Lanes, blocks, fill, move_bias, moved
 from fmtune.kernels.losses import slope
+from fmtune.kernels.rules import apart
 
 GROUP = 8
 # In the simulator's small tests a few rows must be several pieces too.
@@ -157,6 +158,9 @@ def _move(rule, arena, lanes, r, c, lane, g, w, k):  # type: ignore[no-untyped-d
     theta, array = arena[r, 0, c], 1
     if c != lanes.linear[lane]:
         g, array = g - theta * w, 2
+    if len(lanes.decays) > 0:
+        knobs = lanes.knobs
+        g += apart(lanes.decays[r], knobs[lane, array, 1], knobs[lane, array, 2]) * theta
     theta, a, b = moved(rule, theta, arena[r, second, c], arena[r, third, c], g, lanes, lane, array, k)
     arena[r, third, c] = b
     arena[r, second, c] = a

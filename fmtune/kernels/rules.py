@@ -67,6 +67,15 @@ def decayed(gradient, theta, rescale, decay, clip):  # type: ignore[no-untyped-d
 
 
 @njit(inline="always")
+def apart(factor, decay, rescale):  # type: ignore[no-untyped-def]
+    """Return what a feature's own ``factor`` of the decay adds to its summed gradient, over theta.
+
+    :func:`decayed` rescales that and adds the decay which all features have: together ``factor`` times as much.
+    """
+    return (factor - np.float32(1.0)) * decay / rescale
+
+
+@njit(inline="always")
 def adam(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-def]
     """MXNet's Adam: ``eps`` outside the root, bias correction folded into ``rate``."""
     a = _BETA1 * a + _KEEP1 * gradient

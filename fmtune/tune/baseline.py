@@ -2,17 +2,19 @@
 
 It is the winner's configuration with ``num_factors: 0``.  What matters most to a linear model is tried at
 ``FACTORS`` of the winner's value, side by side in one pack: the rate of the linear weights for sgd, their decay for
-als; mcmc has neither.  Like the winner it is selected on the test channel, and at its best epoch.
+als; mcmc has neither.  Like the winner it is selected on the test channel, and at its best epoch; it has the same
+patience.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fmtune.fm.feed import Recipe
-from fmtune.fm.fit import Channels
+from fmtune.fm.fit import Channels, Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.solvers import trainer
@@ -25,7 +27,8 @@ _DRAWS = 1000
 
 
 def baseline(
-    channels: Channels, winner: Hyperparameters, device: str, layout: str, metric: str, scores: Array
+    channels: Channels, winner: Hyperparameters, device: str, layout: str, metric: str, scores: Array,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the linear model and compare it with the winner on the same test rows.
 
@@ -39,6 +42,8 @@ def baseline(
         A name of ``METRICS``.
     scores
         The winner's raw scores of the test rows, float32 (n,).
+    stop
+        Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
 
     Returns
     -------
@@ -56,12 +61,17 @@ def baseline(
     assert test is not None
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     found: tuple[float, int, int, Array] | None = None
+    progress = [Progress(METRICS[metric].direction, winner.patience) for _ in tries]
     for epoch in range(1, winner.epochs + 1):
-        pack.epoch()
+        pack.epoch(stop)
+        tired = []
         for i, row in enumerate(pack.score(test)):
             value = METRICS[metric].compute(row, labels)
+            tired.append(progress[i].add(value))
             if np.isfinite(value) and (found is None or sign * value < sign * found[0]):
                 found = value, i, epoch, row
+        if all(tired):
+            break
     if found is None:
         return {"value": None, "tried": len(tries), "params": {}}
     value, i, epoch, row = found

@@ -19,8 +19,6 @@ from fmtune.tune.studyfile import MAX_NAME
 
 TASKS = ("regressor", "binary_classifier")
 _OBJECTIVES = {"regressor": "test:rmse", "binary_classifier": "test:binary_classification_cross_entropy"}
-# Fewer rows train in smaller mini-batches and more epochs, and still end soon.
-_FEW = 20_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,6 @@ class Answers:
     by: str | None = None
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
-    rows: int | None = None
 
     @property
     def is_card(self) -> bool:
@@ -95,7 +92,7 @@ def look(answers: Answers) -> Answers:
         return replace(answers, task=catalog.cards()[answers.data].task)
     if not answers.is_table:
         rows = source.read_channel(answers.data, map_labels=False)
-        return replace(answers, task=answers.task or _task(rows.labels), rows=rows.n)
+        return replace(answers, task=answers.task or _task(rows.labels))
     frame = _head(answers)
     names, guess = guessed_label(answers)
     if (label := answers.label or guess) is None:
@@ -107,9 +104,8 @@ def look(answers: Answers) -> Answers:
     by = answers.by or next(iter(times(frame)), None)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
-    few = None if len(frame) >= tables.BLOCK else len(frame)
     task = answers.task or _task(frame[label])
-    return replace(answers, label=label, by=by, columns=columns, notes=tuple(notes), rows=few, task=task)
+    return replace(answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task)
 
 
 def text(answers: Answers, path: Path) -> str:
@@ -121,21 +117,23 @@ def text(answers: Answers, path: Path) -> str:
         The answers make no sound study.
     """
     assert answers.task is not None
-    few = answers.rows is not None and answers.rows < _FEW
     lines = [
         "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {path.name}      # what a run would do",
         f"#   fmtune run {path.name}", "",
         f"study_name: {_name(path.parent / answers.data)}", *_data(answers, path.parent), "",
         f"objective: {_OBJECTIVES[answers.task]}   # implies a {answers.task}", "",
         "hyperparameters:              # the same for every trial",
-        f"  epochs: {30 if few else 10}",
-        "  patience: 3                 # ends a trial after three epochs without a better score",
-        f"  mini_batch_size: {100 if few else 1000}",
+        "  optimizer: adagrad",
+        "  epochs: 100",
+        "  patience: 4                 # ends a trial after four epochs without a better score",
+        "  mini_batch_size: 100",
         *(_FAR if answers.task == "regressor" else ()),
         "", _SPACE,
         "sampler: tpe",
-        "pruner: median                # ends a trial that is worse than the median of the others",
-        "n_trials: 50                  # raise it and run again: the study goes on",
+        "pruner:                       # ends a trial that is worse than the median of the others",
+        "  name: median",
+        "  n_warmup_steps: 20          # slow ones are behind at first, and often the better ones",
+        "n_trials: 100                 # raise it and run again: the study goes on",
         "timeout: 10m                  # whichever comes first", "",
     ]  # fmt: skip
     made = "\n".join(lines)
@@ -147,13 +145,12 @@ _FAR = ("  bias_lr: 0.5                # from 0 to the labels' mean is a long wa
 
 _SPACE = """\
 search_space:                 # what the sampler chooses for each trial
-  optimizer: [adam, adagrad]
-  num_factors: 2..32 log
-  linear_lr: 1e-3..0.5 log
-  factors_lr: 1e-3..0.5 log
-  linear_wd: 1e-7..1e-2 log
-  factors_wd: 1e-7..1e-2 log
-  factors_init_sigma: 1e-3..0.3 log
+  num_factors: 2..128 log
+  linear_lr: 3e-3..0.3 log
+  factors_lr: 3e-3..0.1 log
+  linear_wd: 1e-6..1e-2 log
+  factors_wd: 1e-6..1e-2 log
+  factors_init_sigma: 1e-3..0.1 log
 """
 
 

@@ -7,7 +7,6 @@ running it in several processes, on one machine or many, divides its trials amon
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -35,6 +34,7 @@ from fmtune.tune.channels import StudyData, bring, folder_of
 from fmtune.tune.driver import Driver
 from fmtune.tune.folder import exclusive, set_aside, shared
 from fmtune.tune.history import History
+from fmtune.tune.limit import Limit
 from fmtune.tune.samplers import make_pruner, make_sampler
 from fmtune.tune.selection import Finalists
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
@@ -120,13 +120,17 @@ class _Run:
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.stopped_by: int | None = None
         self.me = owner()
-        self.deadline = math.inf if spec.timeout is None else time.monotonic() + spec.timeout
+        self.limit = Limit(spec.timeout)
 
     def emit(self, event: str, **values: Any) -> None:
         self.listener({"event": event, **values})
 
     def stop(self) -> bool:
-        return self.stopped_by is not None or time.monotonic() > self.deadline
+        return self.asked() or self.limit.over()
+
+    def asked(self) -> bool:
+        """Whether a signal came: that ends the winner's training too, which the timeout does not."""
+        return self.stopped_by is not None
 
     def go(self) -> optuna.Study:
         warm()
@@ -149,10 +153,13 @@ class _Run:
                 self.make = make
                 with self._signals():
                     self._cells(storage, store, data, lanes, lag)
-                if self.stopped_by is not None:
+                    winner = Winner(
+                        self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit, self.asked,
+                        make,
+                    )  # fmt: skip
+                    concluded = not self.asked() and winner.conclude(store, data, wait=not self.worker)
+                if self.stopped_by is not None and not concluded:
                     raise self._halted(self.stopped_by, store)
-                winner = Winner(self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit, make)
-                winner.conclude(store, data, wait=not self.worker)
         finally:
             # A database that cannot be written learns it by this worker's silence.
             with contextlib.suppress(FmtuneError):
@@ -301,7 +308,8 @@ class _Run:
             memory=None if self.spec.cluster is None else math.inf, device=cell.device, make=self.make,
         )  # fmt: skip
         try:
-            driver.run()
+            with self.limit.counting():
+                driver.run()
         finally:
             if source.row_lanes:
                 work = {"row_lanes": source.row_lanes, "pass_seconds": source.pass_seconds}

@@ -217,7 +217,8 @@ class StudyFile(Model):
         default=100, ge=1, le=1_000_000, description="total number of trials: complete, pruned and failed"
     )
     timeout: _Timeout = Field(
-        default=None, description="20m, 1h30m, 45s or seconds; n_trials or timeout ends the study, what is first"
+        default=None,
+        description="20m, 1h30m, 45s or seconds, of training alone; n_trials or timeout ends the study, what is first",
     )
     storage: _Storage = Field(
         default=None, repr=False, description="database URL; left out, a sqlite file in runs/<study_name>/"

@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import calibration, constant, evaluate, unlearned
 from fmtune.fm.model import Model
-from fmtune.fm.pack import score
+from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
 from fmtune.tune.baseline import baseline
@@ -56,20 +56,24 @@ class Winner:
         Threads of a pass.
     emit
         Takes the events ``doing``, ``winner`` and ``concluded``.
+    stop
+        Asked a few times a second; True gives up what is being trained, and the next run does it again.
     make
         Makes what trains.
     """
 
     def __init__(
         self, spec: Spec, cell: Cell, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int,
-        emit: Emit, make: Make = trainer,
+        emit: Emit, stop: Callable[[], bool], make: Make = trainer,
     ) -> None:  # fmt: skip
-        self._cell, self._make = cell, make
+        self._cell, self._stop, self._make = cell, stop, make
         self._spec, self._folder, self._fixed, self._finalists = spec, folder, dict(fixed), finalists
         self._threads, self._emit = threads, emit
 
-    def conclude(self, store: Store, data: StudyData, *, wait: bool) -> None:
+    def conclude(self, store: Store, data: StudyData, *, wait: bool) -> bool:
         """Choose the winner, once for all workers: one does it, the others ``wait`` or leave it to that one.
+
+        Returns False when it was stopped.
 
         Raises
         ------
@@ -79,19 +83,23 @@ class Winner:
         done = ended(store)
         while (turn := self._turn(store, done)) is None:
             if not wait:
-                return
+                return True
+            if self._stop():
+                return False
             time.sleep(0.5)
-        if not turn:
-            self._winner(store, data)
-            return
         try:
             self._winner(store, data)
-            self._selection(store, data)
-            store.set_attrs({"fmtune:finished": utc(), "fmtune:concluded": done})
-            self._emit("concluded", trials=done)
+            if turn:
+                self._selection(store, data)
+                store.set_attrs({"fmtune:finished": utc(), "fmtune:concluded": done})
+                self._emit("concluded", trials=done)
+        except Stopped:
+            return False
         finally:
-            with contextlib.suppress(FmtuneError):
-                store.set_attrs({"fmtune:concluding": None})
+            if turn:
+                with contextlib.suppress(FmtuneError):
+                    store.set_attrs({"fmtune:concluding": None})
+        return True
 
     def _doing(self, what: str) -> None:
         self._emit("doing", what=what)
@@ -128,10 +136,12 @@ class Winner:
             return
         self._doing(f"training trial {top.number} again, the winner")
         epochs = int(top.user_attrs.get("best_epoch") or len(top.intermediate_values))
-        h = Hyperparameters.of({**self._fixed, **top.params}).replace(patience=0)
-        where, metric = self._cell, self._spec.metric
+        own = Hyperparameters.of({**self._fixed, **top.params})
+        h = own.replace(patience=0)
+        metric = self._spec.metric
         fit = train(
-            data.channels, h, layout=where.layout, device=where.device, objective=metric, epochs=epochs, make=self._make
+            data.channels, h, layout=self._cell.layout, device=self._cell.device, objective=metric, epochs=epochs,
+            stop=self._stop, make=self._make,
         )  # fmt: skip
         labels = data.channels.train.labels
         assert labels is not None and top.value is not None
@@ -156,7 +166,7 @@ class Winner:
         replace(fit.model, facts=facts).save(path)
         found = {"trial": top.number, "path": _shown(path), "bytes": fit.model.nbytes}
         beside = {"fmtune:constant": {"trial": top.number, "value": plain}}
-        store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, h, fit.model, top.number)})
+        store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, own, fit.model, top.number)})
         holdout = self._open_holdout(store, data.holdout, fit.model, top.number)
         self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
 
@@ -168,7 +178,7 @@ class Winner:
         scores = score(model, test)
         found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
-            linear = baseline(data.channels, h, *self._cell, self._spec.metric, scores)
+            linear = baseline(data.channels, h, *self._cell, self._spec.metric, scores, self._stop)
             found["fmtune:baseline"] = {"trial": trial, **linear}
         if h.predictor_type == "binary_classifier":
             found["fmtune:calibration"] = {"trial": trial, **calibration(scores, labels)}
@@ -189,10 +199,12 @@ class Winner:
         """Train finalists again whose scores lie on another machine."""
         source = AgainSource(trials, self._fixed, self._spec.seeds, self._finalists)
         lanes, memory = (16, None) if self._spec.cluster is None else (self._spec.seeds, math.inf)
-        Driver(
+        whole = Driver(
             source, data.channels, self._cell.layout, self._spec.metric, lanes=lanes, threads=self._threads,
-            memory=memory, device=self._cell.device, make=self._make,
+            memory=memory, device=self._cell.device, stop=self._stop, make=self._make,
         ).run()  # fmt: skip
+        if not whole:
+            raise Stopped
 
     def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
         """Score the sealed channel for a new winner, and count that it was opened."""

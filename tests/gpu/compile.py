@@ -38,7 +38,7 @@ def kernels() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """Yield name, kernel and arguments of the types that the arenas launch it with."""
     f1, f2, f3 = (np.zeros((1,) * n, np.float32) for n in (1, 2, 3))
     i1, i2, l1, u2 = np.zeros(1, np.int32), np.zeros((1, 1), np.int32), np.zeros(1, np.int64), np.zeros((1, 1), "u1")
-    lanes = cuda_parts.Lanes(i1, i1, i1, i1, f2, f3, i1, f1)
+    lanes = cuda_parts.Lanes(i1, i1, i1, i1, f2, f3, i1, f1, f1)
     rows = cuda_sparse.Rows(l1, i1, f1)
     cut = cuda_sparse.Batches(f1, f1, l1, l1, i1, i1, l1, i1, f1, l1, i1, i2)
     work = cuda_sparse.Work(f2, f2, f2, f2, f2, f2, i1)

@@ -7,6 +7,7 @@ import pytest
 
 from fmtune.fm import cuda_arena
 from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Lane, Pack
@@ -71,6 +72,17 @@ def test_weights_of_rows_count(layout: str) -> None:
     data = SparseRows(DATA.indptr, DATA.indices, DATA.values, DATA.labels, 7, weights)
     packs = _packs(data, BASE, layout)
     placed = [pack.change(enter=[BASE]) for pack in packs]
+    for pack in packs:
+        pack.epoch()
+    _same(packs, placed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_groups_have_decays_of_their_own(layout: str) -> None:
+    """A group's factor multiplies the decay of its features, as on the CPU."""
+    h, groups = BASE.replace(linear_wd=0.1, factors_wd=0.1), Groups.of({"a": 0, "b": {"first": 4, "decay": 20}})
+    packs = [Pack(Feed(DATA, groups=groups), Recipe.of(h, layout, device)) for device in ("cpu", "gpu")]
+    placed = [pack.change(enter=[h]) for pack in packs]
     for pack in packs:
         pack.epoch()
     _same(packs, placed)
