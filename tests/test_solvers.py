@@ -38,7 +38,7 @@ def test_every_solver_can_be_chosen() -> None:
     """The hyperparameter's choices are the table's names, its own default first."""
     assert PARAMETERS["solver"].choices == tuple(SOLVERS)
     assert Hyperparameters().solver == "sgd"
-    assert [Hyperparameters.of({"solver": name}).epochs for name in SOLVERS] == [1, 100, 100]
+    assert all(Hyperparameters.of({"solver": name}).epochs == (1 if name == "sgd" else 100) for name in SOLVERS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ running it in several processes, on one machine or many, divides its trials amon
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
