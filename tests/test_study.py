@@ -145,7 +145,7 @@ def test_a_stop_gives_up_the_winner_and_what_is_beside_it(study: Path, tmp_path:
 
     def interrupt(event: dict[str, Any]) -> None:
         if event["event"] == "cell":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="6 finished trials are kept"):
         fmtune.run(spec, root=tmp_path, listener=interrupt)
