@@ -5,10 +5,13 @@ PYTHON ?= python3
 WORKERS ?= 2
 WITHIN ?= 110
 SIZE ?= middle
+MUTANTS ?= 10
+SEED ?= 0
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
-.PHONY: help install demo test docs test-docs bench test-browser test-load test-sagemaker test-cluster test-gpu-compile bench-gpu proof audit \
+.PHONY: help install demo test docs test-docs bench test-browser test-load test-sagemaker test-cluster test-gpu-compile \
+  bench-gpu proof coverage mutants audit \
   pictures lint lock clean python
 .NOTPARALLEL:
 
@@ -67,6 +70,12 @@ build/mxnet/.tools build/sagemaker/.tools: | python
 proof: .venv/.dev ## try the promises of docs/trust.md; SIZE=release takes hours; needs strace
 	@command -v strace >/dev/null || { echo "error: strace is missing: apt-get install strace" >&2; exit 1; }
 	.venv/bin/python -m tests.proof --size $(SIZE) --write docs/trust.md
+
+coverage: .venv/.dev ## every branch of parsers, storage and atomic writes is taken by a test: some minutes
+	.venv/bin/python -m tests.proof.coverage
+
+mutants: .venv/.dev ## changes of those modules that no test sees; MUTANTS of each, SEED draws them
+	.venv/bin/python -m tests.proof.mutants --count $(MUTANTS) --seed $(SEED)
 
 audit: python ## known faults of the locked packages, from the advisories' database
 	$(PYTHON) -m venv --clear build/audit

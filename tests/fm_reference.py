@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
+import pytest
 
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.rows import SparseRows
+
+# Training and scoring use vector instructions, which have no form in Python.
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="numba's compiler is off")
 
 
 def rows(n: int, dim: int, nnz: int, seed: int = 0, binary: bool = True, ones: bool = False) -> SparseRows:

@@ -198,3 +198,14 @@ def test_wrong_cards_and_keys_are_usage_errors(name: str) -> None:
     with pytest.raises(UsageError) as error:
         catalog.load(card)
     assert str(error.value) == text
+
+
+def test_what_unpacks_to_more_than_it_may_is_refused() -> None:
+    """Pictures and ratings alike."""
+    good = gzip.decompress(pictures()["train-images-idx3-ubyte.gz"])
+    assert idx.read(gzip.compress(good), "a", len(good)).shape == (60, 4, 4)
+    with pytest.raises(DataError) as error:
+        idx.read(gzip.compress(good), "a", len(good) - 1)
+    assert str(error.value) == "a: more than 975 bytes when unpacked\n  hint: get the file again"
+    with pytest.raises(DataError, match=r"not the archive of MovieLens 100k: u\.user has 16,777,217 bytes"):
+        movielens.read(ratings(u_user="1" * (movielens.LARGEST + 1)), "ua", attributes=True)

@@ -33,3 +33,15 @@ def test_an_array_has_the_digests_of_its_bytes(tmp_path: Path) -> None:
     assert len(known) == 3 and digests.of_array(array) == known
     array.flags.writeable = False
     assert digests.of_array(array) == digests.of_array(array) == known
+
+
+def test_a_seal_is_broken_by_any_change(tmp_path: Path) -> None:
+    """What is not there or not whole is None."""
+    path = tmp_path / "x"
+    assert digests.unsealed(path) is None
+    whole = digests.sealed({"a": 1})
+    path.write_bytes(whole)
+    assert digests.unsealed(path) == {"a": 1}
+    for damaged in (whole[:-1], whole + b" ", b"0" + whole[1:], b""):
+        path.write_bytes(damaged)
+        assert digests.unsealed(path) is None

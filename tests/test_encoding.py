@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmtune.data.canonical import DataWarning
+from fmtune.data.canonical import LARGEST_DIM, DataWarning
+from fmtune.data.cells import text_of, values_of
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter, Sample
@@ -183,3 +184,50 @@ def test_a_sample_is_as_good_as_the_stream() -> None:
     (median,) = samples[0].quantiles([0.5])
     assert abs(median) < 0.15 and median == samples[1].quantiles([0.5])[0]
     assert Sample(5).edges(4) == ()
+
+
+@pytest.mark.parametrize("cell", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, ""], ids=repr)
+def test_a_missing_value_names_nothing(cell: Any) -> None:
+    """However it is written; a list leaves it out."""
+    assert text_of(cell) == "" and values_of(["a", cell], None) == ["a"]
+
+
+def test_numbers_that_32_bits_cannot_hold_are_refused() -> None:
+    """In a table and in a request, as numbers and as whole ones of any length; the largest that they can is taken."""
+    encoder = fitted()
+    largest = float(np.finfo(np.float32).max)
+    for cell, said in ((1e39, "1e+39"), (-1e200, "-1e+200"), (10**400, "1" + 59 * "0")):
+        frame = pd.DataFrame({name: [cell if name == "age" else 1] for name in FRAME}, dtype=object)
+        with pytest.raises(DataError) as error:
+            encoder.rows(frame, where="t.csv")
+        assert str(error.value) == (
+            f"t.csv: row 1: 'age' is {said}, not a finite number of 32 bits\n"
+            "  hint: correct it, or name 'age' among the categorical columns"
+        )
+        with pytest.raises(DataError) as error:
+            encoder.entries({"age": cell})
+        assert str(error.value) == f"age: wants a finite number, not {said}"
+    assert len(encoder.entries({"age": largest})[0]) == 1
+
+
+def test_columns_make_no_more_features_than_can_be_numbered() -> None:
+    """The hint says what makes fewer."""
+    with pytest.raises(DataError) as error:
+        Encoder((Hashed("user", 40),))
+    assert str(error.value) == (
+        f"the columns make {1 << 40:,} features; {LARGEST_DIM:,} is the most\n"
+        "  hint: raise min_count, or set hash_bits"
+    )
+
+
+def test_what_a_model_knows_of_its_columns() -> None:
+    """Which are read as text; the encoder of its facts, None where it has none; a label that is not in the table."""
+    encoder = fitted()
+    assert encoder.texts == ("user", "tags")
+    again = Encoder.of({"encoding": encoder.to_json()})
+    assert again is not None and again.to_json() == encoder.to_json() and Encoder.of({}) is None
+    with pytest.raises(DataError) as error:
+        encoder.rows(FRAME.drop(columns="rating"), where="t.csv")
+    assert str(error.value) == (
+        "t.csv: the label's column 'rating' is not in the table\n  hint: the columns are user, tags, age, hour"
+    )

@@ -138,3 +138,32 @@ def test_an_index_too_large_to_number_is_refused(tmp_path: Path) -> None:
 def test_sniffing_looks_for_a_pair(head: bytes, known: bool) -> None:
     """Text with an index:value pair is libsvm, even where a line is wrong: then the line is named."""
     assert libsvm.sniff(head) is known
+
+
+@pytest.mark.parametrize(
+    ("content", "before"),
+    [(b"12345678\n1\n", None), (b"123456789\n1", 0), (b"1\n2\n1234567890", 2), (b"1\n12345678901", 1),
+     (b"1\n2345678\n9", None)],
+)  # fmt: skip
+def test_a_line_of_the_longest_length_is_found(content: bytes, before: int | None) -> None:
+    """With how many lines lie before it; a line's end counts."""
+    assert libsvm.lines_before(content, 10) == before
+
+
+def test_numbers_that_are_not_plain_are_those_of_python(tmp_path: Path) -> None:
+    """Too many digits, before and behind the point; exponents without end; also in lines without labels."""
+    texts = ["123456789012345678901", "0.123456789012345678901", "1e-1001", "-0.5e-60", "16777217.0000000001", "1e+38"]
+    (tmp_path / "x").write_text("".join(f"{n + 1}:{text}\n" for n, text in enumerate(texts)))
+    rows = libsvm.read(tmp_path / "x")
+    assert rows.labels is None
+    assert rows.values.tolist() == [float(np.float32(float(text))) for text in texts]
+    assert rows.indices.tolist() == list(range(len(texts)))
+
+
+@pytest.mark.parametrize("text", ["1 1:1e", "1 1:e5", "1 1:.", "1 1:+", "1 1:1e+", "1 1:--1", "1 1:1.2.3"])
+def test_half_a_number_is_none(text: str, tmp_path: Path) -> None:
+    """The whole token is shown."""
+    (tmp_path / "x").write_text(text + "\n")
+    with pytest.raises(DataError) as error:
+        libsvm.read(tmp_path / "x")
+    assert str(error.value) == f"{tmp_path / 'x'}: line 1: {text[2:]!r} is not an index:value pair\n  hint: {LINE}"

@@ -170,3 +170,10 @@ def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none.fm", tmp_path):
         with pytest.raises(ModelError, match="cannot be read"):
             Model.load(path)
+
+
+def test_a_model_is_its_own_only_draw() -> None:
+    """One that was sampled has several; a notebook shows what either is."""
+    one, several = _model(), _sampled()
+    assert one.drawn() == [one] and len(several.drawn()) == 3
+    assert "factorization machine: binary_classifier" in one._repr_html_()

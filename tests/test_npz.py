@@ -142,3 +142,16 @@ def test_sniffing_looks_for_an_array_in_a_zip(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=MATRIX)
     assert npz.sniff((tmp_path / "x.npz").read_bytes()[:64])
     assert not npz.sniff(b"PK\x03\x04" + bytes(60)) and not npz.sniff(b"")
+
+
+def test_a_member_that_claims_more_than_deflate_can_hold_is_refused(tmp_path: Path) -> None:
+    """Before a byte of it is unpacked."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x.npy", bytes(100))
+        info = file.getinfo("x.npy")
+        info.file_size = 10**9
+    with pytest.raises(DataError) as error:
+        npz.read(tmp_path / "x.npz")
+    assert str(error.value).startswith(
+        f"{tmp_path / 'x.npz'}: member x: it claims 1000000000 bytes, more than {info.compress_size} can hold\n  hint: "
+    )

@@ -274,3 +274,34 @@ def test_no_length_is_believed_before_it_was_checked() -> None:
 def test_sniffing_knows_the_magic() -> None:
     """A file is RecordIO by its first four bytes."""
     assert recordio.sniff(GOOD) and not recordio.sniff(b"0a23") and not recordio.sniff(b"")
+
+
+def test_rows_without_labels_are_written_without_them() -> None:
+    """In both layouts."""
+    dense = DenseRows(np.eye(2, dtype=np.float32), None, 2)
+    for rows in (dense, dense.to_sparse()):
+        stream = io.BytesIO()
+        recordio.write(stream, rows)
+        back = recordio.parse(stream.getvalue())
+        assert back.labels is None and back.digest() == rows.digest()
+
+
+def test_a_key_that_breaks_off_in_a_plain_record_is_garbage() -> None:
+    """Keys of plain records are read last of all; dense ones may have no label throughout."""
+    stream = io.BytesIO()
+    recordio.write(stream, DenseRows(np.eye(3, dtype=np.float32), np.ones(3, np.float32), 3).to_sparse())
+    whole = stream.getvalue()
+    at = whole.rindex(b"\x12\x01\x02")
+    with pytest.raises(DataError, match="record 3, byte 140: the bytes are not a protobuf record"):
+        recordio.parse(whole[: at + 2] + b"\xff" + whole[at + 3 :])
+
+
+def test_a_plain_record_with_fewer_keys_than_values_is_refused() -> None:
+    """As any other is: which value is whose would be a guess."""
+    record = Record()
+    record.features["values"].float32_tensor.values.extend([1.0, 2.0, 3.0])
+    record.features["values"].float32_tensor.keys.extend([300, 2])  # three bytes
+    record.features["values"].float32_tensor.shape.append(400)
+    record.label["values"].float32_tensor.values.append(1.0)
+    with pytest.raises(DataError, match="keys and values of different length"):
+        recordio.parse(recordio.frame(record.SerializeToString(deterministic=True)))

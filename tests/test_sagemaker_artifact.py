@@ -8,6 +8,7 @@ import json
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmtune.errors import ModelError
-from fmtune.fm.model import Model
+from fmtune.errors import ModelError, UsageError
+from fmtune.fm.model import Draws, Model
 from fmtune.fm.pack import score
 from fmtune.rows import DenseRows
 from fmtune.sagemaker.archive import read_parts
 from fmtune.sagemaker.artifact import export_artifact, import_artifact, member_of
 from fmtune.sagemaker.ndarray import read_arrays, write_arrays
 from fmtune.sagemaker.symbol import network
+from tests.fm_reference import compiled
 
 # w1_weight row_sparse, w0_weight dense, v row_sparse; written by another program from the layout alone.
 SPECIMEN = bytes.fromhex(
@@ -191,6 +193,7 @@ def test_wrappings(tmp_path):
         np.testing.assert_array_equal(import_artifact(path).linear, np.float32([0.5, -0.25]))
 
 
+@compiled
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("kind", ["regressor", "binary_classifier"])
 def test_a_model_goes_out_and_comes_back(kind, dense, tmp_path):
@@ -466,3 +469,107 @@ def test_no_foreign_exception_under_fuzzing(tmp_path):
 def test_member_is_what_a_job_leaves():
     """model_algo-1 is the zip that SageMaker packs."""
     assert member_of(model())[:4] == b"PK\x03\x04"
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"a.params": b"", "b.params": b""}, "2 files end in '.params'"),
+        ({f"{n}": b"" for n in range(1001)}, "more than 1000 members"),
+    ],
+    ids=["two weights", "many members"],
+)
+def test_archives_that_are_none_of_a_model_are_refused(members, said, tmp_path):
+    """Packed as tar or as zip within it."""
+    for path in (
+        packed(tmp_path / "a.tar.gz", list(members.items())),
+        packed(tmp_path / "b.tar.gz", [("model_algo-1", zipped(members))]),
+    ):
+        with pytest.raises(ModelError, match=said):
+            import_artifact(path)
+
+
+def test_folders_are_stepped_over_and_claims_checked_in_a_zip(tmp_path):
+    """A member twice, or of another size than it claims."""
+    good = zipped({**parts(), "folder/": b""})
+    assert import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", good)])).feature_dim == 2
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("params", SPECIMEN)
+    with pytest.raises(ModelError, match="params: the member is there twice"):
+        import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", stream.getvalue())]))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("params", SPECIMEN)
+        archive.getinfo("params").file_size = len(SPECIMEN) + 1
+    with pytest.raises(ModelError, match="params: the member's size is not what it claims"):
+        import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", stream.getvalue())]))
+
+
+def test_a_member_that_claims_more_than_is_left_is_refused(tmp_path):
+    """Before it is read."""
+    entry = tarfile.TarInfo("model_algo-1")
+    entry.size = 1 << 40
+    (tmp_path / "m.tar").write_bytes(entry.tobuf() + bytes(1024))
+    with pytest.raises(ModelError, match=f"model_algo-1: the member claims {1 << 40} bytes"):
+        import_artifact(tmp_path / "m.tar")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"meta.json": b"[]"}, "meta.json is not understood"),
+        ({"meta.json": b"{"}, "meta.json is not understood"),
+        ({"symbol.json": b"[]"}, "symbol.json is not a network"),
+        ({"symbol.json": b'{"heads": [[9]], "nodes": []}'}, "symbol.json is not a network"),
+        ({"meta.json": b'{"training_parameters": {"predictor_type": "ranker"}}'},
+         "meta.json has the predictor_type 'ranker'"),
+    ],
+)  # fmt: skip
+def test_descriptions_that_are_not_understood_are_refused(change, said, tmp_path):
+    """Each file by its name."""
+    with pytest.raises(ModelError, match=said):
+        import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", zipped({**parts(), **change}))]))
+
+
+def test_settings_with_foreign_values_are_kept_as_text(tmp_path):
+    """They may be of a version to come."""
+    made = import_artifact(artifact(tmp_path, {**SETTINGS, "epochs": "many"}))
+    assert made.facts["sagemaker"]["training_parameters"]["epochs"] == "many"
+
+
+def test_two_arrays_of_one_name_are_refused():
+    """Which one counts would depend on the reader."""
+    body = write_arrays({"w1": np.ones((2, 1), np.float32), "w2": np.ones((2, 1), np.float32)})
+    with pytest.raises(ModelError, match="two arrays are named 'w1'"):
+        read_arrays(body.replace(b"w2", b"w1"))
+
+
+def test_a_mean_of_probabilities_has_no_artifact():
+    """The next step is said; a regressor's draws are one model."""
+    draws = Draws(np.zeros(2), np.zeros((2, 3), np.float32), np.zeros((2, 3, 1), np.float32), np.full(2, 0.5))
+    with pytest.raises(UsageError, match="a mean of many models' probabilities") as error:
+        member_of(Model.of_draws("binary_classifier", draws, {}))
+    assert error.value.hint == "train one with solver sgd or als; a regressor of solver mcmc can be exported"
+    assert member_of(Model.of_draws("regressor", draws, {}), settings={"epochs": "3"})
+
+
+def test_what_follows_the_end_of_an_archive_is_read_for_its_checksum(tmp_path):
+    """Zeros harm nobody; a flipped bit in the checksum behind them is seen."""
+    stream = io.BytesIO()
+    with gzip.GzipFile(fileobj=stream, mode="wb") as out:
+        out.write(gzip.decompress(artifact(tmp_path).read_bytes()) + bytes(3 << 20))
+    (tmp_path / "m.tar.gz").write_bytes(stream.getvalue())
+    assert import_artifact(tmp_path / "m.tar.gz").feature_dim == 2
+    (tmp_path / "m.tar.gz").write_bytes(stream.getvalue()[:-8] + b"\0" + stream.getvalue()[-7:])
+    with pytest.raises(ModelError, match="cannot be read"):
+        import_artifact(tmp_path / "m.tar.gz")
+
+
+def test_a_model_that_does_not_say_what_it_predicts_is_refused(tmp_path):
+    """Neither in meta.json nor by a network."""
+    silent = {name: body for name, body in parts({"feature_dim": "2"}).items() if name != "symbol.json"}
+    with pytest.raises(ModelError, match=r"neither meta\.json nor symbol\.json says what it predicts"):
+        import_artifact(packed(tmp_path / "m.tar.gz", [("model_algo-1", zipped(silent))]))

@@ -6,7 +6,7 @@ import pytest
 
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.sagemaker.hyperparameters import DEFAULTS, REQUIRED, SCHEMA, job_of
+from fmtune.sagemaker.hyperparameters import DEFAULTS, REQUIRED, SCHEMA, job_of, typed
 
 NEEDED = {"feature_dim": "10", "num_factors": "4", "predictor_type": "regressor"}
 
@@ -130,3 +130,10 @@ def test_the_final_configuration_is_text():
     final = job_of({**NEEDED, "epochs": 3, "use_bias": False}).final
     assert (final["epochs"], final["use_bias"], final["factors_wd"]) == ("3", "false", "0.00001")
     assert json.loads(json.dumps(final)) == final
+
+
+def test_a_flag_is_true_or_false():
+    """In any case of letters, and nothing else."""
+    assert (typed("use_bias", "True"), typed("use_bias", "false")) == (True, False)
+    with pytest.raises(UsageError, match="use_bias cannot be 'maybe'"):
+        typed("use_bias", "maybe")

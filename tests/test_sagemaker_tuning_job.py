@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import FloatDistribution
 
 from fmtune.errors import StudyFileError, UsageError
 from fmtune.sagemaker import tuning_job
@@ -15,6 +16,9 @@ from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, par
 from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
 from fmtune.tune import study as studies
 from fmtune.tune.spec import Spec, parse, read
+from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.store import New, Store
+from tests.fm_reference import compiled
 from tests.study_fixtures import write_data
 
 
@@ -280,6 +284,7 @@ def test_warm_start():
     assert any("warm start from two" in words for words in said)
 
 
+@compiled
 def test_warm_start_from_a_study_that_ran(tmp_path):
     """A job's study is run; the next job, which names it as parent, begins with its best configurations."""
     write_data(tmp_path, 200)
@@ -395,3 +400,98 @@ def test_the_verb_prints_json(tmp_path):
     """For aws sagemaker create-hyper-parameter-tuning-job --cli-input-json."""
     (tmp_path / "study.yaml").write_text(noted(JOB)[1])
     assert json.loads(export_tuning_job(tmp_path / "study.yaml"))["HyperParameterTuningJobName"] == "fm-movielens-1"
+
+
+SHAPES = {
+    "the tuning job is not an object": [],
+    "HyperParameterTuningJobConfig is not an object": changed("HyperParameterTuningJobConfig", value="x"),
+    "HyperParameterTuningJobConfig.ResourceLimits is not an object": config("ResourceLimits", [1]),
+    "TrainingJobDefinitions is not a list": changed("TrainingJobDefinitions", value={}),
+    "TrainingJobDefinitions[1] is not an object": changed("TrainingJobDefinitions", value=[{}, 7]),
+    "TrainingJobDefinition.InputDataConfig[0].DataSource is not an object": changed(
+        "TrainingJobDefinition", "InputDataConfig", value=[{"ChannelName": "train", "DataSource": 7}]
+    ),
+    "HyperParameterTuningJobConfig.ParameterRanges.CategoricalParameterRanges[0].Values is not a list": ranges(
+        "ContinuousParameterRanges"
+    ) | config("ParameterRanges", {"CategoricalParameterRanges": [{"Name": "num_factors", "Values": 16}]}),
+    "WarmStartConfig.ParentHyperParameterTuningJobs is not a list": changed(
+        "WarmStartConfig", value={"ParentHyperParameterTuningJobs": "x"}
+    ),
+}
+
+
+@pytest.mark.parametrize("said", SHAPES)
+def test_a_part_of_another_shape_is_named(said, tmp_path):
+    """By its path, before any part is looked into; exit code 2."""
+    for read_job in (study_of, parents, lambda job: import_tuning_job(dump(tmp_path / "job.json", job))):
+        with pytest.raises(UsageError) as error:
+            read_job(SHAPES[said])
+        assert str(error.value) == f"{said}\n  hint: give the JSON of CreateHyperParameterTuningJob"
+        assert error.value.exit_code == 2
+
+
+def test_ranges_of_unknown_parameters_are_said_and_left_out():
+    """Of every kind of range."""
+    job = config("ParameterRanges", {
+        "ContinuousParameterRanges": [continuous("alpha"), continuous("factors_lr")],
+        "CategoricalParameterRanges": [{"Name": "beta", "Values": ["a"]}, *FACTORS],
+        "AutoParameters": [{"Name": "gamma", "ValueHint": "1"}, {"Name": "eps", "ValueHint": "1"}],
+    })  # fmt: skip
+    spec, _, said = noted(job)
+    assert set(spec.search_space) == {"factors_lr", "num_factors"}
+    assert [words.split(":")[0] for words in said] == ["alpha", "beta", "gamma", "eps"]
+
+
+def test_settings_of_the_container_have_their_counterparts():
+    """Without compatibility the rows are shuffled; a default that says nothing is left out, and channels but two."""
+    spec, _, said = noted(changed("TrainingJobDefinition", "StaticHyperParameters", value={
+        "sagemaker_compat": "false", "eval_metrics": "x", "_optimizer": "sgd", "_num_gpus": "auto",
+    }))  # fmt: skip
+    assert "shuffle" not in spec.hyperparameters and "pad_last_batch" not in spec.hyperparameters
+    assert "eval_metrics: x has no counterpart and is left out" in said
+    entry = {"ChannelName": "validation", "DataSource": {"S3DataSource": {"S3Uri": "s3://b/v"}}}
+    _, _, said = noted(changed("TrainingJobDefinition", "InputDataConfig", value=[entry]))
+    assert "the channel 'validation' (s3://b/v) is left out: there are train and test" in said
+    assert "sagemaker_compat" not in noted(changed("TrainingJobDefinition", "StaticHyperParameters", value={
+        "sagemaker_compat": "true"}))[1]  # fmt: skip
+
+
+def test_limits_and_seeds_are_taken_over():
+    """What a job leaves out has a default, and that is said; criteria but the limits have no counterpart."""
+    job = config("ResourceLimits", {})
+    job["HyperParameterTuningJobConfig"] |= {
+        "RandomSeed": 7,
+        "TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 0.5, "ConvergenceDetected": None},
+    }  # fmt: skip
+    spec, _, said = noted(job)
+    assert (spec.n_trials, spec.seed, spec.pack, spec.timeout) == (100, 7, "auto", None)
+    assert said == [
+        "the job has no MaxNumberOfTrainingJobs: n_trials is 100",
+        "TargetObjectiveMetricValue 0.5: a study ends by n_trials or timeout only",
+    ]
+    spec, _, _ = noted(config("ResourceLimits", {"MaxNumberOfTrainingJobs": 3, "MaxRuntimeInSeconds": 60}))
+    assert (spec.n_trials, spec.timeout) == (3, 60.0)
+
+
+def test_a_warm_start_of_what_never_ran_is_said():
+    """Nothing is tried first; the study is named."""
+    warm = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "zero"}], "WarmStartType": "x"}
+    spec, _, said = noted(changed("WarmStartConfig", value=warm), parents={"zero": [{"alpha": 1}]})
+    assert spec.enqueue == ()
+    assert said == ["warm start from zero: no finished trial of it fits; run its study here first"]
+
+
+@pytest.mark.parametrize(("direction", "order"), [("minimize", [0.1, 0.2, 0.3]), ("maximize", [0.3, 0.2, 0.1])])
+def test_parents_give_their_complete_trials_best_first(direction, order, tmp_path):
+    """From the studies below ``runs``; one that is not there is left out."""
+    warm = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name} for name in ("one", "none")]}
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    store = Store(open_storage(sqlite_url(tmp_path / "runs" / "one")), "one", direction)
+    store.set_attrs({"fmtune:direction": direction, "fmtune:cells": [{"device": "cpu", "layout": "sparse"}]})
+    space = {"factors_lr": FloatDistribution(0.0, 1.0)}
+    for n, value in enumerate([0.2, 0.1, 0.3, None]):
+        store.claim(set(), lambda workers, n=n: New(n, {"factors_lr": n / 10}, space, {}, {}))
+        store.finish(n, "FAIL" if value is None else "COMPLETE", value, [], {}, {})
+    found = parents(changed("WarmStartConfig", value=warm), tmp_path)
+    rates = {0.2: 0.0, 0.1: 0.1, 0.3: 0.2}
+    assert found == {"one": [{"factors_lr": rates[value]} for value in order]}

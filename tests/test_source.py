@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fmtune.data import source
+from fmtune.data.foreign import describe_bytes
 from fmtune.data.source import FORMATS, DataWarning, read_channel, read_channels, write
 from fmtune.errors import DataError, UsageError
 from fmtune.rows import DenseRows, Rows, SparseRows
@@ -206,3 +207,9 @@ def test_rows_of_both_layouts_stay_the_same_type_under_mapping(tmp_path: Path) -
         write(minus, tmp_path / "x.npz")
         with pytest.warns(DataWarning):
             assert read_channel(tmp_path / "x.npz").digest() == rows.digest()
+
+
+def test_nothing_is_an_empty_file() -> None:
+    """Also inside gzip, whose own bytes are then as good as damaged."""
+    assert describe_bytes(b"") == "an empty file"
+    assert describe_bytes(gzip.compress(b"")) == "a damaged gzip file"

@@ -8,6 +8,7 @@ from fmtune.errors import StudyFileError
 from fmtune.tune import spec
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.spec import Cell, Spec, parse
+from fmtune.tune.studyfile import worded
 
 GOOD = """\
 study_name: digits
@@ -378,3 +379,34 @@ def test_a_sweep_takes_what_the_card_takes(line: str, said: str) -> None:
     with pytest.raises(StudyFileError) as caught:
         parse(SWEEP.replace("sweep: {features: [256, 1024], fields: [2, 8]}", line))
     assert said in str(caught.value)
+
+
+def test_the_solvers_are_those_that_are_searched() -> None:
+    """Or the one that is fixed, or the default."""
+    assert parse(GOOD).solvers == ("sgd",)
+    assert parse(GOOD.replace("epochs: 30", "solver: als")).solvers == ("als",)
+    assert parse(GOOD.replace("optimizer: [adam, adagrad]", "solver: [sgd, als]")).solvers == ("sgd", "als")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("grace: 0.5s", "10:8: grace must be a second at least"),
+        ("grace: soon", "10:8: grace must be a time, not 'soon'"),
+        ("groups: 7", "10:9: groups must be a mapping or a list, not 7"),
+        ("groups: [3, 1]", "10:9: "),
+        ("3: x", "10:1: unknown key '3'"),
+    ],
+)
+def test_times_groups_and_keys_are_checked(line: str, said: str) -> None:
+    """Each at its place."""
+    assert faults_of(GOOD + line + "\n")[0].startswith(said)
+    assert parse(GOOD + "groups:\n").groups is None
+    made = parse(GOOD + "grace: 2s\ngroups: {user: 0, item: 3}\n")
+    assert made.grace == 2.0 and made.groups == {"user": 0, "item": 3}
+
+
+def test_a_fault_without_words_of_ours_is_said_in_pydantics() -> None:
+    """At its place; a newer pydantic may find what this one does not."""
+    found = worded({"type": "new", "loc": ("matrix", "device"), "msg": "is odd", "input": 7})
+    assert (found.at, found.what) == (("matrix", "device"), "matrix.device: is odd")

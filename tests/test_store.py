@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from fmtune.errors import ResourceError, StorageError
+from fmtune.tune import store as store_module
 from fmtune.tune.storage import open_storage
-from fmtune.tune.store import RETRIES, Claim, New, Store
+from fmtune.tune.store import ATTEMPTS, RETRIES, Away, Claim, New, Store
 from fmtune.tune.workers import gone, name_of, owner
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -162,3 +170,151 @@ def test_workers_are_listed_with_their_age(tmp_path: Path) -> None:
 def test_only_this_machines_processes_are_known_to_be_dead(change: dict[str, object], dead: bool) -> None:
     """A process number says something only where it was given, and with the process's start."""
     assert gone({**owner(), **change}) is dead
+
+
+class _Faulty:
+    """An engine whose transactions fail with the given errors first; ``server`` makes it one of PostgreSQL."""
+
+    def __init__(self, engine: sa.Engine, errors: list[Exception], server: bool) -> None:
+        self._engine, self._errors, self._server = engine, errors, server
+
+    @property
+    def dialect(self) -> object:
+        return SimpleNamespace(name="postgresql") if self._server else self._engine.dialect
+
+    def begin(self) -> Any:
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._engine.begin()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def _failing(folder: Path, *errors: Exception, server: bool = False) -> Store:
+    """Return a store of a database that fails once it is open."""
+    storage, pending = open_storage(f"sqlite:///{folder / 'study.db'}"), []
+    storage.engine = _Faulty(storage.engine, pending, server)  # type: ignore[assignment]
+    store = Store(storage, "s", "minimize", grace=GRACE)
+    pending += errors
+    return store
+
+
+def _error(text: str, state: str | None = None) -> Exception:
+    class Original(Exception):
+        sqlstate = state
+
+    return sa.exc.OperationalError("SELECT 1", {}, Original(text))
+
+
+def test_a_busy_sqlite_file_is_asked_again(tmp_path: Path) -> None:
+    """As often as it takes; also where Optuna has wrapped the fault."""
+    wrapped = StorageInternalError("An exception is raised during the commit.")
+    wrapped.__cause__ = _error("database is locked")
+    store = _failing(tmp_path, _error("database is locked"), wrapped)
+    assert store.trials() == []
+
+
+def test_patience_ends(tmp_path: Path) -> None:
+    """A lock that stays is an error in the end; the next step is said."""
+    store = _failing(tmp_path, *[_error("database is locked")] * 99)
+    with pytest.raises(StorageError) as error:
+        store.trials(patience=0.05)
+    assert str(error.value) == (
+        "s: the study's database cannot be written: database is locked\n"
+        "  hint: free the disk or the lock, then run the same command again: it continues"
+    )
+    assert error.value.exit_code == 4
+
+
+@pytest.mark.parametrize("text", ["disk I/O error", "attempt to write a readonly database"])
+def test_another_fault_of_a_sqlite_file_is_said_at_once(text: str, tmp_path: Path) -> None:
+    """No second try: it would not help."""
+    store = _failing(tmp_path, _error(text))
+    with pytest.raises(StorageError, match=f"the study's database cannot be written: {text}"):
+        store.trials()
+    assert store.trials() == []
+
+
+def test_a_full_disk_is_a_lack_of_resources(tmp_path: Path) -> None:
+    """Exit code 5; what was finished is kept."""
+    store = _failing(tmp_path, _error("database or disk is full"))
+    with pytest.raises(ResourceError) as error:
+        store.set_attrs({"a": 1})
+    assert str(error.value) == (
+        "s: no space left on the disk for the study's database\n"
+        "  hint: free some space and run the same command again: finished trials are kept"
+    )
+    assert error.value.exit_code == 5 and store.attrs() == {}
+
+
+def test_a_server_that_is_away_is_said_without_its_password(tmp_path: Path) -> None:
+    """At once where trials are asked for, and it is taken that other workers may have been cut off too."""
+    lost = "connection to postgresql://u:secret@host/db failed\nIs the server running?"
+    other = _store(tmp_path)
+    other.beat({})
+    assert _claim(other) == Claim(0)
+    _dead(other)
+    store = _failing(tmp_path, _error(lost), server=True)
+    with pytest.raises(Away) as error:
+        store.study_system()
+    assert str(error.value) == (
+        "s: the study's database does not answer: connection to postgresql://u:***@host/db failed\n"
+        "  hint: see that its server runs, then start the same command again: it continues"
+    )
+    store._sqlite = True  # its clock is sqlite's
+    store.storage.engine = store.storage.engine._engine  # type: ignore[attr-defined]
+    assert _claim(store, budget=1) is None
+
+
+def test_a_lock_of_a_server_is_no_absence(tmp_path: Path) -> None:
+    """Somebody else is at it: asked again, and the others' beats are believed."""
+    other = _store(tmp_path)
+    other.beat({})
+    assert _claim(other) == Claim(0)
+    _dead(other)
+    store = _failing(tmp_path, *[_error("canceling statement due to lock timeout", "55P03")] * 2, server=True)
+    assert [t.number for t in store.trials()] == [0]
+    store.storage.engine = store.storage.engine._engine  # type: ignore[attr-defined]
+    assert _claim(store, budget=1) == Claim(0, attempts=2)
+
+
+def test_a_servers_clock_is_its_own() -> None:
+    """Whatever the time is here."""
+    now = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    result = SimpleNamespace(scalar_one=lambda: now)
+    server = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"), execute=lambda query: result)
+    assert store_module._clock(server) == now.timestamp()  # type: ignore[arg-type]
+
+
+def test_what_a_sampler_keeps_lies_with_the_trial_and_with_the_study(tmp_path: Path) -> None:
+    """It reads back; a trial without parameters is one too; nothing asked for is nothing found."""
+    store = _store(tmp_path)
+    store.beat({})
+    assert store.claim(set(), lambda workers: New(0, {}, {}, {"a": [1]}, {"b": 2})) == Claim(0)
+    assert store.study_system() == {"b": 2} and store.fetch([]) == []
+    assert [(t.number, t.params, t.system_attrs) for t in store.fetch([0])] == [(0, {}, {"a": [1]})]
+
+
+def test_an_end_without_value_or_curve_is_stored(tmp_path: Path) -> None:
+    """A trial that failed before its first score."""
+    store = _store(tmp_path)
+    store.beat({})
+    _claim(store)
+    store.progress({0: {}})
+    store.progress({})
+    assert store.finish(0, "FAIL", None, [], {"reason": "diverged at epoch 1"}, {})
+    (trial,) = store.trials()
+    assert (trial.state, trial.value, trial.user_attrs["reason"]) == (TrialState.FAIL, None, "diverged at epoch 1")
+    store.wait([])
+    assert store.tally == {"FAIL": 1} and not store.begun
+
+
+def test_a_process_that_died_five_times_in_a_row_over_a_trial_gives_it_up(tmp_path: Path) -> None:
+    """Counted from its last finished trial; one that finished something has nothing to answer for."""
+    for died in range(1, ATTEMPTS + 2):
+        store = _store(tmp_path)
+        store.orphan(store.trials(), alone=store.me["since"])
+        spent = f"its process died {ATTEMPTS} times in a row" if died > ATTEMPTS else None
+        assert _claim(store) == Claim(0, attempts=died, spent=spent)
+        time.sleep(0.01)  # runs differ in their beginning

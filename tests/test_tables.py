@@ -98,3 +98,29 @@ def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     assert tables.head(path, "jsonl")["id"].tolist()[0] == big
     pyarrow.parquet.write_table(pyarrow.table({"id": [big, None]}), path)
     assert tables.head(path, "parquet")["id"].tolist()[0] == big
+
+
+def test_lines_that_are_longer_than_the_first_are_refused(tmp_path: Path) -> None:
+    """Not one of them is cut in silence; blank lines of JSON are stepped over."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2,3\n")
+    with pytest.raises(DataError) as error:
+        tables.head(path, "csv")
+    assert str(error.value) == (
+        f"{path}: the table cannot be read: lines have more fields than the first one names\n"
+        "  hint: correct or write the file again"
+    )
+    path.write_text('{"a": 1}\n\n  \n{"a": 2}\n')
+    assert tables.head(path, "jsonl")["a"].tolist() == [1, 2]
+
+
+def test_notes_of_pandas_in_a_file_are_not_believed(tmp_path: Path) -> None:
+    """An index that has a name is a column as any other; one without is none; damaged notes harm nobody."""
+    path = tmp_path / "t"
+    frame = pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="user"))
+    for index, names in ((frame.index, ["a", "user"]), (pd.Index([5, 7]), ["a"])):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pandas(frame.set_index(index)), path)
+        assert sorted(tables.head(path, "parquet").columns) == names
+    table = pyarrow.Table.from_pandas(frame).replace_schema_metadata({"pandas": "{}"})
+    pyarrow.parquet.write_table(table, path)
+    assert sorted(tables.head(path, "parquet").columns) == ["a", "user"]

@@ -183,3 +183,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         load(text, "s")
     except StudyFileError as error:
         assert str(error)
+
+
+def test_a_file_of_a_folder_that_is_not_there_is_not_there(tmp_path: Path) -> None:
+    """There is nothing to be meant instead."""
+    with pytest.raises(StudyFileError) as caught:
+        read(tmp_path / "nowhere" / "study.yaml")
+    assert caught.value.what == "no such file"
+
+
+@pytest.mark.skipif(not Path("/proc/kallsyms").exists(), reason="reads a file of Linux that does not tell its size")
+def test_a_file_is_no_longer_than_it_says() -> None:
+    """What is read counts, not what the folder tells."""
+    with pytest.raises(StudyFileError) as caught:
+        read(Path("/proc/kallsyms"))
+    assert caught.value.what == "is 1.0 MB; a study file has at most 1 MB"

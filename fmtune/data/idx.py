@@ -17,7 +17,7 @@ LARGEST = 1 << 30
 _UINT8 = 8  # the header's code of the only type that pictures and labels use
 
 
-def read(content: bytes, name: str) -> NDArray[np.uint8]:
+def read(content: bytes, name: str, most: int = LARGEST) -> NDArray[np.uint8]:
     """Return the array of an IDX file of unsigned bytes.
 
     Parameters
@@ -26,13 +26,15 @@ def read(content: bytes, name: str) -> NDArray[np.uint8]:
         The file, gzipped or not.
     name
         What messages call it.
+    most
+        Bytes that it may have when unpacked.
 
     Raises
     ------
     DataError
-        No IDX file, of another type, damaged, or larger than LARGEST.
+        No IDX file, of another type, damaged, or too large.
     """
-    raw = _unpacked(content, name)
+    raw = _unpacked(content, name, most)
     if len(raw) < 4 or raw[:3] != bytes([0, 0, _UINT8]) or len(raw) < 4 + 4 * raw[3]:
         raise DataError("not an IDX file of unsigned bytes", where=name, hint="get the file again")
     start = 4 + 4 * raw[3]
@@ -44,13 +46,13 @@ def read(content: bytes, name: str) -> NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def _unpacked(content: bytes, name: str) -> bytes:
+def _unpacked(content: bytes, name: str, most: int) -> bytes:
     if content[:2] != b"\x1f\x8b":
         return content
     try:
-        raw = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LARGEST + 1)
+        raw = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"damaged gzip: {error}", where=name, hint="get the file again") from error
-    if len(raw) > LARGEST:
-        raise DataError(f"more than {LARGEST:,} bytes when unpacked", where=name, hint="get the file again")
+    if len(raw) > most:
+        raise DataError(f"more than {most:,} bytes when unpacked", where=name, hint="get the file again")
     return raw

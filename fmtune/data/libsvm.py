@@ -163,14 +163,10 @@ class _Reader:
         return Part(SparseRows(indptr, keys, values, labels, dim), place, "line", 0, self.disorder)
 
     def refuse_long_line(self) -> None:
-        """Raise DataError for a line of 16 MiB: in less than twice as much it covers byte 16 MiB."""
-        if len(self.buf) < LONGEST_LINE:
-            return
-        content = self.content
-        begin = content.rfind(b"\n", 0, LONGEST_LINE - 1) + 1
-        end = content.find(b"\n", LONGEST_LINE - 1)
-        if (len(content) if end < 0 else end + 1) - begin >= LONGEST_LINE:
-            number = int(self.state[text.LINE]) + content.count(b"\n", 0, begin)
+        """Raise DataError for a line of 16 MiB."""
+        before = lines_before(self.content) if len(self.buf) >= LONGEST_LINE else None
+        if before is not None:
+            number = int(self.state[text.LINE]) + before
             raise DataError("the line is longer than 16 MiB", where=f"{self.path}: line {number}", hint=_HINT)
 
     def line(self, at: int) -> int:
@@ -201,6 +197,18 @@ class _Reader:
         return at + len(line) + 1
 
 
+def lines_before(content: bytes, longest: int = LONGEST_LINE) -> int | None:
+    """Return how many lines lie before one of ``longest`` bytes, None where there is none.
+
+    In less than twice as many bytes such a line covers byte ``longest``.
+    """
+    begin = content.rfind(b"\n", 0, longest - 1) + 1
+    end = content.find(b"\n", longest - 1)
+    if (len(content) if end < 0 else end + 1) - begin < longest:
+        return None
+    return content.count(b"\n", 0, begin)
+
+
 def _numbers(tokens: list[bytes], where: str) -> tuple[float | None, list[int], list[float]]:
     """Return label, indices and values of a line as Python reads them."""
     label: float | None = None
@@ -223,16 +231,20 @@ def _numbers(tokens: list[bytes], where: str) -> tuple[float | None, list[int], 
 
 def _fault(tokens: list[bytes], where: str) -> DataError:
     """Return the error for the first token that is no number or pair."""
-    for at, token in enumerate(tokens):
-        key, colon, value = token.partition(b":")
-        shown = token[:40].decode("utf-8", "backslashreplace")
-        if key == b"qid":
-            return DataError("query groups (qid) are not supported", where=where, hint="remove the qid column")
-        if at == 0 and not colon and b"," in token:
-            return DataError(f"{shown!r} is several labels", where=where, hint="a row has one label")
-        if not (re.fullmatch(rb"\d{1,18}", key) and colon and re.fullmatch(_NUMBER, value, re.I)) and (
-            at or colon or not re.fullmatch(_NUMBER, token, re.I)
-        ):
-            wanted = "an index:value pair" if at or colon else "a label"
-            return DataError(f"{shown!r} is not {wanted}", where=where, hint=_HINT)
-    return DataError("the line holds a number that cannot be read", where=where, hint=_HINT)
+    at, token = next((at, token) for at, token in enumerate(tokens) if not _fits(at, token))
+    key, colon, _ = token.partition(b":")
+    shown = token[:40].decode("utf-8", "backslashreplace")
+    if key == b"qid":
+        return DataError("query groups (qid) are not supported", where=where, hint="remove the qid column")
+    if at == 0 and not colon and b"," in token:
+        return DataError(f"{shown!r} is several labels", where=where, hint="a row has one label")
+    wanted = "an index:value pair" if at or colon else "a label"
+    return DataError(f"{shown!r} is not {wanted}", where=where, hint=_HINT)
+
+
+def _fits(at: int, token: bytes) -> bool:
+    """Whether a line's token, the first being ``at`` 0, is an index and its value, or a label."""
+    key, colon, value = token.partition(b":")
+    if at == 0 and not colon:
+        return re.fullmatch(_NUMBER, token, re.I) is not None
+    return bool(re.fullmatch(rb"\d{1,18}", key) and re.fullmatch(_NUMBER, value, re.I))

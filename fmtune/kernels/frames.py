@@ -89,7 +89,7 @@ def list_frames(buf: Bytes, joined: Bytes, frames: Int64, starts: Int64, stops: 
         if not within:
             frames[record] = at
             starts[record] = into if copy else at + 8
-        elif copy:
+        else:  # parts are always copied
             for i in range(4):
                 joined[into + i] = (MAGIC >> (8 * i)) & 255
             into += 4

@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 ROWS, ENTRIES, LINE, LABELLED, DISORDER, BEYOND = range(6)
 STATE = 6
 
-_NEWLINE, _SPACE, _HASH, _COLON, _ZERO = 10, 32, 35, 58, 48
+_NEWLINE, _SPACE, _HASH, _COLON, _ZERO, _NINE = 10, 32, 35, 58, 48, 57
 _POWERS = np.array([float(f"1e{k}") for k in range(64)])
 _EXACT = np.uint64(1 << 53)
 _MOST = np.uint64(10**17)
@@ -72,7 +72,7 @@ def _number(buf: Bytes, at: int, end: int) -> Any:
     if negative or (at < end and buf[at] == 43):
         at += 1
     digits, power, mantissa = 0, 0, np.uint64(0)
-    while at < end and buf[at] - _ZERO < 10 and buf[at] >= _ZERO:
+    while at < end and buf[at] >= _ZERO and buf[at] <= _NINE:
         mantissa = mantissa * np.uint64(10) + np.uint64(buf[at] - _ZERO)
         digits += 1
         at += 1
@@ -80,7 +80,7 @@ def _number(buf: Bytes, at: int, end: int) -> Any:
             return np.float32(0.0), -1
     if at < end and buf[at] == 46:
         at += 1
-        while at < end and buf[at] - _ZERO < 10 and buf[at] >= _ZERO:
+        while at < end and buf[at] >= _ZERO and buf[at] <= _NINE:
             mantissa = mantissa * np.uint64(10) + np.uint64(buf[at] - _ZERO)
             digits += 1
             power -= 1
@@ -95,8 +95,8 @@ def _number(buf: Bytes, at: int, end: int) -> Any:
         if down or (at < end and buf[at] == 43):
             at += 1
         first, exponent = at, 0
-        while at < end and buf[at] - _ZERO < 10 and buf[at] >= _ZERO:
-            exponent = exponent * 10 + (buf[at] - _ZERO)
+        while at < end and buf[at] >= _ZERO and buf[at] <= _NINE:
+            exponent = exponent * 10 + np.int64(buf[at] - _ZERO)
             at += 1
             if exponent > 1000:
                 return np.float32(0.0), -1
@@ -161,7 +161,7 @@ def parse(
             # A label, or the digits of an index.
             index: Any = np.int64(0)
             first = at
-            while at < end and buf[at] >= _ZERO and buf[at] <= 57 and at - first < 12:
+            while at < end and buf[at] >= _ZERO and buf[at] <= _NINE and at - first < 12:
                 index = index * 10 + (buf[at] - _ZERO)
                 at += 1
             if at < end and at > first and buf[at] == _COLON:
@@ -184,8 +184,7 @@ def parse(
                 if at < 0 or not np.isfinite(value):
                     return begin
                 labelled = 1
-                if len(labels) > 0:
-                    labels[state[ROWS]] = value
+                labels[state[ROWS]] = value
             if at < end and buf[at] != _HASH and not _blank(buf[at]):
                 return begin
         if labelled >= 0:

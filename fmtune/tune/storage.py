@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ _SESSION = {
 }  # fmt: skip
 
 
+Connect = Callable[..., RDBStorage]
+
 _AUTHORITY = re.compile(r"(://[^:/@\s]*:)\S*@")
 _QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s\"']*", re.IGNORECASE)
 
@@ -58,10 +60,10 @@ def warm() -> None:
     threading.Thread(target=importlib.import_module, args=("alembic.command",), daemon=True).start()
 
 
-def open_storage(url: str, grace: float = GRACE) -> RDBStorage:
+def open_storage(url: str, grace: float = GRACE, connect: Connect = RDBStorage) -> RDBStorage:
     """Open a database by its SQLAlchemy URL; sqlite in WAL mode, every commit synced to the disk.
 
-    ``grace`` is how many seconds a server lets a silent transaction live.
+    ``grace`` is how many seconds a server lets a silent transaction live; ``connect`` makes Optuna's storage.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def open_storage(url: str, grace: float = GRACE) -> RDBStorage:
             raise ValueError("it has more than one @; in a user's name or password write it as %40")
         if sqlite:
             _inspect(sa.make_url(url).database)
-        storage = _opened(url, sqlite, grace)
+        storage = _opened(url, sqlite, grace, connect)
     except Exception as error:  # a driver's errors have no common base
         hint = _DAMAGED if sqlite else "check the address, the user and the password, and that the server runs"
         for cause in (error, error.__cause__):
@@ -86,20 +88,21 @@ def open_storage(url: str, grace: float = GRACE) -> RDBStorage:
     return storage
 
 
-def _opened(url: str, sqlite: bool, grace: float) -> RDBStorage:
-    for attempt in range(_TRIES):
+def _opened(url: str, sqlite: bool, grace: float, connect: Connect) -> RDBStorage:
+    left = _TRIES
+    while True:
         try:
-            storage = RDBStorage(url, engine_kwargs=_engine(url, sqlite, grace))
+            storage = connect(url, engine_kwargs=_engine(url, sqlite, grace))
             if sqlite:
                 storage.engine.dispose()
                 sa.event.listen(storage.engine, "connect", _careful)
                 storage.engine.connect().close()
             return storage
         except (sa.exc.DBAPIError, StorageInternalError) as error:
-            if attempt + 1 == _TRIES or not any(word in f"{error} {error.__cause__}" for word in _STUMBLES):
+            left -= 1
+            if not left or not any(word in f"{error} {error.__cause__}" for word in _STUMBLES):
                 raise
             time.sleep(random.uniform(0.05, 0.3))
-    raise AssertionError
 
 
 def _engine(url: str, sqlite: bool, grace: float) -> dict[str, Any]:

@@ -107,8 +107,10 @@ def _axis(name: str, allowed: tuple[str, ...]) -> Callable[[Any], Any]:
 
 
 def _groups(value: Any) -> Any:
+    if value is None:
+        return None
     if not isinstance(value, dict | list):
-        return value  # the type check has words for it
+        raise _refuse(f"groups must be a mapping or a list, not {shown(value)}", "such as {user: 0, item: 943}")
     try:
         Groups.of(value)
     except UsageError as error:

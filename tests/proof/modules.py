@@ -1,0 +1,54 @@
+"""Modules: the parsers, the storage and the atomic writes, and the tests that look at each.
+
+They run with ``NUMBA_DISABLE_JIT=1``, so that the kernels among them are seen too.
+"""
+
+from __future__ import annotations
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "files": ("files",),
+    "digests": ("digests", "index"),
+    "kernels/text": ("libsvm", "parts"),
+    "kernels/wire": ("wire", "recordio"),
+    "kernels/records": ("recordio", "parts"),
+    "kernels/plain": ("recordio", "parts"),
+    "kernels/frames": ("recordio", "wire"),
+    "data/canonical": ("recordio", "libsvm", "source"),
+    "data/recordio": ("recordio", "parts"),
+    "data/libsvm": ("libsvm", "parts"),
+    "data/npz": ("npz",),
+    "data/idx": ("catalog",),
+    "data/movielens": ("catalog",),
+    "data/parts": ("parts", "libsvm"),
+    "data/foreign": ("source", "recordio"),
+    "data/tables": ("tables",),
+    "data/cells": ("encoding", "tables"),
+    "data/kinds": ("encoding",),
+    "data/encoding": ("encoding",),
+    "data/sidecar": ("sidecar",),
+    "data/index": ("index",),
+    "fm/model": ("model",),
+    "sagemaker/archive": ("sagemaker_artifact",),
+    "sagemaker/artifact": ("sagemaker_artifact",),
+    "sagemaker/symbol": ("sagemaker_artifact",),
+    "sagemaker/ndarray": ("sagemaker_artifact",),
+    "sagemaker/hyperparameters": ("sagemaker_hyperparameters",),
+    "sagemaker/job_shape": ("sagemaker_tuning_job",),
+    "sagemaker/tuning_job": ("sagemaker_tuning_job",),
+    "tune/yamlfile": ("yamlfile",),
+    "tune/places": ("spec", "places"),
+    "tune/studyfile": ("spec",),
+    "tune/spec": ("spec", "schema"),
+    "tune/folder": ("folder",),
+    "tune/storage": ("storage", "store"),
+    "tune/store": ("store", "sources"),
+}
+"""Module below ``fmtune`` to its tests, ``tests/test_<name>.py``."""
+
+# Kernels run as Python warn of overflows that machine code has by intention.
+OPTIONS = ("-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning")
+
+
+def files_of(names: tuple[str, ...]) -> list[str]:
+    """Return the test files of these names."""
+    return [f"tests/test_{name}.py" for name in dict.fromkeys(names)]

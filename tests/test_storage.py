@@ -1,0 +1,165 @@
+"""A study's database, opened with care or refused, and passwords that no message shows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from fmtune.errors import StorageError
+from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url
+
+ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
+SERVER = "  hint: check the address, the user and the password, and that the server runs"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:se@c:ret@host/db?sslpassword=secret", "postgresql://user:***@host/db?sslpassword=***"),
+        ("mysql://host/db?user=u&PASSWORD=secret&x=1", "mysql://host/db?user=u&PASSWORD=***&x=1"),
+        ("storage: postgresql://:secret@host/db # x", "storage: postgresql://:***@host/db # x"),
+        ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
+    ],
+)
+def test_passwords_are_not_shown(text: str, shown: str) -> None:
+    """Neither those of the authority nor those of the query; a text around the URL stays."""
+    assert redacted(text) == shown
+
+
+def test_a_sqlite_file_is_opened_in_wal_mode_with_every_commit_synced(tmp_path: Path) -> None:
+    """And waits for a lock as long as it says."""
+    with open_storage(sqlite_url(tmp_path)).engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in
+                 ("journal_mode", "synchronous", "busy_timeout")]  # fmt: skip
+    assert found == ["wal", 2, 60_000]
+
+
+def _text(path: Path) -> None:
+    path.write_bytes(b"x" * 5000)
+
+
+def _torn(path: Path) -> None:
+    open_storage(f"sqlite:///{path}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8192] + b"\xff" * 4096 + whole[12288:])
+
+
+def _lacking(path: Path) -> None:
+    optuna.create_study(storage=open_storage(f"sqlite:///{path}"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE trial_values")
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+    (path.parent / "model.fm").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (_text, "file is not a database"),
+        (_torn, "it is damaged: "),
+        (_lacking, "it is damaged, or of another version of Optuna: it has no table 'trial_values'"),
+        (_empty, "it is empty, though the study beside it has a model"),
+    ],
+)
+def test_a_damaged_file_is_refused(damage: Callable[[Path], None], what: str, tmp_path: Path) -> None:
+    """Place, cause, next step, and exit code 4."""
+    path = tmp_path / "study.db"
+    damage(path)
+    with quiet(), pytest.raises(StorageError) as error:
+        open_storage(f"sqlite:///{path}")
+    first, hint = str(error.value).split("\n")
+    assert first.startswith(f"sqlite:///{path}: cannot be opened: {what}") and hint == ASIDE
+    assert error.value.exit_code == 4
+
+
+def test_a_database_in_memory_keeps_nothing() -> None:
+    """With and without a name."""
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(StorageError) as error:
+            open_storage(url)
+        what = "cannot be opened: a database in memory keeps nothing; name a file, or leave storage out"
+        assert str(error.value) == f"{url}: {what}\n{ASIDE}"
+
+
+def test_tables_without_rows_may_be_all_that_a_killed_process_made(tmp_path: Path) -> None:
+    """Such a file is completed."""
+    path = tmp_path / "study.db"
+    open_storage(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE trial_values")
+    assert open_storage(f"sqlite:///{path}").get_all_studies() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "what", "hint"),
+    [
+        ("postgresql+psycopg://u:s3cret@127.0.0.1:1/db?connect_timeout=2",
+         "postgresql+psycopg://u:***@127.0.0.1:1/db?connect_timeout=2", "connection failed: ", SERVER),
+        ("postgresql+psycopg://u:s3@cret@127.0.0.1/db", "postgresql+psycopg://u:***@127.0.0.1/db",
+         "it has more than one @; in a user's name or password write it as %40", SERVER),
+        ("mysql://u:s3cret@127.0.0.1/db", "mysql://u:***@127.0.0.1/db", "",
+         "  hint: the database's driver is not installed: pip install MySQLdb"),
+        ("nothing://u:s3cret@127.0.0.1/db", "nothing://u:***@127.0.0.1/db",
+         "Can't load plugin: sqlalchemy.dialects:nothing", SERVER),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_be_reached_is_named_without_the_password(
+    url: str, shown: str, what: str, hint: str
+) -> None:
+    """Wherever the fault lies."""
+    with pytest.raises(StorageError) as error:
+        open_storage(url)
+    first, last = str(error.value).split("\n")
+    assert first.startswith(f"{shown}: cannot be opened: {what}") and last == hint
+    assert "s3" not in f"{error.value!r} {first} {last}" and error.value.exit_code == 4
+
+
+def _stumbling(times: int, words: str) -> tuple[Callable[..., RDBStorage], list[int]]:
+    """Return what opens a database, after failing so many times, and the list of its calls."""
+    calls: list[int] = []
+
+    def connect(url: str, **options: Any) -> RDBStorage:
+        calls.append(len(calls))
+        if len(calls) <= times:
+            raise StorageInternalError(words)
+        return RDBStorage(url, **options)
+
+    return connect, calls
+
+
+def test_processes_that_make_the_tables_together_try_again(tmp_path: Path) -> None:
+    """A stumble is tried again, twenty times in all; another fault is not."""
+    url = sqlite_url(tmp_path)
+    connect, calls = _stumbling(2, "table studies already exists")
+    assert open_storage(url, connect=connect).get_all_studies() == [] and len(calls) == 3
+    for times, words, tried in ((99, "database is locked", 20), (1, "another fault", 1)):
+        connect, calls = _stumbling(times, words)
+        with pytest.raises(StorageError, match=f"cannot be opened: {words}"):
+            open_storage(url, connect=connect)
+        assert len(calls) == tried
+
+
+def test_optuna_speaks_again_afterwards() -> None:
+    """Its verbosity is put back, also behind an error."""
+    before = optuna.logging.get_verbosity()
+    with pytest.raises(KeyError), quiet():
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+        raise KeyError
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_a_server_is_left_as_it_is(tmp_path: Path) -> None:
+    """WAL and such are sqlite's alone."""
+    made = RDBStorage(sqlite_url(tmp_path))
+    assert open_storage("postgresql+psycopg://u:x@host/db", connect=lambda url, **options: made) is made
