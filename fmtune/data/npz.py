@@ -84,14 +84,16 @@ def write(stream: BinaryIO, rows: Rows) -> None:
 
 
 def _wanted(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
+    held = [info.filename for info in archive.infolist()]
+    names = {name.removesuffix(".npy") for name in held if name.endswith(".npy")}
     labels = sorted({"labels", "y"} & names)
     if len(labels) > 1:
         raise DataError("both labels and y are there", where=str(path), hint=_MEMBERS)
     if "x" in names:
         return ["x", *labels]
     if not names.issuperset(_SPARSE):
-        raise DataError(f"the members {sorted(names)[:8]} are no rows", where=str(path), hint=_MEMBERS)
+        shown = sorted({name.removesuffix(".npy") for name in held})[:8]
+        raise DataError(f"the members {shown} are no rows", where=str(path), hint=_MEMBERS)
     return [*_SPARSE, *labels, *sorted({"format"} & names)]
 
 

@@ -96,7 +96,7 @@ def _number(buf: Bytes, at: int, end: int) -> Any:
             at += 1
         first, exponent = at, 0
         while at < end and buf[at] >= _ZERO and buf[at] <= _NINE:
-            exponent = exponent * 10 + np.int64(buf[at] - _ZERO)
+            exponent = 10 * exponent + int(buf[at] - _ZERO)
             at += 1
             if exponent > 1000:
                 return np.float32(0.0), -1
