@@ -111,7 +111,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     for attempt in range(1, RETRIES + 2):
         store = _store(tmp_path)
         store.beat({})
-        assert _claim(store) == Claim(0, attempts=attempt)
+        assert _claim(store) == Claim(0, attempts=attempt, alone=attempt == RETRIES + 1)
         _dead(store)
     last = _store(tmp_path)
     assert _claim(last) == Claim(0, attempts=RETRIES + 2, spent="its worker died, 3 times")
@@ -316,5 +316,22 @@ def test_a_process_that_died_five_times_in_a_row_over_a_trial_gives_it_up(tmp_pa
         store = _store(tmp_path)
         store.orphan(store.trials(), alone=store.me["since"])
         spent = f"its process died {ATTEMPTS} times in a row" if died > ATTEMPTS else None
-        assert _claim(store) == Claim(0, attempts=died, spent=spent)
+        assert _claim(store) == Claim(0, attempts=died, spent=spent, alone=died == ATTEMPTS)
         time.sleep(0.01)  # runs differ in their beginning
+
+
+def test_the_last_try_is_one_alone(tmp_path: Path) -> None:
+    """Trials that died together are told apart: a worker that is at others leaves them to one that is not."""
+    for attempt in range(1, RETRIES + 2):
+        store = _store(tmp_path)
+        store.beat({})
+        last = attempt == RETRIES + 1
+        assert _claim(store, budget=2) == Claim(0, attempt, alone=last)
+        other = _claim(store, {0}, budget=2)
+        assert other == (None if last else Claim(1, attempt))
+        _dead(store)
+    store = _store(tmp_path)
+    store.beat({})
+    assert _claim(store, budget=2) == Claim(0, attempts=4, spent="its worker died, 3 times")
+    assert _end(store, 0)
+    assert _claim(store, budget=2) == Claim(1, RETRIES + 1, alone=True)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.errors import ResourceError
+from fmtune.errors import FmtuneError, ResourceError
 from fmtune.fm import cuda_card
 from fmtune.fm.arena import columns_of
 from fmtune.fm.feed import Recipe
@@ -195,9 +195,11 @@ class Driver:
                     self._seats = [s for s in self._seats if s.busy or s.jobs or s.arriving]
             except Stopped:
                 pass
-            except BaseException:
+            except BaseException as error:
                 wait(running)
-                self._give_back()
+                # What breaks in the middle of trials is charged to them, as the death of the process is.
+                if isinstance(error, FmtuneError | OSError) or not isinstance(error, Exception):
+                    self._give_back()
                 raise
             wait(running)
         self._give_back()

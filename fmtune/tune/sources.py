@@ -82,6 +82,7 @@ class _Cell:
         self.store = store
         self.cell, self._fixed, self._seeds, self._direction, self._emit = terms
         self.mine: set[int] = set()
+        self._alone: int | None = None
         self._untold: list[_End] = []
         self._scores: dict[int, dict[int, float]] = {}
         self._epochs: dict[int, tuple[int, int]] = {}
@@ -92,7 +93,7 @@ class _Cell:
 
     def next(self) -> Job | None:
         """Return the next trial, now this process's own; None while there is none for it."""
-        if time.monotonic() < self._ask_at or not self._told():
+        if time.monotonic() < self._ask_at or not self._told() or self._alone in self.mine:
             return None
         with self._reached():
             while (claim := self.store.claim(self.mine, self._make)) is not None:
@@ -100,6 +101,7 @@ class _Cell:
                 job = self._start(claim.number)
                 self.mine.add(claim.number)
                 if (unfit := claim.spent or self._unfit(claim.number)) is None:
+                    self._alone = claim.number if claim.alone else None
                     self._emit("start", cell=self.cell, number=job.number, params=job.token)
                     return job
                 self.finish(job, Outcome("FAIL", None, (), None, {}, 0.0, 0.0, 0, unfit))

@@ -41,7 +41,8 @@ _SCORES = models.TrialIntermediateValueModel.__table__
 _ATTRS = models.TrialUserAttributeModel.__table__
 _SYSTEM = models.TrialSystemAttributeModel.__table__
 
-# A trial whose worker died is queued again so often; then it may be the trial that kills its workers.
+# A trial whose worker died is queued again so often; then it may be the trial that kills its workers.  All trials of
+# a worker die with it, so the last try is one alone: whoever dies then has killed it, and whoever does not goes on.
 RETRIES = 2
 
 # The same where one process runs a study, and is run again: deaths in a row, with nothing finished in between.
@@ -75,11 +76,15 @@ class New(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A trial that is now this worker's; ``spent`` says why it is not to be tried once more."""
+    """A trial that is now this worker's.
+
+    ``spent`` says why it is not to be tried once more; ``alone`` that this is its last try, with nothing beside it.
+    """
 
     number: int
     attempts: int = 1
     spent: str | None = None
+    alone: bool = False
 
 
 class _Row(NamedTuple):
@@ -300,6 +305,8 @@ class Store:
             self._look(c)
             living = self._living(c)
             again = self._abandoned(c, mine, living)
+            if again is not None and again.alone and mine:
+                return None
             if again is not None:
                 self._take(c, self._rows[again.number].trial_id, again.attempts)
                 return again
@@ -326,13 +333,13 @@ class Store:
             if row.state == TrialState.WAITING or who == self.me:
                 return Claim(number, int(attempts or 1))
             if _text(who) in self._orphaned:
-                died = 1 if self._orphaned[_text(who)] else int(attempts or 1) + 1
-                reason = f"its process died {ATTEMPTS} times in a row"
-                return Claim(number, died, reason if died > ATTEMPTS else None)
+                # Others' progress speaks for a trial, but not against what its last try, alone, came to.
+                forgiven = self._orphaned[_text(who)] and int(attempts or 1) < ATTEMPTS
+                died = 1 if forgiven else int(attempts or 1) + 1
+                return _claim(number, died, ATTEMPTS, f"its process died {ATTEMPTS} times in a row")
             if not isinstance(who, dict) or "run" not in who or name_of(who) not in living:
                 died = int(attempts or 1) + 1
-                reason = f"its worker died, {died - 1} times"
-                return Claim(number, died, reason if died > RETRIES + 1 else None)
+                return _claim(number, died, RETRIES + 1, f"its worker died, {died - 1} times")
         return None
 
     def _attrs_of(self, c: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -448,6 +455,11 @@ class Store:
             rows.append({"trial_id": self._rows[number].trial_id, "step": epoch, "intermediate_value": stored,
                          "intermediate_value_type": kind})  # fmt: skip
         return rows
+
+
+def _claim(number: int, attempts: int, most: int, spent: str) -> Claim:
+    """Return the claim of a trial whose worker died; after ``most`` attempts it is not tried again."""
+    return Claim(number, attempts, spent if attempts > most else None, attempts == most)
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Proof: ``python -m tests.proof`` tries the promises R1 to R10 and prints them as a table.
+"""Proof: ``python -m tests.proof`` tries the promises R1 to R11 and prints them as a table.
 
 ``--size release`` is what is promised; ``--write docs/trust.md`` puts the rows between that page's marks, where rows
 of claims that were not tried now stay as they are.

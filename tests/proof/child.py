@@ -15,13 +15,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmtune.__main__ import main
 from fmtune.fm.solvers import compile_kernels
 from fmtune.tune import spec as specs
+from fmtune.tune import study as studies
 from fmtune.tune.collect import collect
 from tests.study_fixtures import STUDY, write_study
 
@@ -54,11 +55,17 @@ def prepare(folder: Path, text: str = SMALL) -> Path:
 
 
 class Child:
-    """One ``fmtune`` in a folder, forked; with ``traced`` (strace's own words) it begins under strace."""
+    """One ``fmtune`` in a folder, forked; with ``traced`` (strace's own words) it begins under strace.
 
-    def __init__(self, folder: Path, *words: str, traced: Sequence[str] = ()) -> None:
+    ``poison`` is a worker's listener: it is told of each trial that begins, in the worker's own process.
+    """
+
+    def __init__(
+        self, folder: Path, *words: str, traced: Sequence[str] = (),
+        poison: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:  # fmt: skip
         self._out, self._err = folder / "child.out", folder / "child.err"
-        self._began, self._tracer = time.monotonic(), None
+        self._began, self._tracer, self._poison = time.monotonic(), None, poison
         self.pid = os.fork()
         if not self.pid:
             self._be(folder, words or ("run", "study.yaml", "--json"), bool(traced))
@@ -77,13 +84,21 @@ class Child:
                 os.dup2(handle, number)
             if stopped:
                 os.kill(os.getpid(), signal.SIGSTOP)
-            main(list(words))
+            self._work(words)
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 0
         finally:
             with contextlib.suppress(BaseException):
                 sys.stdout.flush()
             os._exit(code)
+
+    def _work(self, words: tuple[str, ...]) -> None:
+        """Run the command; with a poison, what a worker is, with the poison as its listener."""
+        if self._poison is None:
+            main(list(words))
+        else:
+            studies.run(specs.read("study.yaml"), listener=self._poison, worker=True)
+            os._exit(0)
 
     def _trace(self, words: Sequence[str]) -> None:
         self._tracer = subprocess.Popen(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import random
+import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -27,7 +30,8 @@ from fmtune.fm.pack import Pack
 from tests import fm_reference as reference
 from tests import test_wire
 from tests.proof import deaths, fuzz
-from tests.proof.child import Child, Facts, prepare
+from tests.proof.child import SMALL as STUDY
+from tests.proof.child import Child, Facts, acknowledged, facts, prepare
 
 # Faults shown of each claim that does not hold.
 SHOWN = 3
@@ -43,9 +47,10 @@ class Size(NamedTuple):
     records: int
     repeats: int
     trials: int
+    poisons: int | None = None
 
 
-SMALL = Size(kills=4, kill_step=400, error_step=800, inputs=400, records=500, repeats=4, trials=0)
+SMALL = Size(kills=4, kill_step=400, error_step=800, inputs=400, records=500, repeats=4, trials=0, poisons=2)
 MIDDLE = Size(kills=100, kill_step=15, error_step=45, inputs=20_000, records=20_000, repeats=20, trials=5000)
 RELEASE = Size(kills=1000, kill_step=1, error_step=1, inputs=1_000_000, records=1_000_000, repeats=20, trials=5000)
 SIZES = {"small": SMALL, "middle": MIDDLE, "release": RELEASE}
@@ -274,7 +279,53 @@ def _seconds(folder: Path, *words: str) -> float:
     return time.monotonic() - began
 
 
+# Trials that know nothing of each other, so that one's end changes no other; all of them beside each other.
+CALM = re.sub("sampler: .*", "sampler: random", re.sub("pruner: .*", "pruner: none", STUDY))
+
+POISONED = 3
+
+POISONS: dict[str, Callable[[], object]] = {
+    "os._exit": lambda: os._exit(1),
+    "a segfault": lambda: ctypes.string_at(0),
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "a hang": lambda: time.sleep(3600),
+    "MemoryError": lambda: _raise(MemoryError()),
+    "10 MB of exception": lambda: _raise(RuntimeError("x" * 10**7)),
+}
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def poisoned(bench: Bench, size: Size) -> Row:
+    """R11: a trial that ends its worker, however, is given up; the others end as they do without it."""
+    text, faults, deaths_ = re.sub("n_trials: .*", "n_trials: 8", CALM), [], 0
+    names = list(POISONS) if size.poisons is None else list(POISONS)[: size.poisons]
+    whole = Child(prepare(bench.root / "calm", text), "worker", "study.yaml", "--json").wait()
+    wanted = {n: told for n, told in acknowledged(whole).items() if n != POISONED}
+    for name in names:
+        folder = prepare(bench.root / f"poison {name}", text)
+
+        def poison(event: dict[str, Any], act: Callable[[], object] = POISONS[name]) -> None:
+            if (event["event"], event.get("number")) == ("start", POISONED):
+                act()
+
+        for _ in range(10):
+            end = Child(folder, poison=poison).wait(5 if name == "a hang" else 120)
+            deaths_ += end.code != 0
+            if end.code == 0:
+                break
+        found = {n: fact[:3] for n, fact in facts(folder).items()}
+        state = found.pop(POISONED, ("none",))[0]
+        if state != "FAIL" or found != wanted:
+            faults.append(f"{name}: trial {POISONED} is {state}, others differ: {found != wanted}")
+    words = f"{', '.join(names)}: {deaths_} workers died of {len(names)} trials, {len(faults)} faults"
+    claim = "a trial that kills or hangs its workers is given up; the others end as without it"
+    return Row("R11", claim, words, not faults, tuple(faults))
+
+
 CLAIMS: dict[str, Callable[[Bench, Size], Row]] = {
     "R1": killed, "R2": killed_at_writes, "R3": failing_writes, "R4": flipped, "R5": fuzzed, "R6": parsed,
-    "R7": exact, "R8": repeated, "R9": shared, "R10": large,
+    "R7": exact, "R8": repeated, "R9": shared, "R10": large, "R11": poisoned,
 }  # fmt: skip
