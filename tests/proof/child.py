@@ -113,6 +113,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
+    def alive(self) -> bool:
+        """Whether it has not ended; its end is still there to be waited for."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def lines(self) -> int:
         """Return how many whole lines it has printed."""
         return self._out.read_bytes().count(b"\n") if self._out.exists() else 0
