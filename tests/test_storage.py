@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from fmtune.errors import StorageError
-from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url, warm
 
 ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
 SERVER = "  hint: check the address, the user and the password, and that the server runs"
@@ -163,3 +163,9 @@ def test_a_server_is_left_as_it_is(tmp_path: Path) -> None:
     """WAL and such are sqlite's alone."""
     made = RDBStorage(sqlite_url(tmp_path))
     assert open_storage("postgresql+psycopg://u:x@host/db", connect=lambda url, **options: made) is made
+
+
+def test_a_database_opens_while_its_imports_are_under_way(tmp_path: Path) -> None:
+    """Begun beforehand, in a thread."""
+    warm()
+    assert open_storage(sqlite_url(tmp_path)).get_all_studies() == []
