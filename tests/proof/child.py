@@ -66,6 +66,7 @@ class Child:
     ) -> None:  # fmt: skip
         self._out, self._err = folder / "child.out", folder / "child.err"
         self._began, self._tracer, self._poison = time.monotonic(), None, poison
+        self._out.unlink(missing_ok=True)  # what an earlier one printed is not this one's
         self.pid = os.fork()
         if not self.pid:
             self._be(folder, words or ("run", "study.yaml", "--json"), bool(traced))
