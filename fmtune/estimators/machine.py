@@ -82,6 +82,7 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
     shuffle: str = "once"
     patience: int = 0
     pad_last_batch: bool = False
+    exact: bool = True
     categorical_features: Any = "from_dtype"
     min_count: int = 1
     random_state: Any = None

@@ -138,7 +138,14 @@ class Feed:
         Bytes that mini-batches may take; None is a third of what is free now.
     stretch
         Entries of the mini-batches that are made at a time.
+
+    Attributes
+    ----------
+    decays : float32 (feature_dim,) or (0,)
+        What each feature's decay is multiplied by; none where all are 1.
     """
+
+    decays: Float32 = np.zeros(0, np.float32)
 
     def __init__(
         self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,
@@ -162,7 +169,8 @@ class Feed:
         self._groups = groups or Groups()
         group = self._groups.features(rows.feature_dim)  # a group beyond the last feature is refused now
         factors = np.array(self._groups.decays, np.float32)
-        self.decays: Float32 = factors[group] if (factors != 1.0).any() else np.zeros(0, np.float32)
+        if (factors != 1.0).any():
+            self.decays = factors[group]
         self._by_column: ByColumn | None = None
 
     def by_column(self) -> ByColumn:
