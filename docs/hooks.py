@@ -17,9 +17,8 @@ import click
 from fmtune import cli
 from fmtune.cli.tools import CODES
 from fmtune.data.source import FORMATS
-from fmtune.fm.hyperparameters import PARAMETERS, Parameter
+from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Parameter
 from fmtune.fm.metrics import ALIASES, METRICS
-from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm
 from fmtune.tune.studyfile import Cluster, Matrix, StudyFile

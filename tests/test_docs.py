@@ -17,9 +17,8 @@ import pytest
 from fmtune import cli
 from fmtune.__main__ import _code
 from fmtune.data.source import FORMATS
-from fmtune.fm.hyperparameters import PARAMETERS
+from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS
 from fmtune.fm.metrics import METRICS
-from fmtune.fm.solvers import SOLVERS
 from fmtune.kernels.rules import RULES
 from fmtune.tune import spec as specs
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS

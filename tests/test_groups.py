@@ -10,8 +10,7 @@ import pytest
 from fmtune.errors import UsageError
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.groups import Groups
-from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.solvers import SOLVERS
+from fmtune.fm.hyperparameters import SOLVERS, Hyperparameters
 from tests import fm_reference as reference
 
 

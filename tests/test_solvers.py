@@ -11,11 +11,11 @@ import pytest
 from fmtune.errors import UsageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, train
-from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
+from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
-from fmtune.fm.solvers import SOLVERS, memory_of, model_bytes, trainer
+from fmtune.fm.solvers import memory_of, model_bytes, trainer
 from fmtune.rows import SparseRows
 from tests import fm_reference as reference
 
@@ -35,7 +35,7 @@ def _data(kind: str, n: int = 600) -> SparseRows:
 
 
 def test_every_solver_can_be_chosen() -> None:
-    """The hyperparameter's choices are the table's names, its own default first."""
+    """The table's names are the choices; gradients are the default, and sweeps have epochs of their own."""
     assert PARAMETERS["solver"].choices == tuple(SOLVERS)
     assert Hyperparameters().solver == "sgd"
     assert all(Hyperparameters.of({"solver": name}).epochs == (1 if name == "sgd" else 100) for name in SOLVERS)

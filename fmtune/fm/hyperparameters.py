@@ -51,12 +51,19 @@ _SWEEPS = 100
 
 _INIT = ("normal", "uniform", "constant")
 
+SOLVERS = {
+    "sgd": "fmtune.fm.pack:Pack",
+    "als": "fmtune.fm.als:Als",
+    "mcmc": "fmtune.fm.mcmc:Mcmc",
+}
+"""Solver -> where its class is, which is imported when it is first used; see :mod:`fmtune.fm.solvers`."""
+
 PARAMETERS: dict[str, Parameter] = {
     "predictor_type": _one_of(
         "regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"
     ),
     "solver": _one_of(
-        "sgd", ("sgd", "als", "mcmc"), "gradients in mini-batches, coordinate descent, or Gibbs sampling"
+        "sgd", tuple(SOLVERS), "gradients in mini-batches, coordinate descent, or Gibbs sampling"
     ),
     "num_factors": _int(16, 0, "length of each feature's factor vector; 0 is a linear model", 65536),
     "epochs": _int(1, 1, "passes over the train channel", 1_000_000),

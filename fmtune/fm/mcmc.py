@@ -191,3 +191,14 @@ class Mcmc(Sweeps):
     """Lanes of Gibbs sampling."""
 
     chain = Gibbs
+
+    @staticmethod
+    def memory(h: Hyperparameters, feature_dim: int, rows: int) -> int:
+        """Return the bytes that a lane takes while it trains: of draws twice, as they are and in the model of them."""
+        draws = 8 * feature_dim * (h.num_factors + 1) * kept_at_most(h.num_factors, feature_dim)
+        return Sweeps.memory(h, feature_dim, rows) + 8 * rows + draws
+
+    @staticmethod
+    def models(h: Hyperparameters, feature_dim: int) -> int:
+        """Return how many models' parameters a trained one holds, at most: the kept draws'."""
+        return kept_at_most(h.num_factors, feature_dim)

@@ -68,6 +68,21 @@ class Pack:
         self.lanes: list[Lane] = []
         self.seconds = 0.0
 
+    @classmethod
+    def of(cls, feed: Feed, recipe: Recipe, threads: int) -> Pack:
+        """Return a pack; a pass of gradients is one thread's."""
+        return cls(feed, recipe)
+
+    @staticmethod
+    def memory(h: Hyperparameters, feature_dim: int, rows: int) -> int:
+        """Return the bytes that a lane takes while it trains: parameters, the rule's state, and what is averaged."""
+        return bytes_of(h, feature_dim)
+
+    @staticmethod
+    def models(h: Hyperparameters, feature_dim: int) -> int:
+        """Return how many models' parameters a trained one holds, at most."""
+        return 1
+
     @property
     def columns(self) -> int:
         """Columns that its lanes take."""

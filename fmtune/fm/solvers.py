@@ -1,24 +1,22 @@
-"""Solvers: how a model is trained; one table, and what trains for all of them.
+"""Solvers: how a model is trained, and what trains for all of them.
 
-``SOLVERS`` is the one table.  To add a solver: write a file with a class that has :class:`Trainer`'s few methods,
-give it a row here, and name it among the choices of ``PARAMETERS["solver"]``; the contract test runs over the table.
+``fmtune.fm.hyperparameters.SOLVERS`` is the one table.  To add a solver: write a file with a class that has
+:class:`Solver`'s few methods, and give it a row there; the contract test runs over the table.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fmtune.fm.als import Als
 from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.mcmc import Mcmc, kept_at_most
+from fmtune.fm.hyperparameters import SOLVERS, Hyperparameters
 from fmtune.fm.model import Model
-from fmtune.fm.pack import Float32, Lane, Pack, bytes_of
-from fmtune.fm.sweeps import EIGHT
+from fmtune.fm.pack import Float32, Lane
 from fmtune.rows import DenseRows, Rows
 
 
@@ -38,47 +36,27 @@ class Trainer(Protocol):
     def model(self, lane: Lane, **facts: object) -> Model: ...
 
 
-class Solver(NamedTuple):
-    """One row of ``SOLVERS``.
+class Solver(Trainer, Protocol):
+    """What a row of ``SOLVERS`` names: a trainer that says beforehand what it takes."""
 
-    Attributes
-    ----------
-    make
-        Returns a trainer of the train channel, the recipe and how many threads one pass may take.
-    memory
-        Bytes that a lane takes, of its configuration and the train channel's features and rows.
-    models
-        How many models' parameters a trained one holds, at most.
-    """
+    @classmethod
+    def of(cls, feed: Feed, recipe: Recipe, threads: int) -> Trainer:
+        """Return a trainer on a train channel, a pass of which may take so many threads."""
 
-    make: Callable[[Feed, Recipe, int], Trainer]
-    memory: Callable[[Hyperparameters, int, int], int]
-    models: Callable[[Hyperparameters, int], int]
+    @staticmethod
+    def memory(h: Hyperparameters, feature_dim: int, rows: int) -> int:
+        """Return the bytes that a lane takes while it trains."""
+
+    @staticmethod
+    def models(h: Hyperparameters, feature_dim: int) -> int:
+        """Return how many models' parameters a trained one holds, at most."""
 
 
-def _one(h: Hyperparameters, feature_dim: int) -> int:
-    return 1
-
-
-def _kept(h: Hyperparameters, feature_dim: int) -> int:
-    return kept_at_most(h.num_factors, feature_dim)
-
-
-def _state(h: Hyperparameters, feature_dim: int, rows: int) -> int:
-    """Return the bytes of parameters in float64, residuals and sums."""
-    return 8 * feature_dim * (1 + -(-h.num_factors // EIGHT) * EIGHT) + (8 + 4 * EIGHT) * rows
-
-
-def _sampled(h: Hyperparameters, feature_dim: int, rows: int) -> int:
-    # Draws are kept once as they are, and once in the model that is made of them.
-    return _state(h, feature_dim, rows) + 8 * rows + 8 * feature_dim * (h.num_factors + 1) * _kept(h, feature_dim)
-
-
-SOLVERS = {
-    "sgd": Solver(lambda feed, recipe, threads: Pack(feed, recipe), lambda h, d, n: bytes_of(h, d), _one),
-    "als": Solver(Als, _state, _one),
-    "mcmc": Solver(Mcmc, _sampled, _kept),
-}
+def solver_of(name: str) -> type[Solver]:
+    """Return a solver's class."""
+    module, _, kind = SOLVERS[name].partition(":")
+    found: type[Solver] = getattr(importlib.import_module(module), kind)
+    return found
 
 
 Make = Callable[[Feed, Recipe, int], Trainer]
@@ -87,17 +65,17 @@ Make = Callable[[Feed, Recipe, int], Trainer]
 
 def trainer(feed: Feed, recipe: Recipe, threads: int = 1) -> Trainer:
     """Return what trains lanes of a recipe."""
-    return SOLVERS[recipe.solver].make(feed, recipe, threads)
+    return solver_of(recipe.solver).of(feed, recipe, threads)
 
 
 def memory_of(h: Hyperparameters, feed: Feed) -> int:
     """Return the bytes that a lane takes while it trains."""
-    return SOLVERS[h.solver].memory(h, feed.feature_dim, feed.n)
+    return solver_of(h.solver).memory(h, feed.feature_dim, feed.n)
 
 
 def model_bytes(h: Hyperparameters, feature_dim: int) -> int:
     """Return the bytes of a trained model's parameters, at most."""
-    return 4 * ((h.num_factors + 1) * feature_dim + 1) * SOLVERS[h.solver].models(h, feature_dim)
+    return 4 * ((h.num_factors + 1) * feature_dim + 1) * solver_of(h.solver).models(h, feature_dim)
 
 
 def compile_kernels(layout: str, solver: str = "sgd", device: str = "cpu") -> float:

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,21 @@ class Sweeps:
         self._chains: list[Chain] = []
         self.lanes: list[Lane] = []
         self.seconds = 0.0
+
+    @classmethod
+    def of(cls, feed: Feed, recipe: Recipe, threads: int) -> Self:
+        """Return lanes whose sweeps may take so many threads."""
+        return cls(feed, recipe, threads)
+
+    @staticmethod
+    def memory(h: Hyperparameters, feature_dim: int, rows: int) -> int:
+        """Return the bytes that a lane takes while it trains: parameters in float64, residuals and sums."""
+        return 8 * feature_dim * (1 + -(-h.num_factors // EIGHT) * EIGHT) + (8 + 4 * EIGHT) * rows
+
+    @staticmethod
+    def models(h: Hyperparameters, feature_dim: int) -> int:
+        """Return how many models' parameters a trained one holds, at most."""
+        return 1
 
     def change(self, leave: Sequence[Lane] = (), enter: Sequence[Hyperparameters] = ()) -> list[Lane]:
         """Take lanes out and put new ones in, between sweeps; returns the new ones.

@@ -15,7 +15,7 @@ from fmtune.data.download import Progress
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.fm.solvers import SOLVERS
+from fmtune.fm.solvers import solver_of
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.tune import devices, probe
@@ -154,7 +154,7 @@ def _sharing(spec: Spec) -> str:
 def _memory(spec: Spec, feature_dim: int, rows: int, lanes: int) -> str:
     """Say what parameters and their state take at most, and whether that fits: half of what is free may be used."""
     h = _largest(spec)
-    most = max(SOLVERS[solver].memory(h, feature_dim, rows) for solver in spec.solvers)
+    most = max(solver_of(solver).memory(h, feature_dim, rows) for solver in spec.solvers)
     free = free_memory()
     words = f"memory: at most {_size(most)} a lane, {_size(most * lanes)} for all, of {_size(free)} free"
     if most * spec.seeds > free / 2:
