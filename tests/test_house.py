@@ -33,7 +33,7 @@ FLOORS = (
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, the verbs and the terminal
 
-LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__"}  # may import inside functions
+LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__", "fmtune.fm.solvers"}  # may import inside functions
 # What only `pip install fmtune[...]` brings, and a peer of the benchmarks.
 EXTRAS = {"cupy", "mlflow", "onnx", "optuna_dashboard", "pyarrow", "ray", "torch"}
 SLOW = {"pandas"}  # half a second to import, and needed only where a table is read

@@ -24,8 +24,6 @@ from fmtune.rows import DenseRows, Rows, SparseRows
 GROUP = cpu_sparse.GROUP
 Float32 = NDArray[np.float32]
 
-_SAME = np.zeros(0, np.float32)
-
 
 class Arena(Protocol):
     """What a backend offers to a pack; ``keep`` are numbers of present lanes, ``enter`` new configurations."""
@@ -100,11 +98,12 @@ class SparseArena:
     lazy
         Whether untouched features stay as they are.
     decays
-        Factors of the features' decay, float32 (feature_dim,), or (0,) where all are 1.
+        Factors of the features' decay, float32 (feature_dim,); None where all are 1.
     """
 
     def __init__(
-        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, decays: Float32 = _SAME
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
+        decays: Float32 | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
@@ -214,7 +213,8 @@ class DenseArena:
     BLOCK = 256
 
     def __init__(
-        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True, decays: Float32 = _SAME
+        self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
+        decays: Float32 | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)

@@ -141,11 +141,11 @@ class Feed:
 
     Attributes
     ----------
-    decays : float32 (feature_dim,) or (0,)
-        What each feature's decay is multiplied by; none where all are 1.
+    decays : float32 (feature_dim,) or None
+        What each feature's decay is multiplied by; None where all are 1.
     """
 
-    decays: Float32 = np.zeros(0, np.float32)
+    decays: Float32 | None = None
 
     def __init__(
         self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,

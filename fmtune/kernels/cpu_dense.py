@@ -23,7 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
-from fmtune.kernels.rules import apart, correction
+from fmtune.kernels.rules import correction, pulled
 from fmtune.kernels.simd import fma8, load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
 
@@ -38,8 +38,8 @@ class Lanes(NamedTuple):
     ``offset`` (int64, (lanes,)): where in the arena the lane's block begins; ``factors`` (int64, (lanes,)); ``eights``
     and ``tail`` (int64, (lanes,)): its first column in the products, and that of the factors after the last whole
     eight; ``bias`` (float32, (lanes, planes)); ``steps`` (int64, (lanes,)); ``knobs`` (float32, (lanes, 3, 6)): for
-    bias, linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or (0,)): factors of
-    the features' decay; none is 1.
+    bias, linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or None): factors of
+    the features' decay.
     """
 
     offset: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Lanes(NamedTuple):
     bias: NDArray[np.float32]
     steps: NDArray[np.int64]
     knobs: NDArray[np.float32]
-    decays: NDArray[np.float32]
+    decays: NDArray[np.float32] | None
 
 
 class Batches(NamedTuple):
@@ -260,10 +260,9 @@ def _move(rule, lazy, arena, planes, lanes, lane, d, touched, g, columns, weight
         if lazy and not touched[i]:
             continue
         p, row = i * width, i * columns
-        w, linear = weight[i], g[row + tail + factors - whole]
-        if len(lanes.decays) > 0:
-            w -= apart(lanes.decays[i], knobs[lane, 2, 1], knobs[lane, 2, 2])
-            linear += apart(lanes.decays[i], knobs[lane, 1, 1], knobs[lane, 1, 2]) * one[p + factors]
+        w = pulled(weight[i], np.float32(-1.0), lanes.decays, i, knobs[lane, 2, 1], knobs[lane, 2, 2])
+        linear = g[row + tail + factors - whole]
+        linear = pulled(linear, one[p + factors], lanes.decays, i, knobs[lane, 1, 1], knobs[lane, 1, 2])
         for f in range(0, whole, 8):
             move = load8(g, row + lanes.eights[lane] + f) - load8(arena, at + p + f) * w
             step8(rule, arena, at + p + f, d * width, move, rate[2], own)

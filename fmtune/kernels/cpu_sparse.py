@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
-from fmtune.kernels.rules import apart, correction
+from fmtune.kernels.rules import correction, pulled
 from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
 
@@ -48,8 +48,8 @@ class Lanes(NamedTuple):
 
     ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``bias`` (float32,
     (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 6)): for bias,
-    linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or (0,)): factors of the
-    features' decay; none is 1.
+    linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or None): factors of the
+    features' decay.
     """
 
     first: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Lanes(NamedTuple):
     bias: NDArray[np.float32]
     steps: NDArray[np.int64]
     knobs: NDArray[np.float32]
-    decays: NDArray[np.float32]
+    decays: NDArray[np.float32] | None
 
 
 class Batches(NamedTuple):
@@ -265,10 +265,9 @@ def _factors(rule, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rat
             x = value[t]
             weight += (x * x) * e[row[t], lane]
             linear += x * e[row[t], lane]
-        if len(lanes.decays) > 0:
-            factor, column = lanes.decays[r], columns - n_lanes + lane
-            weight -= apart(factor, knobs[lane, 2, 1], knobs[lane, 2, 2])
-            linear += apart(factor, knobs[lane, 1, 1], knobs[lane, 1, 2]) * flat[place + column]
+        weight = pulled(weight, np.float32(-1.0), lanes.decays, r, knobs[lane, 2, 1], knobs[lane, 2, 2])
+        theta = flat[place + columns - n_lanes + lane]
+        linear = pulled(linear, theta, lanes.decays, r, knobs[lane, 1, 1], knobs[lane, 1, 2])
         eight[8 * lane + slot] = linear
         for group in range(lanes.first[lane], lanes.last[lane]):
             c = 8 * group
@@ -385,7 +384,7 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
-    knobs, decays = lanes.knobs, lanes.decays
+    knobs, decays, indices, less = lanes.knobs, lanes.decays, batches.indices, splat8(np.float32(-1.0))
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
@@ -409,23 +408,18 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
             for group in range(lanes.first[lane], lanes.last[lane]):
                 store8(q, 8 * group, load8(q, 8 * group) * error[lane])
         for lane in range(n_lanes):
-            own, speed, slip = settings(lanes.knobs, lane, 2), rate[lane, 2], error[lane]
+            own, speed, slip, column = settings(lanes.knobs, lane, 2), rate[lane, 2], error[lane], 8 * groups + lane
             for group in range(lanes.first[lane], lanes.last[lane]):
                 c = 8 * group
                 sums = load8(q, c)
                 for e in range(m):
                     x, p = spread8(values, lo + e), at[e] + c
-                    weight = (x * x) * slip
-                    if len(decays) > 0:
-                        more = apart(decays[batches.indices[lo + e]], knobs[lane, 2, 1], knobs[lane, 2, 2])
-                        weight = weight - splat8(more)
+                    weight = pulled((x * x) * slip, less, decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
                     step8(rule, flat, p, columns, x * sums - load8(flat, p) * weight, speed, own)
             for e in range(m):
-                lines[planes * wide + e] = values[lo + e] * error[lane]
-                if len(decays) > 0:
-                    more = apart(decays[batches.indices[lo + e]], knobs[lane, 1, 1], knobs[lane, 1, 2])
-                    lines[planes * wide + e] += more * flat[at[e] + 8 * groups + lane]
-            column = 8 * groups + lane
+                slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
+                slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
+                lines[planes * wide + e] = slip
             _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
             step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
 

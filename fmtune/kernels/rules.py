@@ -16,10 +16,10 @@ with time, one in :func:`correction`; the contract tests run over the table.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.extending import overload
 
 from fmtune.kernels.simd import float8, limited8
@@ -73,6 +73,21 @@ def apart(factor, decay, rescale):  # type: ignore[no-untyped-def]
     :func:`decayed` rescales that and adds the decay which all features have: together ``factor`` times as much.
     """
     return (factor - np.float32(1.0)) * decay / rescale
+
+
+def pulled(gradient: Any, theta: Any, decays: Any, i: Any, decay: Any, rescale: Any) -> Any:
+    """Return feature ``i``'s summed gradient with what its own factor of the decay adds; ``decays`` may be None.
+
+    Whether it is None is known when a kernel is compiled: without factors nothing is left of this.
+    """
+    return gradient if decays is None else gradient + theta * apart(decays[i], decay, rescale)
+
+
+@overload(pulled)
+def _pulled(gradient, theta, decays, i, decay, rescale):  # type: ignore[no-untyped-def]
+    if isinstance(decays, types.NoneType):
+        return lambda gradient, theta, decays, i, decay, rescale: gradient
+    return lambda gradient, theta, decays, i, decay, rescale: gradient + theta * apart(decays[i], decay, rescale)
 
 
 @njit(inline="always")
