@@ -7,7 +7,6 @@ movies, which no row has together: only pairs that some row has are looked at.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,20 +106,12 @@ def meeting(rows: Rows, lengths: NDArray[np.floating[Any]]) -> tuple[Int64, Int6
     wanted = lengths > 0
     if many.max(initial=0) > WIDE:
         wanted &= lengths >= np.partition(lengths, -WIDE)[-WIDE]
-    kept = np.flatnonzero(wanted[looked.indices] & (looked.values != 0))
-    row = np.searchsorted(looked.indptr, kept, "right") - 1
-    column, value = looked.indices[kept].astype(np.int64), looked.values[kept].astype(np.float64)
-    keys, powers = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for apart in itertools.count(1):
-        at = np.flatnonzero(row[apart:] == row[:-apart])
-        if not len(at):
-            break
-        keys.append(column[at] * rows.feature_dim + column[at + apart])
-        powers.append((value[at] * value[at + apart]) ** 2)
-    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
-    first, second = np.divmod(pairs, rows.feature_dim)
-    summed: Float64 = np.bincount(place, np.concatenate(powers), len(pairs)).astype(np.float64)
-    return first, second, summed
+    kept = np.where(wanted[looked.indices], looked.values, 0.0).astype(np.float64)
+    there = sparse.csr_array((kept**2, looked.indices, looked.indptr), shape=(looked.n, rows.feature_dim))
+    there.eliminate_zeros()
+    pairs = sparse.coo_array(sparse.triu(sparse.csr_array(there.T @ there), 1))
+    order = np.lexsort((pairs.col, pairs.row))
+    return pairs.row[order].astype(np.int64), pairs.col[order].astype(np.int64), pairs.data[order]
 
 
 def squares(rows: Rows) -> Float64:
