@@ -47,7 +47,7 @@ def _code(words: list[str]) -> int:
     import click
 
     from fmtune import cli
-    from fmtune.errors import FmtuneError, Interrupted
+    from fmtune.errors import FmtuneError, Hung, Interrupted
 
     debug = "--debug" in words
     try:
@@ -56,6 +56,10 @@ def _code(words: list[str]) -> int:
             code = cli.fmtune.main([w for w in words if w != "--debug"], prog_name="fmtune", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Hung as error:
+        code = _say([str(error)], error.exit_code, debug)
+        sys.stdout.flush()
+        os._exit(code)  # the thread that hangs would be waited for
     except FmtuneError as error:
         # Who stopped a run knows that nothing went wrong.
         return _say(_faults(error), error.exit_code, debug, "" if isinstance(error, Interrupted) else "error: ")

@@ -10,9 +10,10 @@
     ├── StorageError               4   the study's database
     ├── ResourceError              5   disk, memory, port, permission, missing extra
     ├── NoTrialError               6   no trial of the study succeeded
+    ├── Hung                       70  training makes no step any more
     └── Interrupted                130 / 143   stopped by a signal; resumable
 
-Code 1 is a finding (a gate's "regressed"), 70 a bug of ours: any other exception.
+Code 1 is a finding (a gate's "regressed"), 70 a bug of ours: any other exception too.
 """
 
 from __future__ import annotations
@@ -104,6 +105,10 @@ class NoTrialError(FmtuneError):
     """No trial of the study succeeded, so there is no best one."""
 
     exit_code = 6
+
+
+class Hung(FmtuneError):
+    """Training makes no step any more; its thread cannot be ended, so the process has to be."""
 
 
 class Interrupted(FmtuneError):

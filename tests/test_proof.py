@@ -29,6 +29,7 @@ def test_the_promises_hold_where_they_are_tried() -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("| yes |") == len(claims)
+    assert " with 70)" in run.stdout  # what hung was ended by fmtune
 
 
 def test_what_fuzzing_found_is_read_or_refused() -> None:

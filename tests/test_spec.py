@@ -393,6 +393,7 @@ def test_the_solvers_are_those_that_are_searched() -> None:
     [
         ("grace: 0.5s", "10:8: grace must be a second at least"),
         ("grace: soon", "10:8: grace must be a time, not 'soon'"),
+        ("stall: 0", "10:8: stall must be above 0 and below 30 years"),
         ("groups: 7", "10:9: groups must be a mapping or a list, not 7"),
         ("groups: [3, 1]", "10:9: "),
         ("3: x", "10:1: unknown key '3'"),
@@ -402,8 +403,9 @@ def test_times_groups_and_keys_are_checked(line: str, said: str) -> None:
     """Each at its place."""
     assert faults_of(GOOD + line + "\n")[0].startswith(said)
     assert parse(GOOD + "groups:\n").groups is None
-    made = parse(GOOD + "grace: 2s\ngroups: {user: 0, item: 3}\n")
-    assert made.grace == 2.0 and made.groups == {"user": 0, "item": 3}
+    made = parse(GOOD + "grace: 2s\nstall: 1h\ngroups: {user: 0, item: 3}\n")
+    assert (made.grace, made.stall) == (2.0, 3600.0) and made.groups == {"user": 0, "item": 3}
+    assert (parse(GOOD).stall, parse(GOOD + "stall:\n").stall) == (1800.0, None)
 
 
 def test_a_fault_without_words_of_ours_is_said_in_pydantics() -> None:

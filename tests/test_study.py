@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import random
 import signal
 import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ import optuna
 import pytest
 
 import fmtune
-from fmtune.errors import Interrupted, NoTrialError, StorageError
+from fmtune.errors import Hung, Interrupted, NoTrialError, StorageError
+from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.model import Model
+from fmtune.fm.solvers import trainer
 from fmtune.tune import spec as specs
 from fmtune.tune.channels import bring
 from fmtune.tune.collect import collect
@@ -25,6 +30,7 @@ from fmtune.tune.selection import Finalists
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
 from fmtune.tune.winner import Winner
+from tests.proof.child import Spiked
 from tests.study_fixtures import STUDY, command, write_study
 from tests.study_fixtures import fmtune as cli
 
@@ -230,6 +236,23 @@ def test_a_deadly_trial_is_given_up(study: Path, tmp_path: Path) -> None:
     fmtune.run(spec, root=tmp_path)
     last = collect(spec, tmp_path).cells[0].trials[5]
     assert (last.state, last.reason) == ("FAIL", "its process died 5 times in a row")
+
+
+def test_training_that_hangs_ends_the_run(study: Path, straight: StudyResult, tmp_path: Path) -> None:
+    """Its trials count as having died with their worker; the next run ends as one without a hang."""
+    freed, epochs = threading.Event(), itertools.count()
+
+    def make(feed: Feed, recipe: Recipe, threads: int) -> Any:
+        return Spiked(trainer(feed, recipe, threads), lambda lanes: next(epochs) > 0 and freed.wait())
+
+    spec = specs.read(study).model_copy(update={"stall": 0.5})
+    with pytest.raises(Hung, match=r"made no step for 0.5 s: what trains \w+ hangs"):
+        fmtune.run(spec, root=tmp_path, make=make)
+    freed.set()
+    assert _facts(_run(study, tmp_path)) == _facts(straight)
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs/small/study.db")) as db:
+        counted = db.execute("SELECT value_json FROM trial_user_attributes WHERE key = 'attempts'").fetchall()
+    assert {("1",), ("2",)} == set(counted)
 
 
 def test_fresh_keeps_the_old_study(study: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ CODES = {
     5: ("resources", "Disk, memory, a port, a permission or an optional package is missing. `fmtune doctor` looks."),
     6: ("no trial succeeded", "Every trial failed, mostly because rates are too high: lower their ranges, or set "
         "clip_gradient."),
-    70: ("a fault of fmtune", "Run again with --debug, and report what it prints with `fmtune doctor --json`."),
+    70: ("a fault of fmtune", "Run again with --debug, and report what it prints with `fmtune doctor --json`. Training "
+         "that hangs ends so too: the same command goes on."),
     129: ("stopped by SIGHUP", "The terminal closed. Finished trials are kept; the same command goes on."),
     130: ("stopped by Ctrl-C", "Finished trials are kept; the same command goes on."),
     141: ("the reader left", "Whoever read the output (head, less) had enough."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.errors import FmtuneError, ResourceError
+from fmtune.errors import FmtuneError, Hung, ResourceError
 from fmtune.fm import cuda_card
 from fmtune.fm.arena import columns_of
 from fmtune.fm.feed import Recipe
@@ -28,6 +28,7 @@ from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.pack import Lane, Stopped
 from fmtune.fm.solvers import Make, Trainer, memory_of, model_bytes, trainer
 from fmtune.machine import free_memory
+from fmtune.tune.silence import Silence
 
 # Floats side by side beyond which a wider pack is no faster, on a CPU; and on a card, which is filled at about these.
 WIDTH, WIDE = 256, 4224
@@ -103,6 +104,7 @@ class _Seat:
     """A pack, the jobs in it, and those that enter or leave at its next epoch."""
 
     pack: Trainer
+    silence: Silence
     jobs: list[Job] = field(default_factory=list)
     arriving: list[Job] = field(default_factory=list)
     leaving: list[Lane] = field(default_factory=list)
@@ -116,6 +118,7 @@ class _Seat:
         """Begin an epoch: return the lanes that leave before it and the jobs that enter."""
         leave, enter = self.leaving, self.arriving
         self.jobs, self.leaving, self.arriving, self.busy = [*self.jobs, *enter], [], [], True
+        self.silence.sign()
         return leave, enter
 
 
@@ -144,19 +147,23 @@ class Driver:
         ``cpu`` or ``gpu``.
     make
         Makes what trains a pack; by default this process does.
+    stall
+        Seconds in which a pack makes no step, after which it hangs; None lets it.
 
     Raises
     ------
     ResourceError
         A configuration alone needs more memory than there is.
+    Hung
+        A pack makes no step: its jobs are not given back, since they may be why, and its thread is left.
     """
 
     def __init__(
         self, source: Source, channels: Channels, layout: str, metric: str, *, lanes: int, threads: int,
         stop: Callable[[], bool] = lambda: False, memory: float | None = None, device: str = "cpu",
-        make: Make = trainer,
+        make: Make = trainer, stall: float | None = None,
     ) -> None:  # fmt: skip
-        self._make = make
+        self._make, self._stall = make, stall
         self._source, self._channels, self._layout, self._device = source, channels, layout, device
         self._metric, self._direction = METRICS[metric].compute, METRICS[metric].direction
         # A card is filled by one wide pack; threads of the host would only take turns on it.
@@ -171,39 +178,66 @@ class Driver:
     def run(self) -> bool:
         """Run until the source has nothing more; returns False when it was stopped before."""
         running: dict[Future[Any], _Seat] = {}
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="fmtune") as pool:
-            try:
-                while not self._stop():
-                    self._fill()
-                    for seat in self._seats:
-                        if not seat.busy and (seat.jobs or seat.arriving) and len(running) < self._threads:
-                            running[pool.submit(self._epoch, seat, *seat.depart())] = seat
-                    if not running:
-                        pause = self._source.pause()
-                        if pause is None:
-                            return self._waiting is None
-                        time.sleep(min(pause, 0.25))
-                        continue
-                    done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        seat = running.pop(future)
-                        seat.busy = False
-                        self._settle(seat, future.result())
-                        # To the back of the queue, so that packs beyond the threads take turns.
-                        self._seats.remove(seat)
-                        self._seats.append(seat)
-                    self._seats = [s for s in self._seats if s.busy or s.jobs or s.arriving]
-            except Stopped:
-                pass
-            except BaseException as error:
-                wait(running)
-                # What breaks in the middle of trials is charged to them, as the death of the process is.
-                if isinstance(error, FmtuneError | OSError) or not isinstance(error, Exception):
-                    self._give_back()
-                raise
-            wait(running)
-        self._give_back()
-        return False
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fmtune")
+        try:
+            ended = self._work(pool, running)
+            pool.shutdown()
+            if ended is None:
+                self._give_back()
+            return bool(ended)
+        except Hung:
+            # Nobody can end its thread, or may wait for it.
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._give_back()
+            raise
+        except BaseException as error:
+            pool.shutdown()
+            # What breaks in the middle of trials is charged to them, as the death of the process is.
+            if isinstance(error, FmtuneError | OSError) or not isinstance(error, Exception):
+                self._give_back()
+            raise
+
+    def _work(self, pool: ThreadPoolExecutor, running: dict[Future[Any], _Seat]) -> bool | None:
+        """Run until the source has nothing more, None when it was stopped before; ``running`` is what trains now."""
+        try:
+            while not self._stop():
+                self._fill()
+                for seat in self._seats:
+                    if not seat.busy and (seat.jobs or seat.arriving) and len(running) < self._threads:
+                        running[pool.submit(self._epoch, seat, *seat.depart())] = seat
+                if not running:
+                    pause = self._source.pause()
+                    if pause is None:
+                        return self._waiting is None
+                    time.sleep(min(pause, 0.25))
+                    continue
+                done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+                for future in done:
+                    seat = running.pop(future)
+                    seat.busy = False
+                    self._settle(seat, future.result())
+                    # To the back of the queue, so that packs beyond the threads take turns.
+                    self._seats.remove(seat)
+                    self._seats.append(seat)
+                self._look(running.values())
+                self._seats = [s for s in self._seats if s.busy or s.jobs or s.arriving]
+        except Stopped:
+            pass
+        return None
+
+    def _look(self, running: Iterable[_Seat]) -> None:
+        """Raise Hung when a pack hangs: its jobs are then nobody's to give back."""
+        hung = [seat for seat in running if seat.silence.hangs()]
+        numbers = sorted(job.number for seat in hung for job in seat.jobs)
+        for seat in hung:
+            seat.jobs = []
+        if hung:
+            raise Hung(
+                f"{'trials' if len(numbers) > 1 else 'trial'} {', '.join(map(str, numbers))} made no step for "
+                f"{self._stall:g} s: what trains {'them' if len(numbers) > 1 else 'it'} hangs",
+                hint="run the same command again: it goes on, and a trial that hangs again and again is given up; "
+                "`stall` in the study file is the time that a step may take",
+            )  # fmt: skip
 
     def _give_back(self) -> None:
         jobs = [job for seat in self._seats for job in (*seat.jobs, *seat.arriving)]
@@ -242,7 +276,7 @@ class Driver:
         open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= self._width or not s.columns)]
         # Packs are spread over the threads first, and filled evenly.
         if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
-            seat = _Seat(self._make(self._channels.feed, recipe, 1))
+            seat = _Seat(self._make(self._channels.feed, recipe, 1), Silence(self._stall))
             self._seats.append(seat)
             return seat
         return min(open_, key=lambda s: s.columns, default=None)
@@ -261,9 +295,15 @@ class Driver:
             lanes = pack.change(leave, [h for job in enter for h in job.configurations])
             for job in enter:
                 job.lanes, lanes = lanes[: len(job.configurations)], lanes[len(job.configurations) :]
-        pack.epoch(self._stop)
+
+        def asked() -> bool:
+            seat.silence.sign()
+            return self._stop()
+
+        pack.epoch(asked)
         test = self._channels.test(self._layout)
         assert test is not None
+        seat.silence.sign()
         scores = pack.score(test)
         with np.errstate(over="ignore", invalid="ignore"):
             return scores, [self._metric(row, self._channels.test_labels) for row in scores]

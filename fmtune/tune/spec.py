@@ -92,6 +92,7 @@ class Spec(Model):
     threads: int | None
     groups: dict[str, Any] | list[int] | None
     grace: float
+    stall: float | None
     path: Path
     text: str = Field(repr=False)
 

@@ -53,7 +53,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(
     study: str | Path | Spec, *, fresh: bool = False, root: Path | None = None, listener: Listener | None = None,
-    worker: bool = False, engine: Callable[[str], Engine] = OnRay,
+    worker: bool = False, engine: Callable[[str], Engine] = OnRay, make: Make = trainer,
 ) -> optuna.Study:  # fmt: skip
     """Run a study file, go on with it, or join those that run it, until its budget is spent.
 
@@ -72,6 +72,8 @@ def run(
         Leave the winner to others while there are any: a worker ends when it finds nothing more to do.
     engine
         Joins the cluster of a study that names one.
+    make
+        Makes what trains, where the study names no cluster.
 
     Returns
     -------
@@ -84,6 +86,9 @@ def run(
         Something is wrong with what was given; what was finished before is kept.
     NoTrialError
         Every trial failed.
+    Hung
+        Training made no step for the study's ``stall``; its thread is left, and Python waits for it at its own end:
+        end the process with ``os._exit``.  The same call, in another process, continues.
     Interrupted
         SIGINT or SIGTERM; the same call continues.
     """
@@ -99,7 +104,7 @@ def run(
         with exclusive(folder):
             set_aside(folder)
     with shared(folder) as alone, quiet():
-        return _Run(spec, folder, listener or (lambda event: None), worker, alone, engine).go()
+        return _Run(spec, folder, listener or (lambda event: None), worker, alone, engine, make).go()
 
 
 class _Run:
@@ -107,10 +112,9 @@ class _Run:
 
     def __init__(
         self, spec: Spec, folder: Path, listener: Listener, worker: bool, alone: float | None,
-        engine: Callable[[str], Engine],
+        engine: Callable[[str], Engine], make: Make,
     ) -> None:  # fmt: skip
-        self.engine = engine
-        self.make: Make = trainer
+        self.engine, self.make = engine, make
         self.spec, self.folder, self.listener, self.worker, self.alone = spec, folder, listener, worker, alone
         self.url = spec.storage or sqlite_url(folder)
         self.metric = spec.objective.removeprefix("test:")
@@ -172,7 +176,7 @@ class _Run:
         """Give what trains: this process, or the cluster that the study names."""
         named = self.spec.cluster
         if named is None:
-            yield trainer
+            yield self.make
             return
         layout = Layout(named.workers, named.shards, named.parts, named.block, named.exchange == "fp16")
         shared = self.folder / "rounds" if named.checkpoints is None else self.spec.path.parent / named.checkpoints
@@ -307,6 +311,7 @@ class _Run:
         driver = Driver(
             source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop,
             memory=None if self.spec.cluster is None else math.inf, device=cell.device, make=self.make,
+            stall=self.spec.stall,
         )  # fmt: skip
         try:
             with self.limit.counting():

@@ -54,6 +54,10 @@ def _timeout(value: Any) -> Any:
     return None if value is None else _seconds("timeout", value)
 
 
+def _stall(value: Any) -> Any:
+    return None if value is None else _seconds("stall", value)
+
+
 def _grace(value: Any) -> Any:
     value = _seconds("grace", value)
     if value < 1:
@@ -190,6 +194,7 @@ _Sweep = Annotated[
 _Sampler = Annotated[Any, WithJsonSchema(schemas.SAMPLER)]
 _Pruner = Annotated[Any, WithJsonSchema(schemas.PRUNER)]
 _Timeout = Annotated[float | None, BeforeValidator(_timeout), WithJsonSchema(schemas.TIMEOUT)]
+_Stall = Annotated[float | None, BeforeValidator(_stall), WithJsonSchema(schemas.TIMEOUT)]
 _Grace = Annotated[float, BeforeValidator(_grace), WithJsonSchema(schemas.GRACE)]
 _Storage = Annotated[str | None, BeforeValidator(_storage)]
 _Matrix = Annotated[Matrix, BeforeValidator(_section)]
@@ -254,6 +259,9 @@ class StudyFile(Model):
     )
     grace: _Grace = Field(
         default=30.0, description="30s, 2m or seconds without a sign of life after which a worker's trials go to others"
+    )
+    stall: _Stall = Field(
+        default=1800.0, description="30m, 1h or seconds in which training makes no step: it hangs then, and is ended"
     )
 
 

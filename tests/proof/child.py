@@ -7,6 +7,7 @@ acknowledgement.  Being forked it shares nothing with its parent but memory that
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -19,8 +20,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
+
 from fmtune.__main__ import main
-from fmtune.fm.solvers import compile_kernels
+from fmtune.cli import fmtune
+from fmtune.fm.feed import Feed, Recipe
+from fmtune.fm.pack import Lane
+from fmtune.fm.solvers import Trainer, compile_kernels, trainer
 from fmtune.tune import spec as specs
 from fmtune.tune import study as studies
 from fmtune.tune.collect import collect
@@ -57,12 +63,12 @@ def prepare(folder: Path, text: str = SMALL) -> Path:
 class Child:
     """One ``fmtune`` in a folder, forked; with ``traced`` (strace's own words) it begins under strace.
 
-    ``poison`` is a worker's listener: it is told of each trial that begins, in the worker's own process.
+    With a ``poison``, a trial's number and what it does, it is a worker, in which that trial's training does it.
     """
 
     def __init__(
         self, folder: Path, *words: str, traced: Sequence[str] = (),
-        poison: Callable[[dict[str, Any]], None] | None = None,
+        poison: tuple[int, Callable[[], object]] | None = None,
     ) -> None:  # fmt: skip
         self._out, self._err = folder / "child.out", folder / "child.err"
         self._began, self._tracer, self._poison = time.monotonic(), None, poison
@@ -94,12 +100,11 @@ class Child:
             os._exit(code)
 
     def _work(self, words: tuple[str, ...]) -> None:
-        """Run the command; with a poison, what a worker is, with the poison as its listener."""
-        if self._poison is None:
-            main(list(words))
-        else:
-            studies.run(specs.read("study.yaml"), listener=self._poison, worker=True)
-            os._exit(0)
+        """Run the command; with a poison, a verb that is a worker of this study."""
+        if self._poison is not None:
+            words = ("poisoned",)
+            fmtune.add_command(click.Command("poisoned", callback=_Poisoned(*self._poison).work))
+        main(list(words))
 
     def _trace(self, words: Sequence[str]) -> None:
         self._tracer = subprocess.Popen(
@@ -136,6 +141,47 @@ class Child:
         return End(
             os.waitstatus_to_exitcode(ended[1]), [json.loads(line) for line in whole], self._err.read_text(), seconds
         )
+
+
+class _Poisoned:
+    """A worker in which one trial is poison to what trains it."""
+
+    def __init__(self, number: int, act: Callable[[], object]) -> None:
+        self._number, self._act = number, act
+        self._params: dict[str, Any] = {}
+
+    def work(self) -> None:
+        """Run the study as a worker."""
+        studies.run(specs.read("study.yaml"), listener=self._listen, worker=True, make=self._make)
+
+    def _listen(self, event: dict[str, Any]) -> None:
+        if (event["event"], event.get("number")) == ("start", self._number):
+            self._params = event["params"]
+
+    def _make(self, feed: Feed, recipe: Recipe, threads: int) -> Any:
+        return Spiked(trainer(feed, recipe, threads), self._taste)
+
+    def _taste(self, lanes: Sequence[Lane]) -> None:
+        """Act when the poisoned trial is among those that are trained."""
+        wanted = self._params.items()
+        if wanted and any(wanted <= dataclasses.asdict(lane.hyperparameters).items() for lane in lanes):
+            self._act()
+
+
+class Spiked:
+    """What trains, with something to do before each epoch."""
+
+    def __init__(self, trainer: Trainer, act: Callable[[Sequence[Lane]], object]) -> None:
+        self._trainer, self._act = trainer, act
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the trainer in everything else."""
+        return getattr(self._trainer, name)
+
+    def epoch(self, stop: Callable[[], bool] | None = None) -> None:
+        """Train an epoch."""
+        self._act(self._trainer.lanes)
+        self._trainer.epoch(stop)
 
 
 def _tracer_of(pid: int) -> int:

@@ -14,10 +14,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -280,15 +281,15 @@ def _seconds(folder: Path, *words: str) -> float:
 
 
 # Trials that know nothing of each other, so that one's end changes no other; all of them beside each other.
-CALM = re.sub("sampler: .*", "sampler: random", re.sub("pruner: .*", "pruner: none", STUDY))
+CALM = re.sub("sampler: .*", "sampler: random", re.sub("pruner: .*", "pruner: none", STUDY)) + "stall: 1s\n"
 
 POISONED = 3
 
 POISONS: dict[str, Callable[[], object]] = {
     "os._exit": lambda: os._exit(1),
+    "a hang": lambda: time.sleep(3600),
     "a segfault": lambda: ctypes.string_at(0),
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "a hang": lambda: time.sleep(3600),
     "MemoryError": lambda: _raise(MemoryError()),
     "10 MB of exception": lambda: _raise(RuntimeError("x" * 10**7)),
 }
@@ -300,27 +301,23 @@ def _raise(error: Exception) -> None:
 
 def poisoned(bench: Bench, size: Size) -> Row:
     """R11: a trial that ends its worker, however, is given up; the others end as they do without it."""
-    text, faults, deaths_ = re.sub("n_trials: .*", "n_trials: 8", CALM), [], 0
+    text, faults, died = re.sub("n_trials: .*", "n_trials: 8", CALM), [], Counter[str]()
     names = list(POISONS) if size.poisons is None else list(POISONS)[: size.poisons]
     whole = Child(prepare(bench.root / "calm", text), "worker", "study.yaml", "--json").wait()
     wanted = {n: told for n, told in acknowledged(whole).items() if n != POISONED}
     for name in names:
         folder = prepare(bench.root / f"poison {name}", text)
-
-        def poison(event: dict[str, Any], act: Callable[[], object] = POISONS[name]) -> None:
-            if (event["event"], event.get("number")) == ("start", POISONED):
-                act()
-
         for _ in range(10):
-            end = Child(folder, poison=poison).wait(5 if name == "a hang" else 120)
-            deaths_ += end.code != 0
+            end = Child(folder, poison=(POISONED, POISONS[name])).wait()
             if end.code == 0:
                 break
+            died[f"{end.code}"] += 1
         found = {n: fact[:3] for n, fact in facts(folder).items()}
         state = found.pop(POISONED, ("none",))[0]
         if state != "FAIL" or found != wanted:
-            faults.append(f"{name}: trial {POISONED} is {state}, others differ: {found != wanted}")
-    words = f"{', '.join(names)}: {deaths_} workers died of {len(names)} trials, {len(faults)} faults"
+            faults.append(f"{name}: trial {POISONED} is {state}, others differ: {found != wanted}: {end.said[-300:]}")
+    codes = ", ".join(f"{n} with {code}" for code, n in sorted(died.items()))
+    words = f"{', '.join(names)}: {died.total()} workers died of {len(names)} trials ({codes}), {len(faults)} faults"
     claim = "a trial that kills or hangs its workers is given up; the others end as without it"
     return Row("R11", claim, words, not faults, tuple(faults))
 
