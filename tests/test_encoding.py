@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fmtune.data.canonical import LARGEST_DIM, DataWarning
 from fmtune.data.cells import text_of, values_of
 from fmtune.data.columns import Columns
-from fmtune.data.encoding import Encoder
+from fmtune.data.encoding import Encoder, names_of
 from fmtune.data.fitting import Fitter, Sample
 from fmtune.data.kinds import KINDS, Bucketed, Hashed, OneHot, Scaled
 from fmtune.errors import DataError, ModelError
@@ -231,3 +231,21 @@ def test_what_a_model_knows_of_its_columns() -> None:
     assert str(error.value) == (
         "t.csv: the label's column 'rating' is not in the table\n  hint: the columns are user, tags, age, hour"
     )
+
+
+@pytest.mark.parametrize("hash_bits", [None, 3])
+def test_a_feature_has_one_name(hash_bits: int | None) -> None:
+    """Alone as among all; hashed ones have their numbers for names."""
+    encoder = fitted(columns=replace(COLUMNS, hash_bits=hash_bits))
+    assert [encoder.name(feature) for feature in range(encoder.feature_dim)] == encoder.names()
+    if hash_bits:
+        assert encoder.names() == ["hour ..9", "hour 9..", "age", *(f"#{n}" for n in range(8))]
+        assert encoder.groups() == {"hour": 0, "age": 2, "user": 3} and Hashed("x", 3).named(0) == ""
+
+
+def test_names_are_an_encoders_or_a_cards() -> None:
+    """Among a model's facts; a list that is none of names is none."""
+    encoder = fitted()
+    assert names_of({"encoding": encoder.to_json(), "names": ["a"]}) == encoder.names()
+    assert names_of({"names": ["a", "b"]}) == ["a", "b"]
+    assert [names_of(facts) for facts in ({}, {"names": "ab"}, {"names": ["a", 1]})] == [None] * 3

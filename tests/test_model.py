@@ -177,3 +177,4 @@ def test_a_model_is_its_own_only_draw() -> None:
     one, several = _model(), _sampled()
     assert one.drawn() == [one] and len(several.drawn()) == 3
     assert "factorization machine: binary_classifier" in one._repr_html_()
+    assert repr(one) == "<Model: binary_classifier, 3 features, 2 factors>"

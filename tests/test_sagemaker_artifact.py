@@ -363,8 +363,11 @@ def test_a_folder_is_bounded_too(tmp_path):
         import_artifact(tmp_path)
     for name, content in parts().items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    sizes = sum(map(len, parts().values()))
+    assert import_artifact(tmp_path, limit=sizes).feature_dim == import_artifact(tmp_path).feature_dim
     with pytest.raises(ModelError, match="more than a model can be"):
-        import_artifact(tmp_path, limit=sum(map(len, parts().values())) - 1)
+        import_artifact(tmp_path, limit=sizes - 1)
 
 
 def test_bombs_are_refused(tmp_path):

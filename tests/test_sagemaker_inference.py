@@ -7,11 +7,14 @@ import math
 
 import numpy as np
 import pytest
+from fm_reference import compiled
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmtune.data import recordio
 from fmtune.data.canonical import DataWarning
+from fmtune.data.encoding import Encoder
+from fmtune.data.kinds import OneHot, Scaled
 from fmtune.data.schema import Record
 from fmtune.errors import DataError, UsageError
 from fmtune.fm import pack
@@ -87,6 +90,7 @@ def test_mixed_and_empty():
     assert inference.read_lines(b'\n{"features": [1]}\r\n\r\n{"features": [2]}', 1).n == 2
 
 
+@compiled
 def test_records():
     """Vector 3, an empty sparse row with a label, is a row of zeros; dense and sparse records score as JSON does."""
     rows = inference.read_records(bytes.fromhex(EMPTY_ROW), 1000)
@@ -118,19 +122,20 @@ def test_the_largest_number_is_where_float32_ends(copies):
             inference.read_json(body({"features": [*values[1:], sign * infinite]}), copies)
 
 
-F = "data.features"
+F, WIDE = "data.features", "; sparse instances have keys"
+SHAPE = "wants one number above 0, the number of features"
 FAULTS = [
-    ({"features": [1, 2]}, "features", "2 values, but the model has 12 features"),
-    ({"data": {"features": {"values": [1]}}}, f"{F}.values", "1 values, but the model has 12 features"),
-    ({"data": {"features": {"values": []}}}, f"{F}.values", "0 values"),
+    ({"features": [1, 2]}, "features", "2 values, but the model has 12 features" + WIDE),
+    ({"data": {"features": {"values": [1]}}}, f"{F}.values", "1 values, but the model has 12 features" + WIDE),
+    ({"data": {"features": {"values": []}}}, f"{F}.values", "0 values, but the model has 12 features" + WIDE),
     (sparse([1, 2, 4000], [1, 1, 1]), f"{F}.keys[2]", "4000 is beyond the model's 12 features"),
-    (sparse([12], [1]), f"{F}.keys[0]", "12 is beyond"),
-    (sparse([2**80], [1]), f"{F}.keys[0]", "is beyond the model's 12 features"),
-    (sparse([3, -1], [1, 1]), f"{F}.keys[1]", "-1 is below 0"),
+    (sparse([12], [1]), f"{F}.keys[0]", "12 is beyond the model's 12 features"),
+    (sparse([2**80], [1]), f"{F}.keys[0]", f"{2**80} is beyond the model's 12 features"),
+    (sparse([3, -1], [1, 1]), f"{F}.keys[1]", "-1 is below 0, where features begin"),
     (sparse([5], [1], shape=[4]), f"{F}.keys[0]", "5 is beyond its own shape, [4]"),
-    (sparse([5], [1], shape=[4, 4]), f"{F}.shape", "wants one number"),
-    (sparse([5], [1], shape=[]), f"{F}.shape", "wants one number"),
-    (sparse([5], [1], shape=[-1]), f"{F}.shape", "wants one number"),
+    (sparse([5], [1], shape=[4, 4]), f"{F}.shape", SHAPE),
+    (sparse([5], [1], shape=[]), f"{F}.shape", SHAPE),
+    (sparse([5], [1], shape=[-1]), f"{F}.shape", SHAPE),
     (sparse([1, 2], [1]), F, "2 keys but 1 values"),
     (sparse([1], []), F, "1 keys but 0 values"),
     (sparse([1, 2], [1, 1e39]), f"{F}.values[1]", "1e+39 is not a finite float32 number"),
@@ -140,9 +145,9 @@ FAULTS = [
     ({"features": [*DENSE[:-1], None]}, "features[11]", "wants float, got null"),
     (sparse([1.5], [1]), f"{F}.keys[0]", "wants int, got float"),
     ({"features": None}, "features", "wants array, got null"),
-    ({"data": {}}, "data", "missing required field features"),
-    ({}, "", "neither 'features' nor 'data'"),
-    ({"features": DENSE, **sparse([1], [1])}, "", "both 'features' and 'data'"),
+    ({"data": {}}, "data", "object missing required field features"),
+    ({}, "", "has neither 'features' nor 'data'"),
+    ({"features": DENSE, **sparse([1], [1])}, "", "has both 'features' and 'data': give one of them"),
     (7, "", "wants object, got int"),
 ]
 
@@ -155,23 +160,99 @@ def test_faults_have_paths(instance, path, what):
         inference.read_json(body(good, good, good, instance, good), DIM)
     with pytest.raises(DataError) as line_fault:
         inference.read_lines(b"\n" + lines(good, instance), DIM)
-    assert what in json_fault.value.what and what in line_fault.value.what
+    assert json_fault.value.what == what == line_fault.value.what
     assert json_fault.value.where == ("instances[3]" + (f".{path}" if path else ""))
     assert line_fault.value.where == ("line 3" + (f": {path}" if path else ""))
 
 
-BROKEN = [b"{", b"", b"[]", b"null", b'{"a": 1}', b"\xff\xfe", b'{"instances": 1}',
-          b'{"instances": [{"features": [NaN]}]}', b'{"instances": [{"features": [Infinity]}]}',
-          b'{"instances": [{"features": [1e999]}]}', b"[" * 100_000,
-          b'{"instances": [], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"instances": []} x',
-          '{"instances": []}'.encode("utf-16")]  # fmt: skip
+MALFORMED = "JSON is malformed: invalid character"
+BROKEN = [
+    (b"{", "body", "input data was truncated"),
+    (b"", "body", "input data was truncated"),
+    (b"[]", "body", "wants object, got array"),
+    (b"null", "body", "wants object, got null"),
+    (b'{"a": 1}', "body", "object missing required field instances"),
+    (b"\xff\xfe", "body", f"{MALFORMED} (byte 0)"),
+    (b'{"instances": 1}', "instances", "wants array, got int"),
+    (b'{"instances": [{"features": [NaN]}]}', "body", f"{MALFORMED} (byte 29)"),
+    (b'{"instances": [{"features": [Infinity]}]}', "body", f"{MALFORMED} (byte 29)"),
+    (b'{"instances": [{"features": [1e999]}]}', "instances[0].features[0]", "number out of range"),
+    (b"[" * 100_000, "body", "wants object, got array"),
+    (b'{"instances": [], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body", "the JSON is nested too deep"),
+    (b'{"instances": []} x', "body", "JSON is malformed: trailing characters (byte 19)"),
+    ('{"instances": []}'.encode("utf-16"), "body", f"{MALFORMED} (byte 0)"),
+]
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
-def test_broken_json(broken):
-    """What is no JSON of the form, NaN, and nesting too deep are DataErrors."""
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(("broken", "place", "what"), BROKEN, ids=range(len(BROKEN)))
+def test_broken_json(broken, place, what):
+    """What is no JSON of the form, NaN, and nesting too deep are faults in these words, also on a line."""
+    with pytest.raises(DataError) as fault:
         inference.read_json(broken, 1)
+    assert str(fault.value) == f"{place}: {what}"
+    if place == "body" and broken and "instances" not in what:  # an empty line is none, and any object may be one
+        with pytest.raises(DataError) as fault:
+            inference.read_lines(b"\n\n" + broken, 1)
+        assert str(fault.value) == f"line 3: {what}"
+
+
+ENCODER = Encoder([OneHot("user", ("42", "7")), Scaled("age", 30.0, 10.0)], "bought")
+PERSON = {"user": 7, "age": 40, "bought": True}
+
+
+def test_instances_may_name_their_features():
+    """Beside numbered ones of any shape; what a column does not know is nothing; labels are passed over."""
+    given = [PERSON, {"age": 25.0}, {"features": [0, 0, 2]}, sparse([1], [3]), {"user": "new"}]
+    for rows in (
+        inference.read_json(body(*given), 3, ENCODER),
+        inference.read_lines(lines(*given), 3, ENCODER),
+    ):
+        assert (rows.indptr.tolist(), rows.feature_dim) == ([0, 2, 3, 4, 5, 5], 3)
+        assert rows.indices.tolist() == [1, 2, 2, 2, 1] and rows.values.tolist() == [1, 1, -0.5, 2, 3]
+
+
+NAMED = [
+    ({"usr": 1}, "usr", "the model has no column 'usr' (did you mean 'user'?): it has user, age"),
+    ({"age": "old"}, "age", "wants a finite number, not 'old'"),
+    ({"data": 1}, "data", "the model has no column 'data': it has user, age"),
+    ({"features": 1}, "features", "the model has no column 'features': it has user, age"),
+    ({}, "", "has neither 'features' nor 'data'"),
+    ({"features": [1]}, "features", "1 values, but the model has 3 features" + WIDE),
+    ({"features": [1, "a", 2]}, "features[1]", "wants float, got str"),
+    ({"data": {"features": 3}}, "data.features", "wants object, got int"),
+    (sparse([3], [1]), f"{F}.keys[0]", "3 is beyond the model's 3 features"),
+]
+
+
+@pytest.mark.parametrize(("instance", "path", "what"), NAMED)
+def test_faults_of_named_features_have_paths(instance, path, what):
+    """As those of numbered ones, behind instances of either kind."""
+    with pytest.raises(DataError) as fault:
+        inference.read_json(body(PERSON, {"features": [1, 2, 3]}, instance), 3, ENCODER)
+    assert (fault.value.where, fault.value.what) == ("instances[2]" + (f".{path}" if path else ""), what)
+    with pytest.raises(DataError) as fault:
+        inference.read_lines(lines(PERSON, instance), 3, ENCODER)
+    assert (fault.value.where, fault.value.what) == ("line 2" + (f": {path}" if path else ""), what)
+
+
+class Sum:
+    """Scores rows with their sums."""
+
+    feature_dim, binary = DIM, False
+
+    def predict(self, rows):
+        return np.add.reduceat(rows.values, rows.indptr[:-1])
+
+
+@pytest.mark.parametrize("before", [[], [sparse([1], [1])]])
+def test_an_answer_has_the_scores_of_its_rows(before):
+    """In the type that is asked for; a score that is not finite is a fault of its instance."""
+    assert answer(Sum(), body(*before, sparse([1, 2], [3, 4])), JSON, LINES).endswith(b'{"score":7.0}\n')
+    with pytest.raises(DataError) as fault, np.errstate(over="ignore"):
+        answer(Sum(), body(*before, sparse([1, 2], [3e38, 3e38])), JSON, JSON)
+    assert str(fault.value) == (
+        f"instances[{len(before)}]: its score is not a finite number: the values are too large"
+    )
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", b'{"instances":[{"features":[1]}]}', bytes.fromhex(EMPTY_ROW)]))
@@ -214,6 +295,7 @@ def test_record_responses_parse():
         assert not record.features
 
 
+@compiled
 @pytest.mark.parametrize("predictor_type", ["regressor", "binary_classifier"])
 def test_scores_are_those_of_predict(predictor_type):
     """A Scorer gives the bits of ``pack.predict`` on sparse rows, row by row and in a batch."""
@@ -226,6 +308,7 @@ def test_scores_are_those_of_predict(predictor_type):
         scorer.score(rows.widen(13))
 
 
+@compiled
 def test_score_not_finite():
     """A score that overflows is a fault of the request, never a NaN in JSON."""
     with pytest.raises(DataError, match="not a finite number") as fault:
@@ -267,6 +350,7 @@ def rows_of(n):
     return DenseRows(rng.normal(size=(n, DIM)).astype("f4"), None, DIM)
 
 
+@compiled
 def test_transform_records(tmp_path):
     """Records become lines of a file with the suffix .out, in order, however small the parts."""
     rows = rows_of(30)
@@ -283,6 +367,7 @@ def test_transform_records(tmp_path):
             assert [json.loads(line)["score"] for line in path.read_text().splitlines()] == expected
 
 
+@compiled
 def test_transform_lines_and_documents(tmp_path):
     """Lines are answered by lines; a JSON file is one document; documents on lines are requests of their own."""
     one, two = {"features": DENSE}, sparse([3], [2])
@@ -302,6 +387,7 @@ def test_transform_lines_and_documents(tmp_path):
     assert len(path.read_bytes()) == 3 * 28
 
 
+@compiled
 def test_transform_multi_part_records(tmp_path):
     """A record that is written in parts, where its payload holds the magic, is never cut between them."""
     rows = rows_of(1)
@@ -320,6 +406,7 @@ def test_transform_multi_part_records(tmp_path):
     assert scores == Scorer(model()).predict(rows).tolist() * 3
 
 
+@compiled
 def test_transform_faults(tmp_path):
     """A file with a fault is named with its place and gets no answer; the others get theirs."""
     good = records(rows_of(3))
@@ -349,6 +436,7 @@ def test_transform_misuse(options, what, tmp_path):
         transform(model(), tmp_path / "a.pbr", tmp_path / "out", **options)
 
 
+@compiled
 def test_transform_same_names(tmp_path):
     """Two sources that would write one file are refused, and an empty folder too."""
     for name in "xy":

@@ -244,6 +244,9 @@ BELOW: dict[str, str] = {
     "enqueue: [{}]": "10:11: an enqueued configuration is empty",
     "enqueue: [4]": "10:11: a configuration is a mapping of parameters to values, not 4",
     "enqueue: 3": "10:10: enqueue must be a list, not 3",
+    "cluster: {worker: 2}": "10:11: unknown key 'worker' (did you mean 'workers'?)",
+    "cluster: {exchange: fp8}": "10:21: cluster.exchange must be 'fp32' or 'fp16', not 'fp8'",
+    "cluster: {parts: 0}": "10:18: cluster.parts must be at least 1, not 0",
 }  # fmt: skip
 
 
@@ -412,3 +415,12 @@ def test_a_fault_without_words_of_ours_is_said_in_pydantics() -> None:
     """At its place; a newer pydantic may find what this one does not."""
     found = worded({"type": "new", "loc": ("matrix", "device"), "msg": "is odd", "input": 7})
     assert (found.at, found.what) == (("matrix", "device"), "matrix.device: is odd")
+
+
+def test_a_cluster_is_an_address_or_a_mapping() -> None:
+    """The address alone leaves everything else as it is."""
+    short, whole = (parse(GOOD + f"cluster: {given}\n").cluster for given in ("head:6379", "{address: head:6379}"))
+    assert short == whole and short is not None
+    assert (short.address, short.workers, short.exchange, short.checkpoints) == ("head:6379", 2, "fp32", None)
+    faults = faults_of(GOOD + "cluster: auto\nmatrix: {layout: dense}\n")
+    assert faults == ["11:1: a cluster trains on CPUs and on sparse rows"]

@@ -1,8 +1,9 @@
 """Mutants: ``python -m tests.proof.mutants`` says how many small faults in a module its own tests see.
 
-A mutant is a module with one place changed: an operator, a constant, a condition, a statement left out.  Each runs in
-a forked process that has everything else imported, without numba's compiler; a test that fails, or that takes much
-longer, has seen it.
+A mutant is a module with one of the changes that ``tests.proof.changes`` knows.  Each runs in a forked process that
+has everything else imported, without numba's compiler; a test that fails, or that takes much longer, has seen it.
+Only the tests that run the changed line are tried, the quickest first; those of more than ``SLOW`` seconds not where
+there are others.  So a mutant may count as missed that some other test would see, never the other way round.
 """
 
 from __future__ import annotations
@@ -10,111 +11,38 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import copy
+import gc
 import importlib
 import importlib.util
+import json
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 
+from tests.proof.changes import changed, lines, places
 from tests.proof.modules import MODULES, OPTIONS, files_of
 
 ROOT = Path(__file__).parents[2]
 WANTED = 0.85
+SLOW = 5.0
+_FAIL_FAST = ("-x", "--tb=no", "--assert=plain")
 
 # Imported once for all mutants.
 SHARED = (
-    "numba", "optuna", "optuna.storages", "pandas", "pyarrow.parquet", "pyarrow.feather", "scipy.sparse", "pydantic",
-    "sqlalchemy", "ruamel.yaml", "google.protobuf.message", "psutil",
+    "pytest", "hypothesis", "coverage", "numba", "optuna", "optuna.storages", "pandas", "pyarrow.parquet",
+    "pyarrow.feather", "scipy.sparse", "pydantic", "sqlalchemy", "ruamel.yaml", "google.protobuf.message", "psutil",
+    "msgspec", "httptools", "uvicorn",
 )  # fmt: skip
-
-_COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
-}  # fmt: skip
-_COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult,
-    ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Mod: ast.Mult,
-}  # fmt: skip
-
-
-def changes(node: ast.AST) -> list[tuple[str, Any]]:
-    """Return what may be changed of a node, as (field, new value)."""
-    match node:
-        case ast.Compare(ops=[op, *rest]) if type(op) in _COMPARED:
-            return [("ops", [_COMPARED[type(op)](), *rest])]
-        case ast.BoolOp(op=op):
-            return [("op", ast.Or() if isinstance(op, ast.And) else ast.And())]
-        case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in _COMPUTED:
-            return [("op", _COMPUTED[type(op)]())]
-        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
-            return [("test", ast.UnaryOp(ast.Not(), test))]
-        case ast.Constant(value=bool() as value):
-            return [("value", not value)]
-        case ast.Constant(value=int() | float() as value):
-            return [("value", value + 1)]
-        case ast.Constant(value=str() | bytes() as value) if value:
-            return [("value", value + value[:1])]
-        case ast.Return(value=value) if value is not None and not isinstance(value, ast.Constant):
-            return [("value", ast.Constant(None))]
-        case ast.Break():
-            return [("", ast.Continue())]
-        case ast.Continue():
-            return [("", ast.Break())]
-        case ast.Expr(value=ast.Call()) | ast.Raise():
-            return [("", ast.Pass())]
-    return []
-
-
-def _silent(node: ast.AST) -> bool:
-    """Whether nothing in a node decides anything at run time: annotations, docstrings, type checking."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def places(tree: ast.AST) -> list[tuple[int, int]]:
-    """Return what can be mutated, as (number of the node in walking order, number of the change)."""
-    skipped = {id(inner) for node in ast.walk(tree) for part in _types(node) for inner in ast.walk(part)}
-    nodes = ((at, node) for at, node in enumerate(ast.walk(tree)) if id(node) not in skipped)
-    return [(at, n) for at, node in nodes for n, _ in enumerate(changes(node))]
-
-
-def _types(node: ast.AST) -> Iterator[ast.AST]:
-    for name in ("annotation", "returns"):
-        if isinstance(part := getattr(node, name, None), ast.AST):
-            yield part
-    if _silent(node) or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-        yield node
-
-
-def mutant(tree: ast.Module, at: int, n: int) -> tuple[ast.Module, str]:
-    """Return the tree with one change, and that change in words."""
-    made = copy.deepcopy(tree)
-    node = list(ast.walk(made))[at]
-    before = ast.unparse(node).splitlines()[0]
-    name, value = changes(node)[n]
-    if name:
-        setattr(node, name, value)
-        after = ast.unparse(node).splitlines()[0]
-    else:
-        _replace(made, node, value)
-        after = ast.unparse(value)
-    line = getattr(node, "lineno", 0)
-    return ast.fix_missing_locations(made), f"line {line}: {before[:70]}  ->  {after[:70]}"
-
-
-def _replace(tree: ast.Module, old: ast.AST, new: Any) -> None:
-    for parent in ast.walk(tree):
-        for _, value in ast.iter_fields(parent):
-            if isinstance(value, list) and any(one is old for one in value):
-                value[:] = [ast.copy_location(new, old) if one is old else one for one in value]
 
 
 class _Loader:
@@ -134,8 +62,59 @@ class _Loader:
         exec(compile(self._tree, str(self._path), "exec"), module.__dict__)
 
 
-def tested(module: str, tree: ast.Module, limit: float) -> int:
-    """Run a module's tests with this source, forked; returns pytest's exit code, -1 for one that took too long."""
+class _Watch:
+    """A plugin of pytest that notes which lines of one file each test runs, and for how long it runs."""
+
+    def __init__(self, path: Path) -> None:
+        import coverage
+
+        self._path = str(path)
+        self._coverage = coverage.Coverage(data_file=None, config_file=False, include=[self._path])
+        self._coverage.start()
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def runners(self) -> dict[int, list[str]]:
+        """Return the tests that ran each line; "" is for what ran before any test."""
+        self._coverage.stop()
+        return self._coverage.get_data().contexts_by_lineno(self._path)
+
+
+class _Order:
+    """A plugin of pytest that runs certain tests only, in their order; one that loops for long ends the process."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._rank = {test: n for n, test in enumerate(seconds)}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self._rank), key=lambda i: self._rank[i.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 3 + 5 * self._seconds[nodeid])
+
+
+@dataclass(frozen=True)
+class Tests:
+    """A module's tests: how many seconds each takes, the quickest first, and which of them run a line."""
+
+    seconds: dict[str, float]
+    runners: dict[int, set[str]]
+
+    def of(self, numbers: range) -> dict[str, float]:
+        """Return the tests that run these lines, or all for lines that run at import; slow ones only where alone."""
+        ran = set().union(*(self.runners.get(number, set()) for number in numbers))
+        found = {test: s for test, s in self.seconds.items() if test in ran or "" in ran}
+        return {test: s for test, s in found.items() if s <= SLOW} or found
+
+
+def _forked(work: Callable[[], int], limit: float) -> int:
+    """Run ``work`` in a forked process of its own, silently; returns what it did, -1 where it took too long."""
     pid = os.fork()
     if not pid:
         os.setsid()
@@ -144,11 +123,7 @@ def tested(module: str, tree: ast.Module, limit: float) -> int:
             os.dup2(quiet, number)
         code = 3
         with contextlib.suppress(BaseException):
-            import pytest
-
-            loader = _Loader(f"fmtune.{module.replace('/', '.')}", ROOT / f"fmtune/{module}.py", tree)
-            sys.meta_path.insert(0, loader)  # type: ignore[arg-type]
-            code = int(pytest.main([*OPTIONS, "-x", *files_of(MODULES[module])]))
+            code = work()
         os._exit(code)
     end = time.monotonic() + limit
     while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
@@ -157,28 +132,60 @@ def tested(module: str, tree: ast.Module, limit: float) -> int:
                 os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return -1
-        time.sleep(0.02)
+        time.sleep(0.01)
     return os.waitstatus_to_exitcode(ended[1])
+
+
+def _pytest(module: str, tree: ast.Module, files: Iterable[str], plugin: object) -> int:
+    """Run test files with this source of a module."""
+    import pytest
+
+    loader = _Loader(f"fmtune.{module.replace('/', '.')}", ROOT / f"fmtune/{module}.py", tree)
+    sys.meta_path.insert(0, loader)  # type: ignore[arg-type]
+    return int(pytest.main([*OPTIONS, *_FAIL_FAST, *files], plugins=[plugin]))
+
+
+def known(module: str, tree: ast.Module) -> Tests:
+    """Run a module's tests as it is, and return what they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "tests.json"
+
+        def work() -> int:
+            watch = _Watch(ROOT / f"fmtune/{module}.py")
+            code = _pytest(module, tree, files_of(MODULES[module]), watch)
+            found.write_text(json.dumps([watch.seconds, watch.runners()]))
+            return code
+
+        if _forked(work, 600):
+            raise SystemExit(f"error: the tests of {module} fail as it is")
+        seconds, runners = json.loads(found.read_text())
+    return Tests(
+        dict(sorted(seconds.items(), key=lambda item: item[1])), {int(line): set(ran) for line, ran in runners.items()}
+    )
+
+
+def seen(module: str, tree: ast.Module, tests: Tests, numbers: range) -> bool:
+    """Whether a test fails, or takes far too long, with this source, which differs in these lines."""
+    chosen = tests.of(numbers)
+    files = dict.fromkeys(test.partition("::")[0] for test in chosen)
+    limit = 20 + 10 * sum(chosen.values())
+    return bool(chosen) and _forked(lambda: _pytest(module, tree, files, _Order(chosen)), limit) != 0
 
 
 def tried(module: str, count: int, seed: int) -> tuple[int, int]:
     """Mutate a module ``count`` times; returns how many mutants were seen, and how many there were."""
     tree = ast.parse((ROOT / f"fmtune/{module}.py").read_text())
-    began = time.monotonic()
-    if tested(module, tree, 600):
-        raise SystemExit(f"error: the tests of {module} fail as it is")
-    limit = 10 + 4 * (time.monotonic() - began)
-    all_ = places(tree)
-    drawn = random.Random(f"{seed}/{module}").sample(all_, min(count, len(all_)))
-    seen = 0
+    tests, every = known(module, tree), places(tree)
+    drawn = random.Random(f"{seed}/{module}").sample(every, min(count, len(every)))
+    found = 0
     for at, n in sorted(drawn):
-        changed, words = mutant(tree, at, n)
-        if tested(module, changed, limit):
-            seen += 1
+        mutant, words = changed(tree, at, n)
+        if seen(module, mutant, tests, lines(tree, at)):
+            found += 1
         else:
             print(f"  {module} {words}", flush=True)
-    print(f"{module}: {seen} of {len(drawn)} seen, of {len(all_)} that there are", flush=True)
-    return seen, len(drawn)
+    print(f"{module}: {found} of {len(drawn)} seen, of {len(every)} that there are", flush=True)
+    return found, len(drawn)
 
 
 def main() -> int:
@@ -191,10 +198,11 @@ def main() -> int:
     os.chdir(ROOT)
     for name in SHARED:
         importlib.import_module(name)
+    gc.freeze()
     found = [tried(module, given.count, given.seed) for module in given.modules]
-    seen, count = sum(s for s, _ in found), sum(c for _, c in found)
-    print(f"{seen} of {count} mutants seen: {seen / count:.1%}")
-    return int(seen < WANTED * count)
+    total, count = sum(s for s, _ in found), sum(c for _, c in found)
+    print(f"{total} of {count} mutants seen: {total / count:.1%}")
+    return int(total < WANTED * count)
 
 
 if __name__ == "__main__":
