@@ -36,8 +36,10 @@ class Stopped(BaseException):
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (``fmtune/errors.py`` lists them)."""
     words = sys.argv[1:] if args is None else args
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Closed by whoever started us: a file that we write would take its number, and our words.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     _heed_signals(_farewell(words))
     sys.exit(_code(words))
 

@@ -1,15 +1,46 @@
-"""Machine: the processors and the memory that this process may use."""
+"""Machine: the processors, the memory and the disks that this process may use."""
 
 from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 # Of a control group: its limit and what is taken of it, in the second version and in the first.
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+
+NETWORK = frozenset((
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "webdav", "ceph", "lustre", "gpfs", "beegfs", "glusterfs",
+    "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "fuse.mount-s3",
+))  # fmt: skip
+"""File systems of other machines, as the system names them."""
+
+
+class Mount(NamedTuple):
+    """A folder that a file system is mounted at, and the system's name."""
+
+    place: str
+    kind: str
+
+
+Mounts = Callable[[], Iterable[Mount]]
+
+
+def mounted() -> Iterable[Mount]:
+    """Return what is mounted here."""
+    return [Mount(one.mountpoint, one.fstype) for one in psutil.disk_partitions(all=True)]
+
+
+def file_system(path: Path, mounts: Mounts = mounted) -> str:
+    """Return the name of the file system that holds a path, which need not be there; empty where it is not known."""
+    place = path.resolve()
+    holding = [mount for mount in mounts() if place.is_relative_to(mount.place)]
+    # Of several at one place the last one is seen.
+    return sorted(holding, key=lambda mount: len(mount.place))[-1].kind if holding else ""
 
 
 def cores() -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from fmtune.__main__ import _code as run
 from fmtune.data import source
 from tests import fm_reference as reference
 
@@ -44,6 +48,27 @@ def write_study(folder: Path, text: str = STUDY, rows: int = 600) -> Path:
     path = folder / "study.yaml"
     path.write_text(text)
     return path
+
+
+class Said(NamedTuple):
+    """What a command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def said(folder: Path, *words: str | Path) -> Said:
+    """Run the command in a folder, in this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "12")
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(word) for word in words])
+    out.seek(0), err.seek(0)
+    return Said(code, out.read(), err.read())
 
 
 def fmtune(folder: Path, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -2,55 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from fmtune import __version__
-from fmtune.__main__ import _code
-from fmtune.files import atomic_write
 from fmtune.tune import spec as specs
-from tests.study_fixtures import STUDY, command, write_study
+from tests.study_fixtures import STUDY, Said, command, said, write_study
 from tests.study_fixtures import fmtune as real
 
 SMALL = STUDY.replace("n_trials: 24", "n_trials: 4").replace("epochs: 4", "epochs: 2")
-CANARY = "c4n@ry"
-
-
-class Said(NamedTuple):
-    """What a command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
 
 
 Shell = Callable[..., Said]
 
 
 @pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+def shell(tmp_path: Path) -> Shell:
     """A command line in this process: words to run in a folder, by default an empty one."""
 
     def run(*words: str | Path, folder: Path = tmp_path) -> Said:
-        with contextlib.chdir(folder):
-            code = _code([str(word) for word in words])
-        return Said(code, *capsys.readouterr())
+        return said(folder, *words)
 
     return run
 
@@ -289,23 +269,6 @@ def test_diverged_trials_say_which_rates(shell: Shell, tmp_path: Path) -> None:
     assert one.code == 6 and one.err.startswith("error: diverged at epoch 1\n") and not (tmp_path / "m.fm").exists()
 
 
-def test_a_rate_of_a_million_is_survived(shell: Shell, tmp_path: Path) -> None:
-    """With a learning rate of 1e6 the study ends, by a score or by exit 6, never by a traceback."""
-    write_study(tmp_path, SMALL.replace("1e-3..0.5 log", "1e6..2e6"))
-    said = shell("run", "study.yaml", "--no-report")
-    assert said.code in (0, 6) and "internal error" not in said.err
-
-
-def test_what_does_not_fit_is_refused_with_figures(shell: Shell, tmp_path: Path) -> None:
-    """4096 factors of 1e8 features: exit 5 with GiB, and a peak memory of the process that is far from it."""
-    text = SMALL.replace("holdout: holdout.npz", "feature_dim: 100000000").replace("1..12", "4095..4096")
-    write_study(tmp_path, text)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    said = shell("run", "study.yaml")
-    assert said.code == 5 and "needs 457" in said.err and "GiB" in said.err and "smaller num_factors" in said.err
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
-
-
 def test_places_that_cannot_be_written(done: Path, shell: Shell, tmp_path: Path) -> None:
     """A file where the folder of runs, of reports or of a model should be: exit 5, and the file stays."""
     write_study(tmp_path, SMALL)
@@ -317,60 +280,6 @@ def test_places_that_cannot_be_written(done: Path, shell: Shell, tmp_path: Path)
     assert (tmp_path / "runs").read_text() == "mine"
     said = shell("report", "study.yaml", "-o", "study.yaml/page.html", folder=done)
     assert said.code == 5 and "study.yaml/page.html: cannot be written" in said.err
-
-
-def _damage(file: Path, how: str) -> None:
-    content = file.read_bytes()
-    if how == "a table gone":
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            connection.execute("DROP TABLE trial_values")
-            connection.commit()
-    elif how == "newer":
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.a'")
-            connection.commit()
-    else:
-        flipped = bytes(b ^ 255 if i > 8192 and i % 97 == 0 else b for i, b in enumerate(content))
-        half = content[: len(content) // 2]
-        file.write_bytes({"empty": b"", "cut": half, "foreign": b"<html>" * 1000, "flipped": flipped}[how])
-
-
-@pytest.mark.parametrize("how", ["empty", "cut", "foreign", "flipped", "a table gone", "newer"])
-def test_a_bad_database_is_refused(done: Path, shell: Shell, tmp_path: Path, how: str) -> None:
-    """Damaged, empty, foreign and newer databases: exit 4, one line that names the file, and the file stays."""
-    for name in ("study.yaml", "train.npz", "test.npz", "holdout.npz", "runs/small/model.fm", "runs/small/study.db"):
-        atomic_write(tmp_path / name, (done / name).read_bytes())
-    file = tmp_path / "runs" / "small" / "study.db"
-    _damage(file, how)
-    before = file.read_bytes()
-    for verb in ("run", "status"):
-        said = shell(verb, "study.yaml")
-        assert said.code == 4 and said.err.startswith(f"error: sqlite:///{file}: cannot be opened: ")
-        assert said.err.count("\n") == 2 and "internal" not in said.err
-    assert file.read_bytes() == before
-
-
-@pytest.mark.parametrize("url", [
-    f"postgresql://me:{CANARY}@127.0.0.1:1/x", f"mysql+pymysql://me:{CANARY}@127.0.0.1:1/x", f"nosuch://me:{CANARY}@h/x",
-    f"postgresql://127.0.0.1:1/x?user=me&password={CANARY}", f"sqlite://me:{CANARY}@h/x", "sqlite:////nosuch/x.db", "sqlite://",
-])  # fmt: skip
-def test_a_password_is_never_printed(shell: Shell, tmp_path: Path, url: str) -> None:
-    """A storage that cannot be opened is exit 4 and shows no part of a password, with --debug neither."""
-    write_study(tmp_path, SMALL + f'storage: "{url}"\n')
-    for words in (["run"], ["status"], ["plan"]):
-        said = shell(*words, "study.yaml")
-        assert said.code == 4 and "cannot be opened" in said.err and said.err.count("error: ") == 1
-        assert "c4n" not in said.out + said.err and "ry@" not in said.out + said.err
-    assert not any(b"c4n" in p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file())
-
-
-def test_a_password_in_a_study_file_is_stored_nowhere(shell: Shell, tmp_path: Path) -> None:
-    """A working study whose file names a password, in a comment, leaves it in no database, model or report."""
-    write_study(tmp_path, SMALL + f"# storage: postgresql://me:{CANARY}@host/x\n")
-    said = shell("run", "study.yaml")
-    assert said.code == 0
-    made = [p for folder in ("runs", "reports") for p in (tmp_path / folder).rglob("*") if p.is_file()]
-    assert len(made) >= 3 and not any(b"c4n" in p.read_bytes() for p in made)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:

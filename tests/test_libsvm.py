@@ -77,7 +77,7 @@ def test_keys_out_of_order_are_put_right_with_a_warning(tmp_path: Path) -> None:
 LINE = "a line is 'label index:value index:value ...'"
 FINITE = "values and labels must be finite float32 numbers: replace or drop such rows before writing the file"
 SHARED = (
-    "the channels of a study share one numbering: "
+    "the channels of a study share one numbering, and data to score have their model's: "
     "check that file, or give a larger feature_dim (in a study, below data:)"
 )
 BAD: dict[str, tuple[str | bytes, str, str, str]] = {

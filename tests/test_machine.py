@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtune.machine import cores, free_memory
+from fmtune.machine import NETWORK, Mount, cores, file_system, free_memory
 
 MIB = 1 << 20
 
@@ -37,6 +37,15 @@ def test_the_tightest_group_counts_and_its_file_pages_are_free(first: bool, tmp_
     group(top / "a" / "b", str(40 * MIB), 50 * MIB, first=first)
     assert free_memory(tmp_path, own) == 0
     assert free_memory(tmp_path, tmp_path / "none") > 10 * MIB
+
+
+def test_the_nearest_mounted_file_system_holds_a_path(tmp_path: Path) -> None:
+    """Of several mounted at one place the last; links are followed; where nothing is known, none is named."""
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    places = [Mount("/", "ext4"), Mount(str(tmp_path / "far"), "ext4"), Mount(str(tmp_path / "far"), "nfs4")]
+    for path, kind in (("x", "ext4"), ("far/x", "nfs4"), ("farther", "ext4"), ("link/none/x", "nfs4")):
+        assert file_system(tmp_path / path, lambda: places) == kind
+    assert file_system(tmp_path, list) == "" and file_system(Path("/")) not in NETWORK | {""}
 
 
 def test_cores_are_those_of_this_process() -> None:

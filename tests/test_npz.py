@@ -79,7 +79,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "beyond float32": (CSR | {"data": [1.0, 1e39]}, (": row 2", "the value of feature 4 is inf", FINITE)),
     "NaN label": (CSR | {"labels": [0.0, np.nan]}, (": row 2", "the label is nan", FINITE)),
     "key beyond the features": (CSR | {"indices": [0, 5]}, (": row 2", "key 5 is not below feature_dim 5",
-        "the channels of a study share one numbering: "
+        "the channels of a study share one numbering, and data to score have their model's: "
         "check that file, or give a larger feature_dim (in a study, below data:)")),
     "negative key": (CSR | {"indices": [-1, 4]}, (": row 1", "index -1 is below 0, where the numbering starts",
                                                  "one file counts features from 0 or from 1, not both")),

@@ -149,7 +149,7 @@ DAMAGED = "the file is damaged or was not written as RecordIO: write it again"
 REWRITE = "write the record again with the schema aialgs.data.Record"
 FINITE = "values and labels must be finite float32 numbers: replace or drop such rows before writing the file"
 SHARED = (
-    "the channels of a study share one numbering: "
+    "the channels of a study share one numbering, and data to score have their model's: "
     "check that file, or give a larger feature_dim (in a study, below data:)"
 )
 

@@ -12,8 +12,10 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from fmtune.errors import StorageError
-from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url, warm
+from fmtune.errors import ResourceError, StorageError
+from fmtune.machine import Mount
+from fmtune.tune.places import redacted
+from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
 
 ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
 SERVER = "  hint: check the address, the user and the password, and that the server runs"
@@ -25,6 +27,7 @@ SERVER = "  hint: check the address, the user and the password, and that the ser
         ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
         ("postgresql://user:se@c:ret@host/db?sslpassword=secret", "postgresql://user:***@host/db?sslpassword=***"),
         ("mysql://host/db?user=u&PASSWORD=secret&x=1", "mysql://host/db?user=u&PASSWORD=***&x=1"),
+        ("mysql://host:3306/db?user=u&password=se@cret", "mysql://host:3306/db?user=u&password=***"),
         ("storage: postgresql://:secret@host/db # x", "storage: postgresql://:***@host/db # x"),
         ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
     ],
@@ -88,8 +91,34 @@ def test_a_database_in_memory_keeps_nothing() -> None:
     for url in ("sqlite://", "sqlite:///:memory:"):
         with pytest.raises(StorageError) as error:
             open_storage(url)
-        what = "cannot be opened: a database in memory keeps nothing; name a file, or leave storage out"
-        assert str(error.value) == f"{url}: {what}\n{ASIDE}"
+        what = "cannot be opened: a database in memory keeps nothing\n  hint: name a file, or leave storage out"
+        assert str(error.value) == f"{url}: {what}"
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs"])
+def test_a_network_file_system_is_refused(kind: str, tmp_path: Path) -> None:
+    """Its locks, and memory that processes share, are not to be trusted; a local disk mounted below it is taken."""
+    url, local = sqlite_url(tmp_path), Mount(str(tmp_path), "ext4")
+    far = Mount(str(tmp_path.parent), kind)
+    with pytest.raises(StorageError) as error:
+        open_storage(url, mounts=lambda: [Mount("/", "ext4"), far])
+    assert str(error.value) == (
+        f"{url}: cannot be opened: it lies on a network file system ({kind}), whose locks sqlite cannot trust\n"
+        "  hint: name a local file, `storage: sqlite:////FOLDER/FILE.db`, or a server's database"
+    )
+    assert not any(tmp_path.iterdir())
+    assert open_storage(url, mounts=lambda: [local, far, Mount("/", "ext4")]).get_all_studies() == []
+
+
+def test_a_full_disk_is_a_lack_of_resources(tmp_path: Path) -> None:
+    """Exit code 5, also where the tables are not yet there."""
+    url, (connect, _) = sqlite_url(tmp_path), _stumbling(1, "database or disk is full")
+    with pytest.raises(ResourceError) as error:
+        open_storage(url, connect=connect)
+    assert str(error.value) == (
+        f"{url}: cannot be opened: no space left on the disk\n"
+        "  hint: free some space and run the same command again: finished trials are kept"
+    )
 
 
 def test_tables_without_rows_may_be_all_that_a_killed_process_made(tmp_path: Path) -> None:
@@ -107,7 +136,7 @@ def test_tables_without_rows_may_be_all_that_a_killed_process_made(tmp_path: Pat
         ("postgresql+psycopg://u:s3cret@127.0.0.1:1/db?connect_timeout=2",
          "postgresql+psycopg://u:***@127.0.0.1:1/db?connect_timeout=2", "connection failed: ", SERVER),
         ("postgresql+psycopg://u:s3@cret@127.0.0.1/db", "postgresql+psycopg://u:***@127.0.0.1/db",
-         "it has more than one @; in a user's name or password write it as %40", SERVER),
+         "it has more than one @, or one behind a ?; in a password write them as %40 and %3F", SERVER),
         ("mysql://u:s3cret@127.0.0.1/db", "mysql://u:***@127.0.0.1/db", "",
          "  hint: the database's driver is not installed: pip install MySQLdb"),
         ("nothing://u:s3cret@127.0.0.1/db", "nothing://u:***@127.0.0.1/db",

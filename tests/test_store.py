@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from fmtune.errors import ResourceError, StorageError
+from fmtune.errors import FmtuneError, ResourceError, StorageError
 from fmtune.tune import store as store_module
 from fmtune.tune.storage import open_storage
 from fmtune.tune.store import ATTEMPTS, RETRIES, Away, Claim, New, Store
@@ -227,12 +227,18 @@ def test_patience_ends(tmp_path: Path) -> None:
     assert error.value.exit_code == 4
 
 
-@pytest.mark.parametrize("text", ["disk I/O error", "attempt to write a readonly database"])
-def test_another_fault_of_a_sqlite_file_is_said_at_once(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "kind", "hint"), [
+    ("disk I/O error", StorageError, "free the disk or the lock, then run the same command again: it continues"),
+    ("attempt to write a readonly database", ResourceError, "check the permissions of its file and its folder"),
+])  # fmt: skip
+def test_another_fault_of_a_sqlite_file_is_said_at_once(
+    text: str, kind: type[FmtuneError], hint: str, tmp_path: Path
+) -> None:
     """No second try: it would not help."""
     store = _failing(tmp_path, _error(text))
-    with pytest.raises(StorageError, match=f"the study's database cannot be written: {text}"):
+    with pytest.raises(kind) as error:
         store.trials()
+    assert str(error.value) == f"s: the study's database cannot be written: {text}\n  hint: {hint}"
     assert store.trials() == []
 
 

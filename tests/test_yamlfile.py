@@ -47,7 +47,8 @@ def test_a_repeated_key_is_a_fault_and_the_first_value_stays() -> None:
     document = load("a: 1\nb: 2\na: {x: [3]}\nc: 4", "study.yaml")
     assert document.value == {"a": 1, "b": 2, "c": 4}
     assert [str(f) for f in document.faults] == [
-        "study.yaml:3:1: the key 'a' is here a second time; the first is in line 1\n   3 | a: {x: [3]}\n     | ^"
+        "study.yaml:3:1: the key 'a' is here a second time; the first is in line 1\n   3 | a: {x: [3]}\n     | ^\n"
+        "  hint: take one of them out"
     ]
     assert ("a", "x") not in document.values
 

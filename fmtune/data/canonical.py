@@ -153,7 +153,7 @@ def beyond(key: int, feature_dim: int | None, where: str) -> DataError:
     return DataError(
         f"key {key} is not below feature_dim {feature_dim}",
         where=where,
-        hint="the channels of a study share one numbering: "
+        hint="the channels of a study share one numbering, and data to score have their model's: "
         "check that file, or give a larger feature_dim (in a study, below data:)",
     )
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.errors import ModelError
+from fmtune.errors import ModelError, ResourceError
 from fmtune.files import atomic_write
 from fmtune.notebook import table
 
@@ -148,6 +148,8 @@ class Model:
         ------
         ModelError
             Not there, not a model, cut off, or not what was written.
+        ResourceError
+            It may not be read.
         """
         try:
             with Path(path).open("rb") as stream:
@@ -155,6 +157,9 @@ class Model:
                 content = stream.read(len(_MAGIC))
                 if content in (_MAGIC, _MAGIC_DRAWS):
                     content += stream.read()
+        except PermissionError as error:
+            hint = "check its permissions"
+            raise ResourceError("the file may not be read: permission denied", where=str(path), hint=hint) from error
         except OSError as error:
             raise ModelError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from error
         return cls.from_bytes(content, str(path))

@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from fmtune.errors import StorageError
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.channels import folder_of
+from fmtune.tune.places import redacted
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec
-from fmtune.tune.storage import open_storage, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
 
 

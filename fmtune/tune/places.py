@@ -16,7 +16,9 @@ from fmtune.errors import StudyFileError
 
 MAX_SHOWN = 50  # faults in one message; all are in StudyFileError.faults
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?:\S*(?=@)|\S*$)")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?:\S*(?=@)|\S*$)")  # of a URL that may be cut short, too
+_AUTHORITY = re.compile(r"(://[^:/@\s]*:)\S*@")
+_QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s\"']*", re.IGNORECASE)
 
 
 KeyPath = tuple[str | int, ...]
@@ -55,6 +57,11 @@ def combined(faults: Sequence[StudyFileError]) -> StudyFileError:
                           faults=tuple(ordered))
 
 
+def redacted(url: str) -> str:
+    """Return a storage URL, or a text that holds one, with passwords replaced by ``***``."""
+    return _AUTHORITY.sub(r"\1***@", _QUERY.sub(r"\1***", url))
+
+
 def printable(text: str) -> str:
     """Return the text on one line, with ``?`` for what a terminal should not be sent."""
     return "".join(c if c.isprintable() else "→" if c == "\t" else "?" for c in text)
@@ -62,8 +69,12 @@ def printable(text: str) -> str:
 
 def shortened(text: str, most: int = 240) -> str:
     """Return the text on one line, a URL's password hidden, its middle left out beyond ``most`` characters."""
-    text = _PASSWORD.sub(r"\1***", text)
+    text = _hidden(text)
     return printable(text if len(text) <= most else f"{text[: most - 60]} ... {text[-50:]}")
+
+
+def _hidden(text: str) -> str:
+    return _PASSWORD.sub(r"\1***", _QUERY.sub(r"\1***", text))
 
 
 def shown(value: object) -> str:
@@ -112,8 +123,8 @@ def _snippet(text: str, place: Place) -> str | None:
         return None
     line = lines[place.line - 1]
     before, rest = line[: place.column - 1], line[place.column - 1 :]
-    hidden = _PASSWORD.sub(r"\1***", before + rest)
-    caret = len(_PASSWORD.sub(r"\1***", before)) if hidden != line else len(before)
+    hidden = _hidden(before + rest)
+    caret = len(_hidden(before)) if hidden != line else len(before)
     start = max(0, caret - 60)
     shown = printable(hidden[start : start + 100])
     under = " " * (caret - start) + "^" * max(1, min(place.width, 60, len(shown) - caret + start))

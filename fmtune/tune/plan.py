@@ -22,10 +22,11 @@ from fmtune.tune import devices, probe
 from fmtune.tune.channels import bring, folder_of
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.duration import duration
+from fmtune.tune.places import redacted
 from fmtune.tune.rehearsal import Scene, play
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
-from fmtune.tune.storage import open_storage, redacted, sqlite_url
+from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.study import lanes_of
 
 

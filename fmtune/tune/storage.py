@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import random
-import re
 import sqlite3
 import threading
 import time
@@ -21,7 +21,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
-from fmtune.errors import StorageError
+from fmtune.errors import FmtuneError, ResourceError, StorageError
+from fmtune.machine import NETWORK, Mounts, file_system, mounted
+from fmtune.tune.places import redacted
 from fmtune.tune.workers import GRACE
 
 # Seconds for which a busy sqlite file is asked again.
@@ -46,40 +48,44 @@ _SESSION = {
 
 Connect = Callable[..., RDBStorage]
 
-_AUTHORITY = re.compile(r"(://[^:/@\s]*:)\S*@")
-_QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s\"']*", re.IGNORECASE)
-
-
-def redacted(url: str) -> str:
-    """Return a storage URL, or a text that holds one, with passwords replaced by ``***``."""
-    return _QUERY.sub(r"\1***", _AUTHORITY.sub(r"\1***@", url))
-
-
 def warm() -> None:
     """Begin to import what Optuna imports when a database is opened, while others read the data."""
     threading.Thread(target=importlib.import_module, args=("alembic.command",), daemon=True).start()
 
 
-def open_storage(url: str, grace: float = GRACE, connect: Connect = RDBStorage) -> RDBStorage:
+def open_storage(
+    url: str, grace: float = GRACE, connect: Connect = RDBStorage, mounts: Mounts = mounted
+) -> RDBStorage:  # fmt: skip
     """Open a database by its SQLAlchemy URL; sqlite in WAL mode, every commit synced to the disk.
 
-    ``grace`` is how many seconds a server lets a silent transaction live; ``connect`` makes Optuna's storage.
+    ``grace`` is how many seconds a server lets a silent transaction live; ``connect`` makes Optuna's storage;
+    ``mounts`` says what is mounted here.
 
     Raises
     ------
     StorageError
-        It cannot be opened, is damaged, or another version of Optuna wrote it.
+        It cannot be opened, is damaged, lies on a network file system, or another version of Optuna wrote it.
+    ResourceError
+        A sqlite file, or its folder, may not be read or written.
     """
     sqlite = url.startswith("sqlite")
     try:
         # A driver would take the rest of the password for the host, and show it.
-        if not sqlite and url.split("?")[0].count("@") > 1:
-            raise ValueError("it has more than one @; in a user's name or password write it as %40")
+        if not sqlite and (url.count("@") > 1 or "@" in url.partition("?")[2]):
+            raise ValueError("it has more than one @, or one behind a ?; in a password write them as %40 and %3F")
         if sqlite:
-            _inspect(sa.make_url(url).database)
+            _inspect(url, mounts)
         storage = _opened(url, sqlite, grace, connect)
+    except FmtuneError:
+        raise
     except Exception as error:  # a driver's errors have no common base
         hint = _DAMAGED if sqlite else "check the address, the user and the password, and that the server runs"
+        if "disk is full" in f"{error} {error.__cause__}":
+            hint = "free some space and run the same command again: finished trials are kept"
+            raise _refused(url, "no space left on the disk", hint, ResourceError) from error
+        for words, (age, step) in _AGES.items():
+            if isinstance(error, RuntimeError) and words in str(error):
+                raise _refused(url, f"{age} version of Optuna made its tables", step) from error
         for cause in (error, error.__cause__):
             if isinstance(cause, ModuleNotFoundError):
                 package = "'fmtune[postgres]'" if cause.name == "psycopg" else cause.name
@@ -119,11 +125,28 @@ def _engine(url: str, sqlite: bool, grace: float) -> dict[str, Any]:
 _DAMAGED = "check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
 
 
-def _inspect(database: str | None) -> None:
-    """Raise ValueError for a sqlite file that is damaged, or lacks what it must have."""
-    if not database or database == ":memory:":
-        raise ValueError("a database in memory keeps nothing; name a file, or leave storage out")
-    path = Path(database)
+# What Optuna advises about tables that it does not know, and what that means here.
+_AGES = {
+    "updating optuna": ("a newer", "update Optuna: pip install -U optuna"),
+    "storage upgrade": ("an older", "copy the database, then: optuna storage upgrade --storage URL"),
+}
+
+
+def _refused(
+    url: str, what: str, hint: str, kind: type[StorageError | ResourceError] = StorageError
+) -> StorageError | ResourceError:
+    return kind(f"cannot be opened: {what}", where=redacted(url), hint=hint)
+
+
+def _inspect(url: str, mounts: Mounts) -> None:
+    """Refuse a sqlite file that cannot be kept safe where it lies, is damaged, or lacks what it must have."""
+    asked = sa.make_url(url)
+    if asked.host:
+        raise _refused(url, "a sqlite URL names no host", "write sqlite:////FOLDER/FILE.db")
+    if not asked.database or asked.database == ":memory:":
+        raise _refused(url, "a database in memory keeps nothing", "name a file, or leave storage out")
+    path = Path(asked.database)
+    _check_place(url, path, mounts)
     if not path.exists():
         return
     if not path.stat().st_size and (path.parent / "model.fm").exists():
@@ -139,6 +162,28 @@ def _inspect(database: str | None) -> None:
         missing = sorted(set(models.BaseModel.metadata.tables) - present)
         if used and missing:
             raise ValueError(f"it is damaged, or of another version of Optuna: it has no table {missing[0]!r}")
+
+
+def _check_place(url: str, path: Path, mounts: Mounts) -> None:
+    """Refuse a place that cannot be used: absent, forbidden, or without locks and memory that processes share."""
+    if not path.parent.is_dir():
+        raise _refused(url, f"there is no folder {str(path.parent)!r}", "make the folder, or name another")
+    if (kind := file_system(path, mounts)) in NETWORK:
+        what = f"it lies on a network file system ({kind}), whose locks sqlite cannot trust"
+        raise _refused(url, what, "name a local file, `storage: sqlite:////FOLDER/FILE.db`, or a server's database")
+    what = ""
+    if path.exists() and not _may(path, os.R_OK):
+        what = "its file may not be read"
+    # sqlite writes beside a file that it may write, even to read it.
+    elif (not path.exists() or _may(path, os.W_OK)) and not _may(path.parent, os.W_OK | os.X_OK):
+        what = "its folder may not be written"
+    if what:
+        hint = "check the permissions, or name another place"
+        raise _refused(url, f"{what}: permission denied", hint, ResourceError)
+
+
+def _may(path: Path, wanted: int) -> bool:
+    return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _first_line(error: Exception, url: str) -> str:

@@ -28,7 +28,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.errors import ResourceError, StorageError
 from fmtune.fm.metrics import Direction
-from fmtune.tune.storage import PATIENCE, quiet, redacted
+from fmtune.tune.places import redacted
+from fmtune.tune.storage import PATIENCE, quiet
 from fmtune.tune.workers import GRACE, Owner, gone, name_of, owner
 
 _STUDIES = models.StudyModel.__table__
@@ -126,11 +127,14 @@ class Store:
     ) -> None:  # fmt: skip
         self.storage = storage
         self.study_name = study_name
-        with quiet():
-            created = optuna.create_study(
-                storage=storage, study_name=study_name, direction=direction, load_if_exists=True
-            )  # fmt: skip
-        self.study_id = created._study_id
+        try:
+            self.study_id = storage.get_study_id_from_name(study_name)
+        except KeyError:
+            with quiet():
+                made = optuna.create_study(
+                    storage=storage, study_name=study_name, direction=direction, load_if_exists=True
+                )  # fmt: skip
+            self.study_id = made._study_id
         self.me, self.grace, self.home = me or owner(), grace, home or self.study_id
         self._clock = _clock if clock is None else lambda c: clock()
         self._sqlite = storage.engine.dialect.name == "sqlite"
@@ -167,6 +171,11 @@ class Store:
             return ResourceError(
                 "no space left on the disk for the study's database", where=self.study_name,
                 hint="free some space and run the same command again: finished trials are kept",
+            ), False  # fmt: skip
+        if "readonly" in text:
+            return ResourceError(
+                f"the study's database cannot be written: {text}", where=self.study_name,
+                hint="check the permissions of its file and its folder",
             ), False  # fmt: skip
         if self._sqlite:
             return StorageError(

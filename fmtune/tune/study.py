@@ -36,12 +36,13 @@ from fmtune.tune.driver import Driver
 from fmtune.tune.folder import exclusive, set_aside, shared
 from fmtune.tune.history import History
 from fmtune.tune.limit import Limit
+from fmtune.tune.places import redacted
 from fmtune.tune.samplers import make_pruner, make_sampler
 from fmtune.tune.selection import Finalists
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
-from fmtune.tune.storage import open_storage, quiet, redacted, sqlite_url, warm
+from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
 from fmtune.tune.store import Away, Store
 from fmtune.tune.winner import Winner, best, ended, utc
 from fmtune.tune.workers import beating, build, owner

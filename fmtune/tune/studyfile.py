@@ -34,7 +34,7 @@ def _study_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value  # the type check has words for it
     if len(value) > MAX_NAME:
-        raise _refuse(f"study_name has {len(value)} characters; {MAX_NAME} is the most")
+        raise _refuse(f"study_name has {len(value)} characters; {MAX_NAME} is the most", "choose a shorter one")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", value):
         hint = "the name is a folder's: letters, digits, '.', '_' and '-', with a letter or digit first"
         raise _refuse(f"study_name cannot be {shown(value)}", hint)

@@ -35,6 +35,9 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_NODES = 10_000
 
+_WHICH = "name a study file; `fmtune init DATA` writes one"
+_SMALL = "a study file is small; shorten it, or name another file"
+
 # YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a float, ``yes`` is text.
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -99,16 +102,17 @@ def read(path: Path) -> Document:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device"
-            raise StudyFileError(f"is {kind}, not a file", where=name)
+            raise StudyFileError(f"is {kind}, not a file", where=name, hint=_WHICH)
         if facts.st_size > MAX_BYTES:
             raise _too_large(name, facts.st_size)
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise StudyFileError("no such file" + _neighbour(path), where=name) from None
+        raise StudyFileError("no such file" + _neighbour(path), where=name, hint=_WHICH) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
-        raise StudyFileError(f"cannot be read: {reason}", where=shortened(name)) from None
+        hint = "check its name and its permissions"
+        raise StudyFileError(f"cannot be read: {reason}", where=shortened(name), hint=hint) from None
     if len(content) > MAX_BYTES:
         raise _too_large(name, len(content))
     return load(_decode(content, name), name)
@@ -184,9 +188,9 @@ class _Composer:
             raise self._error(event, "anchors (&) and aliases (*) are not used in a study file",
                               "write the value out, or put it in quotes if it is text")
         if self.nodes > MAX_NODES:
-            raise self._error(event, f"more than {MAX_NODES} values; a study file is small")
+            raise self._error(event, f"more than {MAX_NODES} values", _SMALL)
         if len(at) > MAX_DEPTH:
-            raise self._error(event, f"nested more than {MAX_DEPTH} levels deep")
+            raise self._error(event, f"nested more than {MAX_DEPTH} levels deep", _SMALL)
         tag = getattr(event, "ctag", None)
         if tag is not None and str(tag) != "!":
             raise self._error(event, f"tags ({shortened(str(tag), 100)}) are not used in a study file")
@@ -210,7 +214,7 @@ class _Composer:
                 first = self.made.keys[*at, key].line
                 what = f"the key {shortened(repr(key), 100)} is here a second time"
                 what += f"; the first is in line {first}"
-                self.faults.append(self._error(event, what))
+                self.faults.append(self._error(event, what, "take one of them out"))
                 self._node(next(self.events), (-1,) * (len(at) + 1))  # checked like any other, kept nowhere
             else:
                 self.made.keys[*at, key] = _span(event)
@@ -272,7 +276,7 @@ def _decode(content: bytes, path: str) -> str:
 
 def _too_large(path: str, size: int) -> StudyFileError:
     limit = f"a study file has at most {MAX_BYTES / 1e6:.0f} MB"
-    return StudyFileError(f"is {size / 1e6:.1f} MB; {limit}", where=path)
+    return StudyFileError(f"is {size / 1e6:.1f} MB; {limit}", where=path, hint=_WHICH)
 
 
 def _neighbour(path: Path) -> str:
@@ -296,7 +300,7 @@ def _check_brackets(text: str, path: str) -> None:
         depth = 0 if sign == "\n" else depth + (1 if sign in "[{" else -1)
         if depth > 3 * MAX_DEPTH:
             place = place_of(text, match.start())
-            raise fault(path, text, place, f"nested more than {MAX_DEPTH} levels deep")
+            raise fault(path, text, place, f"nested more than {MAX_DEPTH} levels deep", _SMALL)
 
 
 def _span(event: Event) -> Place:
@@ -320,15 +324,17 @@ def _translated(error: MarkedYAMLError, text: str, path: str) -> StudyFileError:
     elif "flow" in context and opened is not None and mark is not None and "expected ','" in problem:
         bracket, closing = ("[", "]") if "sequence" in context else ("{", "}")
         if token == "<stream end>" or mark.line > opened.line:
-            what, mark = f"the bracket {bracket!r} is never closed", opened
+            what, mark, hint = f"the bracket {bracket!r} is never closed", opened, f"put a {closing!r} behind it"
         else:
-            what = f"a ',' or {closing!r} is missing here"
+            what, hint = f"a ',' or {closing!r} is missing here", f"put a ',' between values, a {closing!r} at the end"
     elif "quoted scalar" in context and "end of stream" in problem:
         what, mark = "the quote is never closed", opened
     elif problem.startswith("mapping values are not allowed"):
         what, hint = "a ':' is not allowed here", "check the indentation; put text that holds ': ' in quotes"
     elif problem.startswith("could not find expected ':'"):
         what, mark = "a ':' is missing after this key", opened
+    elif token == "<stream end>":
+        what, hint = "the file ends where a value should stand", "close the bracket that is open"
     elif token in ("]", "}", ","):
         what = f"{token!r} is not expected here"
     elif problem.startswith("expected <block end>"):
