@@ -242,6 +242,21 @@ def test_another_fault_of_a_sqlite_file_is_said_at_once(
     assert store.trials() == []
 
 
+def test_a_study_that_cannot_be_begun_is_a_fault_of_the_database(tmp_path: Path) -> None:
+    """Also where Optuna makes its row, and where the metric's name is written: found by a disk that failed there."""
+    store = _store(tmp_path)
+    store.name_metric("test:rmse")
+    assert store.study_system() == {"study:metric_names": ["test:rmse"]}
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    storage.engine.dispose()
+    sa.event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
+    said = "the study's database cannot be written: attempt to write a readonly database"
+    with pytest.raises(StorageError, match=said):
+        Store(storage, "another", "minimize")
+    with pytest.raises(StorageError, match=said):
+        Store(storage, "s", "minimize").name_metric("test:auc")
+
+
 def test_a_full_disk_is_a_lack_of_resources(tmp_path: Path) -> None:
     """Exit code 5; what was finished is kept."""
     store = _failing(tmp_path, _error("database or disk is full"))

@@ -127,32 +127,44 @@ class Store:
     ) -> None:  # fmt: skip
         self.storage = storage
         self.study_name = study_name
-        try:
-            self.study_id = storage.get_study_id_from_name(study_name)
-        except KeyError:
-            with quiet():
-                made = optuna.create_study(
-                    storage=storage, study_name=study_name, direction=direction, load_if_exists=True
-                )  # fmt: skip
-            self.study_id = made._study_id
+        self._sqlite = storage.engine.dialect.name == "sqlite"
+        self._failed = -float("inf")
+        self.study_id = self._surely(lambda: self._begin(direction))
         self.me, self.grace, self.home = me or owner(), grace, home or self.study_id
         self._clock = _clock if clock is None else lambda c: clock()
-        self._sqlite = storage.engine.dialect.name == "sqlite"
         self.begun: set[int] = set()
         self.ended: set[int] = set()
         self.tally: Counter[str] = Counter()
         self._rows: dict[int, _Row] = {}
         self._newest = -1
         self._orphaned: dict[str, bool] = {}
-        self._failed = -float("inf")
+
+    def _begin(self, direction: Direction) -> int:
+        """Return the study's row; one that is there is only read."""
+        try:
+            return int(self.storage.get_study_id_from_name(self.study_name))
+        except KeyError:
+            with quiet():
+                made = optuna.create_study(
+                    storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
+                )  # fmt: skip
+            return int(made._study_id)
 
     def _run(self, work: Callable[[sa.Connection], T], patience: float = PATIENCE) -> T:
         """Run one transaction; a busy or absent database is asked again for ``patience`` seconds."""
+
+        def transaction() -> T:
+            with self.storage.engine.begin() as connection:
+                return work(connection)
+
+        return self._surely(transaction, patience)
+
+    def _surely(self, work: Callable[[], T], patience: float = PATIENCE) -> T:
+        """Do something with the database, again while it is busy or absent; its errors become ours."""
         deadline, pause = time.monotonic() + patience, 0.1
         while True:
             try:
-                with self.storage.engine.begin() as connection:
-                    return work(connection)
+                return work()
             except (*_FAULTS, StorageInternalError) as error:
                 failure, passes = self._failure(error)
                 if not passes or time.monotonic() > deadline:
@@ -166,7 +178,10 @@ class Store:
 
     def _failure(self, error: Exception) -> tuple[ResourceError | StorageError, bool]:
         """Return an error in our words, and whether it may pass."""
-        text = redacted(str(getattr(error, "orig", None) or error.__cause__ or error))[:200]
+        # Optuna wraps the driver's error twice, SQLAlchemy once.
+        inner = (error.__cause__ if isinstance(error, StorageInternalError) else None) or error
+        orig = getattr(inner, "orig", None)
+        text = redacted(str(orig or inner.__cause__ or inner))[:200]
         if "disk is full" in text:
             return ResourceError(
                 "no space left on the disk for the study's database", where=self.study_name,
@@ -182,7 +197,7 @@ class Store:
                 f"the study's database cannot be written: {text}", where=self.study_name,
                 hint="free the disk or the lock, then run the same command again: it continues",
             ), "locked" in text  # fmt: skip
-        if getattr(getattr(error, "orig", None), "sqlstate", None) != _BUSY:
+        if getattr(orig, "sqlstate", None) != _BUSY:
             self._failed = time.monotonic()
         return Away(
             f"the study's database does not answer: {text.splitlines()[0]}", where=self.study_name,
@@ -244,6 +259,11 @@ class Store:
     def set_attrs(self, values: Mapping[str, Any]) -> None:
         """Store values with the study, in one transaction."""
         self.change(lambda attrs: values)
+
+    def name_metric(self, name: str) -> None:
+        """Store what the values are, where Optuna's own tools look for it."""
+        row = {"study:metric_names": [name]}
+        self._run(lambda c: _upsert(c, _STUDY_SYSTEM, "study_id", self.study_id, row))
 
     def change(self, work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
         """Change what is stored with the study, and nobody else meanwhile; returns what was there before."""

@@ -252,7 +252,7 @@ class _Run:
             return self._facts(attrs, data, digests, mine, lanes, lag)
 
         before = store.change(admit)
-        store.storage.set_study_system_attr(store.study_id, "study:metric_names", [self.spec.objective])
+        store.name_metric(self.spec.objective)
         return lanes_of(self.spec, before.get("fmtune:lag"))
 
     def _facts(
