@@ -52,8 +52,8 @@ test-browser: .venv/.dev ## reports in a real browser: needs node 20, npm and Ch
 	.venv/bin/python tests/browser/pages.py test-output/browser
 	PAGES=test-output/browser node --test tests/browser/report.test.mjs
 
-test-load: .venv/.dev ## load test of the server beside FastAPI: needs wrk and two cores
-	.venv/bin/python tests/load/load.py
+test-load: .venv/.dev ## load test of the server beside FastAPI, or alone for MINUTES: needs wrk and two cores
+	.venv/bin/python tests/load/load.py $(MINUTES:%=--minutes %)
 
 test-sagemaker: .venv/.dev build/mxnet/.tools build/sagemaker/.tools ## artifacts in MXNet itself, the server by boto3 and the SDK
 	FMTUNE_MXNET_PYTHON=build/mxnet/bin/python FMTUNE_SDK_PYTHON=build/sagemaker/bin/python \

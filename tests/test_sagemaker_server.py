@@ -26,6 +26,7 @@ from fmtune.rows import SparseRows
 from fmtune.sagemaker import inference
 from fmtune.sagemaker.connection import Limits, Request
 from fmtune.sagemaker.server import Service, limits_of, serve
+from tests.load import steady
 
 DIM = 50
 BODY = b'{"instances": [{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}]}'
@@ -298,6 +299,28 @@ def test_slow_clients(server):
                 answer = read(client)
             assert answer.startswith(b"HTTP/1.1 408 ") and what.encode() in answer
     assert server.ask(body=BODY)[0] == 200
+
+
+def test_steady_load(server):
+    """Good requests are answered, malformed ones refused as each must be, slow ones cut, all at once and for long."""
+    told = steady.Told()
+
+    async def enough():
+        while told.count("good") < 100 or told.count("malformed") < 27 or told.count("slow") < 20:
+            await asyncio.sleep(0.05)
+            assert not told.faults and server.process.poll() is None
+
+    async def live():
+        looks = asyncio.create_task(steady.memory(server.process.pid))
+        await steady.trouble(server.port, BODY, told, asyncio.wait_for(enough(), 60), (100, 30), 20)
+        looks.cancel()
+        return await looks
+
+    assert min(steady.growth(asyncio.run(live()))) > 1.0
+    assert not told.faults and {status for sort, status in told.answers if sort == "malformed"} == {
+        400, 404, 405, 406, 413, 415,
+    }  # fmt: skip
+    assert steady.growth([9.0, *range(19)]) == (1.5, 17.5)
 
 
 def test_client_leaves(server):
