@@ -251,9 +251,9 @@ def test_a_study_that_cannot_be_begun_is_a_fault_of_the_database(tmp_path: Path)
     storage.engine.dispose()
     sa.event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
     said = "the study's database cannot be written: attempt to write a readonly database"
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(ResourceError, match=said):
         Store(storage, "another", "minimize")
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(ResourceError, match=said):
         Store(storage, "s", "minimize").name_metric("test:auc")
 
 
