@@ -136,11 +136,14 @@ class Child:
             time.sleep(0.005)
         if self._tracer is not None:
             self._tracer.wait()
-        whole = self._out.read_text().rpartition("\n")[0].splitlines()
+        whole = _text(self._out).rpartition("\n")[0].splitlines()
         seconds = time.monotonic() - self._began
-        return End(
-            os.waitstatus_to_exitcode(ended[1]), [json.loads(line) for line in whole], self._err.read_text(), seconds
-        )
+        return End(os.waitstatus_to_exitcode(ended[1]), [json.loads(line) for line in whole], _text(self._err), seconds)
+
+
+def _text(path: Path) -> str:
+    """Return what a child wrote: nothing, where it was killed before it had opened the file."""
+    return path.read_text() if path.exists() else ""
 
 
 class _Poisoned:
