@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +49,29 @@ def atomic_stream(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def appear(path: Path, make: Callable[[Path], object]) -> None:
+    """Have a file appear at ``path`` whole, unless there is one by then: ``make`` writes it elsewhere in the folder.
+
+    Raises
+    ------
+    ResourceError
+        The disk is full, or the place cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            make(made)
+            try:
+                os.link(made, path)
+            except FileExistsError:
+                return
+            except OSError:  # a file system that has no links
+                made.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(error, path, None) from error
 
 
 def make_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmtune.errors import ResourceError
-from fmtune.files import atomic_stream, atomic_write, make_folder
+from fmtune.files import appear, atomic_stream, atomic_write, make_folder
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -87,3 +88,19 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b" / "x").touch()
     make_folder(tmp_path / "a" / "b")
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["x"]
+
+
+def test_a_file_appears_whole_and_over_nothing(tmp_path: Path) -> None:
+    """What is there by then stays; of a failure, or of a full disk, nothing is left."""
+    path = tmp_path / "made"
+    appear(path, lambda part: part.write_text("first"))
+    appear(path, lambda part: part.write_text("second"))
+    assert path.read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["made"]
+
+    def full(part: Path) -> None:
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ResourceError, match="no space left on the disk"):
+        appear(tmp_path / "other", full)
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]

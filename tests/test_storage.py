@@ -121,6 +121,30 @@ def test_a_full_disk_is_a_lack_of_resources(tmp_path: Path) -> None:
     )
 
 
+def test_a_new_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Whoever dies while the tables are made leaves no file; one that another process made meanwhile is taken."""
+    path, seen = tmp_path / "study.db", []
+
+    def dies(url: str, **options: Any) -> RDBStorage:
+        RDBStorage(url, **options)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_storage(f"sqlite:///{path}", connect=dies)
+    assert not list(tmp_path.iterdir())
+
+    def second(url: str, **options: Any) -> RDBStorage:
+        seen.append((Path(url.removeprefix("sqlite:///")).parent == tmp_path, path.exists()))
+        if len(seen) == 1:
+            optuna.create_study(storage=open_storage(f"sqlite:///{path}"), study_name="theirs")
+        return RDBStorage(url, **options)
+
+    assert open_storage(f"sqlite:///{path}", connect=second).get_all_studies()[0].study_name == "theirs"
+    assert seen == [(False, False), (True, True)]
+    with sqlite3.connect(path) as connection, pytest.raises(sqlite3.IntegrityError):
+        connection.execute("INSERT INTO studies (study_name) VALUES ('theirs')")
+
+
 def test_tables_without_rows_may_be_all_that_a_killed_process_made(tmp_path: Path) -> None:
     """Such a file is completed."""
     path = tmp_path / "study.db"
@@ -170,6 +194,7 @@ def _stumbling(times: int, words: str) -> tuple[Callable[..., RDBStorage], list[
 def test_processes_that_make_the_tables_together_try_again(tmp_path: Path) -> None:
     """A stumble is tried again, twenty times in all; another fault is not."""
     url = sqlite_url(tmp_path)
+    open_storage(url)
     connect, calls = _stumbling(2, "table studies already exists")
     assert open_storage(url, connect=connect).get_all_studies() == [] and len(calls) == 3
     for times, words, tried in ((99, "database is locked", 20), (1, "another fault", 1)):

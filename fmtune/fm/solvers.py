@@ -17,6 +17,7 @@ from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import SOLVERS, Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Float32, Lane
+from fmtune.kernels import random
 from fmtune.rows import DenseRows, Rows
 
 
@@ -76,6 +77,11 @@ def memory_of(h: Hyperparameters, feed: Feed) -> int:
 def model_bytes(h: Hyperparameters, feature_dim: int) -> int:
     """Return the bytes of a trained model's parameters, at most."""
     return 4 * ((h.num_factors + 1) * feature_dim + 1) * solver_of(h.solver).models(h, feature_dim)
+
+
+def wake() -> None:
+    """Have numba build its tables, which its first kernel of a process pays for."""
+    random.fill(np.empty((1, 1), np.float32), random.CONSTANT, 0.0, 0.0, 0, 0)
 
 
 def compile_kernels(layout: str, solver: str = "sgd", device: str = "cpu") -> float:

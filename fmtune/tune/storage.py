@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from fmtune.errors import FmtuneError, ResourceError, StorageError
+from fmtune.files import appear
 from fmtune.machine import NETWORK, Mounts, file_system, mounted
 from fmtune.tune.places import redacted
 from fmtune.tune.workers import GRACE
@@ -48,9 +50,19 @@ _SESSION = {
 
 Connect = Callable[..., RDBStorage]
 
-def warm() -> None:
-    """Begin to import what Optuna imports when a database is opened, while others read the data."""
-    threading.Thread(target=importlib.import_module, args=("alembic.command",), daemon=True).start()
+# What a database need not be looked at for that was just made.
+_WHOLE = {"skip_compatibility_check": True, "skip_table_creation": True}
+
+
+def warm(*also: Callable[[], object]) -> None:
+    """Begin to import what Optuna imports when a database is opened, and do ``also``, while others read the data."""
+    ahead: list[Callable[[], object]] = [*also, partial(importlib.import_module, "alembic.command")]
+
+    def work() -> None:
+        for one in ahead:
+            one()
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def open_storage(
@@ -75,7 +87,8 @@ def open_storage(
             raise ValueError("it has more than one @, or one behind a ?; in a password write them as %40 and %3F")
         if sqlite:
             _inspect(url, mounts)
-        storage = _opened(url, sqlite, grace, connect)
+        made = sqlite and _made(sa.make_url(url), connect)
+        storage = _opened(url, sqlite, grace, partial(connect, **_WHOLE) if made else connect)
     except FmtuneError:
         raise
     except Exception as error:  # a driver's errors have no common base
@@ -92,6 +105,24 @@ def open_storage(
                 hint = f"the database's driver is not installed: pip install {package}"
         raise StorageError(_first_line(error, url), where=redacted(url), hint=hint) from error
     return storage
+
+
+def _made(url: sa.URL, connect: Connect) -> bool:
+    """Have a new sqlite file appear with all it needs; whether there was none.
+
+    Optuna makes its tables and indices one by one, and never mends what lacks an index: there a name may stand for
+    several studies.
+    """
+    assert url.database is not None
+    path = Path(url.database)
+    if path.exists() or url.query:
+        return False
+
+    def tables(part: Path) -> None:
+        connect(url.set(database=str(part)).render_as_string(hide_password=False)).engine.dispose()
+
+    appear(path, tables)
+    return True
 
 
 def _opened(url: str, sqlite: bool, grace: float, connect: Connect) -> RDBStorage:

@@ -28,7 +28,7 @@ from fmtune.cluster.trainer import Trainers
 from fmtune.errors import FmtuneError, Interrupted, ResourceError, StorageError, UsageError
 from fmtune.files import make_folder
 from fmtune.fm.metrics import METRICS
-from fmtune.fm.solvers import Make, compile_kernels, trainer
+from fmtune.fm.solvers import Make, compile_kernels, trainer, wake
 from fmtune.machine import cores
 from fmtune.tune import devices, environment
 from fmtune.tune.channels import StudyData, bring, folder_of
@@ -139,7 +139,7 @@ class _Run:
         return self.stopped_by is not None
 
     def go(self) -> optuna.Study:
-        warm()
+        warm(wake)
         data = bring(self.spec, lambda name, done, size: self.emit("download", file=name, bytes=done, size=size))
         storage = open_storage(self.url, self.spec.grace)
         store = Store(storage, self.spec.study_name, self.direction, me=self.me, grace=self.spec.grace)

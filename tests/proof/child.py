@@ -204,6 +204,12 @@ def facts(folder: Path) -> Facts:
     return {t.number: (t.state, t.value, t.params, tuple(t.curve)) for cell in result.cells for t in cell.trials}
 
 
+def blamed(folder: Path) -> bool:
+    """Whether a trial was given up because its process had died again and again."""
+    result = collect(specs.read(folder / "study.yaml"), folder)
+    return any("times in a row" in (trial.reason or "") for cell in result.cells for trial in cell.trials)
+
+
 def faults(folder: Path, told: Facts) -> list[str]:
     """Return what is wrong with a study's database after its process died: lost or changed trials, damage."""
     path = folder / "runs/small/study.db"

@@ -88,6 +88,8 @@ def _tallied(name: str, claim: str, parts: dict[str, deaths.Tally]) -> Row:
     ended = sum(t.completed for t in parts.values())
     tried = ", ".join(f"{t.tried} {what}" for what, t in parts.items())
     words = f"{tried}; {told} trials told, {len(faults)} faults; {ended} studies ended as without a stop"
+    if given_up := sum(t.given_up for t in parts.values()):
+        words += f", {given_up} with a trial given up after five deaths in a row"
     return Row(name, claim, words, not faults, tuple(faults[:SHOWN]))
 
 
