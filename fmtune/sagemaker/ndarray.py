@@ -99,7 +99,8 @@ class _Reader:
         if dimensions > 8:
             raise self.fault(f"an array of {dimensions} dimensions")
         shape = self.take(f"<{dimensions}{size}")
-        if any(n < 0 or n >= 2**40 for n in shape):
+        # Of no numbers at all, too, numpy wants the rest of the shape to be possible.
+        if any(n < 0 or n >= 2**40 for n in shape) or math.prod(n or 1 for n in shape) >= 2**56:
             raise self.fault(f"an impossible shape {shape}")
         return shape
 
