@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,26 +88,24 @@ def worker(study: Path, as_json: bool) -> None:
 def status(study: Path, as_json: bool) -> None:
     """Say how far a study is, also while it runs."""
     from fmtune.tune import spec as specs
-    from fmtune.tune.collect import workers
+    from fmtune.tune.collect import standing
 
-    spec = specs.read(study)
-    result = _result(spec)
-    at_work = workers(spec)
-    cells = [_progress(cell, result.n_trials) for cell in result.cells]
-    best = result.best
+    found = standing(specs.read(study))
+    cells = [_progress(*cell, found.n_trials) for cell in found.cells]
+    best = found.best
     if as_json:
-        print_json({"study_name": result.study_name, "objective": result.objective, "n_trials": result.n_trials,
+        print_json({"study_name": found.study_name, "objective": found.objective, "n_trials": found.n_trials,
                 "cells": cells, "best": best and {"number": best.number, "value": best.value, "params": best.params},
-                "holdout": result.holdout, "model": result.model_path, "workers": at_work})  # fmt: skip
+                "holdout": found.holdout, "model": found.model_path, "workers": found.workers})  # fmt: skip
         return
     for cell in cells:
         counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
-        said = cell["note"] or f"{cell['done']} of {result.n_trials} trials done" + (f" ({counts})" if counts else "")
+        said = cell["note"] or f"{cell['done']} of {found.n_trials} trials done" + (f" ({counts})" if counts else "")
         click.echo(f"{cell['cell']}: {said}")
-    for one in at_work:
+    for one in found.workers:
         said = f"{one['trials']} trials" if one["lives"] else "died; its trials go to others"
         click.echo(f"worker {one['host']}:{one['pid']}: {said}, seen {one['age']:.0f} s ago")
-    words = f"best {result.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
+    words = f"best {found.objective}: {best.value:.6g} (trial {best.number})" if best else "no trial is complete yet"
     click.echo(words)
 
 
@@ -353,13 +352,11 @@ def _ended(cell: CellResult) -> dict[str, int]:
 _ENDS = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
-def _progress(cell: CellResult, n_trials: int) -> dict[str, Any]:
-    """Return how far a cell is, as ``status`` prints it."""
-    ended = _ended(cell)
-    states = [trial.state for trial in cell.trials]
-    begun = {word: states.count(word.upper()) for word in ("running", "waiting") if word.upper() in states}
-    return {"cell": cell.name, "note": cell.note, "done": sum(ended.values()), "of": n_trials,
-            "states": {**ended, **begun}}  # fmt: skip
+def _progress(name: str, note: str | None, states: Mapping[str, int], n_trials: int) -> dict[str, Any]:
+    """Return how far a cell is, as ``status`` prints it; ``states`` counts its trials."""
+    ended = {word: states[state] for word, state in _ENDS.items() if state in states}
+    begun = {word: states[word.upper()] for word in ("running", "waiting") if word.upper() in states}
+    return {"cell": name, "note": note, "done": sum(ended.values()), "of": n_trials, "states": {**ended, **begun}}
 
 
 def _scalar(value: Any) -> str:

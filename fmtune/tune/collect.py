@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
+import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.errors import StorageError
@@ -17,6 +20,9 @@ from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
+
+_TRIALS = models.TrialModel.__table__
+_VALUES = models.TrialValueModel.__table__
 
 
 def collect(spec: Spec, root: Path | None = None) -> StudyResult:
@@ -34,13 +40,63 @@ def collect(spec: Spec, root: Path | None = None) -> StudyResult:
         storage.engine.dispose()
 
 
-def workers(spec: Spec, root: Path | None = None) -> list[dict[str, Any]]:
-    """Return the processes that run a study, and those that died: who, ``trials`` held, ``age``, ``lives``."""
+class Standing(NamedTuple):
+    """How far a study is, counted in the database, however many trials it has.
+
+    ``cells`` are names, notes and how many trials are in which state; ``workers`` the processes that run it, and those
+    that died: who, ``trials`` held, ``age``, ``lives``.
+    """
+
+    study_name: str
+    objective: str
+    n_trials: int
+    cells: tuple[tuple[str, str | None, dict[str, int]], ...]
+    best: TrialResult | None
+    holdout: dict[str, Any] | None
+    model_path: str | None
+    workers: list[dict[str, Any]]
+
+
+def standing(spec: Spec, root: Path | None = None) -> Standing:
+    """Return how far a study is; errors as in :func:`collect`."""
     study, storage = _open(spec, root)
     try:
-        return _workers(spec, study, storage)
+        attrs = study.user_attrs
+        found: list[tuple[str, str | None, dict[str, int]]] = []
+        best: TrialResult | None = None
+        for fact, name in _stored(spec.study_name, storage, attrs.get("fmtune:cells", [])):
+            id_ = None if name is None else storage.get_study_id_from_name(name)
+            found.append((f"{fact['device']}-{fact['layout']}", fact.get("note"), _counted(storage, id_)))
+            if id_ is not None and best is None:
+                best = _best(storage, id_, attrs.get("fmtune:direction", "minimize"))
+        return Standing(
+            spec.study_name, attrs.get("fmtune:objective", ""), attrs.get("fmtune:n_trials", 0),
+            tuple(sorted(found, key=lambda cell: cell[1] is not None)), best, attrs.get("fmtune:holdout"),
+            attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage),
+        )  # fmt: skip
     finally:
         storage.engine.dispose()
+
+
+def _counted(storage: RDBStorage, study_id: int | None) -> dict[str, int]:
+    states = sa.select(_TRIALS.c.state, sa.func.count()).where(_TRIALS.c.study_id == study_id)
+    with storage.engine.connect() as c:
+        return {state.name: count for state, count in c.execute(states.group_by(_TRIALS.c.state))}
+
+
+def _best(storage: RDBStorage, study_id: int, direction: str) -> TrialResult | None:
+    """Return the COMPLETE trial with the best value, the lowest number among equals."""
+    value = _VALUES.c.value if direction == "minimize" else _VALUES.c.value.desc()
+    first = (
+        sa.select(_TRIALS.c.trial_id)
+        .join(_VALUES, _VALUES.c.trial_id == _TRIALS.c.trial_id)
+        .where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == TrialState.COMPLETE)
+        .order_by(value, _TRIALS.c.number)
+        .limit(1)
+    )
+    with storage.engine.connect() as c:
+        trial_id = c.scalar(first)
+    return None if trial_id is None else _trial(storage.get_trial(trial_id))
 
 
 def _workers(spec: Spec, study: optuna.Study, storage: RDBStorage) -> list[dict[str, Any]]:
@@ -89,21 +145,31 @@ def _cells(
     study_name: str, study: optuna.Study, storage: RDBStorage, facts: list[dict[str, Any]]
 ) -> tuple[CellResult, ...]:
     """Return the cells; the first that could run holds the search, and stands first."""
-    found, searched = [], False
-    names = {s.study_name for s in storage.get_all_studies()}
-    for fact in facts:
+    found = []
+    for fact, name in _stored(study_name, storage, facts):
         trials: tuple[TrialResult, ...] = ()
-        own = f"{study_name}/{fact['device']}-{fact['layout']}"
-        if fact.get("note") is None and not searched:
-            searched, trials = True, tuple(_trial(t) for t in study.get_trials(deepcopy=False))
-        elif own in names:
-            replayed = optuna.load_study(study_name=own, storage=storage)
-            trials = tuple(sorted((_trial(t) for t in replayed.get_trials(deepcopy=False)), key=lambda t: t.number))
+        if name is not None:
+            own = study if name == study_name else optuna.load_study(study_name=name, storage=storage)
+            trials = tuple(sorted((_trial(t) for t in own.get_trials(deepcopy=False)), key=lambda t: t.number))
         found.append(CellResult(
             fact["device"], fact["layout"], trials, fact.get("note"), fact.get("seconds"), fact.get("rows_per_s"),
             fact.get("peak_mb"),
         ))  # fmt: skip
     return tuple(sorted(found, key=lambda c: c.note is not None))
+
+
+def _stored(
+    study_name: str, storage: RDBStorage, facts: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Yield each cell's facts with the name of the study that holds its trials, None where it has none."""
+    names, searched = {s.study_name for s in storage.get_all_studies()}, False
+    for fact in facts:
+        own = f"{study_name}/{fact['device']}-{fact['layout']}"
+        if fact.get("note") is None and not searched:
+            searched = True
+            yield fact, study_name
+        else:
+            yield fact, own if own in names else None
 
 
 def _trial(t: FrozenTrial) -> TrialResult:
