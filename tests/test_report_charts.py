@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -49,6 +50,17 @@ def test_points_carry_their_trial_as_a_tooltip() -> None:
     assert chart is not None
     titles = [e.text or "" for e in ElementTree.fromstring(chart.svg).iter("title")]
     assert len(titles) >= 30 and all(re.match(r"trial \d+: ", t) for t in titles)
+
+
+def test_a_leader_far_beyond_the_others_takes_no_room() -> None:
+    """A first trial a thousand times as bad as the next is not drawn beside the axes, which would leave them none."""
+    result = study(40)
+    assert result.selection is not None
+    first, *others = result.selection["curve"]
+    far = {**first, "naive": 1000 * first["naive"], "corrected": 1000 * first["corrected"]}
+    curve = [far, *[{**lead, "trial": lead["trial"] + n} for n, lead in enumerate(4 * others)]]
+    chart = charts.overtuning(replace(result, selection={**result.selection, "curve": curve}))
+    assert chart is not None and len(chart.rows) == len(curve)
 
 
 def test_nothing_to_draw_is_none() -> None:

@@ -196,15 +196,18 @@ def overtuning(result: StudyResult, save: Save = to_svg) -> Chart | None:
     leads, name, cell = found.curve, _metric(result), result.cells[0]
     numbers = [lead.trial for lead in leads]
     last = max(t.number for t in cell.trials)
+    low, high = _window(result, [v for lead in leads for v in (lead.naive, lead.corrected)])
     with figure_of(530, 310) as (figure, axes):
         for values, colour, marker, label in (
             ([lead.corrected for lead in leads], SERIES[1], "s", "corrected for the picking"),
             ([lead.naive for lead in leads], SERIES[0], "o", "as found"),
         ):
             axes.step([*numbers, last], [*values, values[-1]], where="post", color=colour, lw=1.8)
-            axes.plot(numbers, values, ls="none", color=colour, marker=marker, ms=6, label=label, clip_on=False)
-        axes.set(xlabel="trial", ylabel=f"best {name} so far",
-                 ylim=_window(result, [v for lead in leads for v in (lead.naive, lead.corrected)]))  # fmt: skip
+            # Markers at the edge are drawn whole, those beyond it not at all.
+            seen = [(n, v) for n, v in zip(numbers, values, strict=True) if low <= v <= high]
+            axes.plot(*zip(*seen, strict=True), ls="none", color=colour, marker=marker, ms=6, label=label,
+                      clip_on=False)  # fmt: skip
+        axes.set(xlabel="trial", ylabel=f"best {name} so far", ylim=(low, high))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         plain_numbers(axes.yaxis)
         legend(figure)
