@@ -136,19 +136,33 @@ def test_ratings_are_one_hot_rows(tmp_path: Path) -> None:
 DAMAGED = {
     "no archive": (b"x", "File is not a zip file"),
     "an empty split": (ratings(ua_base=""), "no ratings"),
-    "a user beyond": (ratings(ua_base="4\t1\t5\t1\n"), "index"),
-    "a user 0": (ratings(ua_base="0\t1\t5\t1\n"), "a user, a movie, a rating and a time"),
-    "a gap in the users": (ratings(u_user="1|24|M|writer|1\n3|24|M|writer|1\n"), r"line 2 of a table of 5 columns"),
-    "words for numbers": (ratings(ua_base="a\tb\tc\td\n"), "could not convert"),
-}
+    "a user beyond": (ratings(ua_base="4\t1\t5\t1\n"), "index (3) out of range"),
+    "a user 0": (ratings(ua_base="0\t1\t5\t1\n"), "ratings have a user, a movie, a rating and a time"),
+    "a movie 0": (ratings(ua_base="1\t0\t5\t1\n"), "ratings have a user, a movie, a rating and a time"),
+    "five columns": (ratings(ua_base="1\t1\t5\t1\t1\n"), "ratings have a user, a movie, a rating and a time"),
+    "a gap in the users": (ratings(u_user="1|24|M|writer|1\n3|24|M|writer|1\n"),
+                           "line 2 of a table of 5 columns is ['3', '24', 'M']"),
+    "a column more": (ratings(u_user="1|24|M|writer|1|x\n"), "line 1 of a table of 5 columns is ['1', '24', 'M']"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_an_archive_that_is_not_movielens_is_refused(name: str) -> None:
     """Whatever it holds, it is a DataError that names the archive."""
     content, reason = DAMAGED[name]
-    with pytest.raises(DataError, match=r"ml-100k\.zip: not the archive of MovieLens 100k: .*" + f"({reason})"):
+    with pytest.raises(DataError) as error:
         movielens.read(content, "ua", attributes=True)
+    assert str(error.value) == (
+        f"ml-100k.zip: not the archive of MovieLens 100k: {reason}\n  hint: get the file again"
+    )
+
+
+def test_genres_have_movielens_own_names() -> None:
+    """In the order of its file of them."""
+    assert ", ".join(movielens.GENRES) == (
+        "unknown, Action, Adventure, Animation, Children's, Comedy, Crime, Documentary, Drama, Fantasy, Film-Noir, "
+        "Horror, Musical, Mystery, Romance, Sci-Fi, Thriller, War, Western"
+    )
 
 
 def test_an_idx_file_that_is_none_is_refused() -> None:

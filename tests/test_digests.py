@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def test_a_seal_is_broken_by_any_change(tmp_path: Path) -> None:
     for damaged in (whole[:-1], whole + b" ", b"0" + whole[1:], b""):
         path.write_bytes(damaged)
         assert digests.unsealed(path) is None
+
+
+def test_digests_are_forgotten_with_their_array() -> None:
+    """Another array in its place has its own."""
+    known = dict(digests._known)
+    array = np.arange(8)
+    array.flags.writeable = False
+    digests.of_array(array)
+    assert digests._known != known
+    del array
+    gc.collect()
+    assert digests._known == known

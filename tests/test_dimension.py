@@ -1,5 +1,6 @@
 """fmtune.tune.dimension: shorthand and long form are one thing."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +111,37 @@ def test_a_value_is_inside_or_not() -> None:
     assert not Dimension("int", 2, 8).holds("x")
     assert not Dimension("categorical", choices=(1, 2)).holds(True)
     assert Dimension("categorical", choices=(None, 1.0)).holds(None)
+
+
+def test_every_fault_has_its_place_and_its_next_step() -> None:
+    """Those of the table above: specimens/dimension_faults.txt, word for word."""
+    shown = ""
+    for name, raw, _ in BAD:
+        for wrong in parse(name, raw)[1]:
+            shown += f"{name} {raw!r}: {'.'.join(map(str, wrong.at))}: {wrong.what}: {wrong.hint} {wrong.key}\n"
+    assert shown == (Path(__file__).parent / "specimens" / "dimension_faults.txt").read_text()
+
+
+def test_where_values_lie_decides_whether_one_is_inside() -> None:
+    """Both ends are; so is each step of both; what has no size has none for its type's reason."""
+    whole = Dimension("int", 2, 8, 3)
+    assert [value for value in range(10) if whole.holds(value)] == [2, 5, 8]
+    assert Dimension("float", 0.5, 1.5).holds(0.5) and Dimension("float", 0.5, 1.5).holds(1.5)
+    assert (whole.size, Dimension("int", 2, 8).size, Dimension("float", 0.5, 1.0, 0.25).size) == (3, 7, 3)
+    assert Dimension("int", 2, 8).nth(6) == 8 and type(Dimension("int", 2, 8).nth(6)) is int
+    assert type(Dimension("float", 1.0, 2.0, 1.0).nth(1)) is float
+    assert Dimension("categorical", choices=("a", "b")).size == 2
+    assert (str(whole), str(Dimension("categorical", choices=(None, 1, "x")))) == ("2..8 step 3", "[null, 1, x]")
+    assert str(Dimension("float", 1e-8, 512.0, log=True)) == "1e-08..512 log"
+
+
+@pytest.mark.parametrize(("raw", "dimension"), [
+    ("2.E1..30", None), ("1e1..2e+1", Dimension("float", 10.0, 20.0)), (".5..1.", None),
+    ("1..2 log log", Dimension("float", 1.0, 2.0, log=True)),
+    ("1..2 step 0.5 step 0.25", Dimension("float", 1.0, 2.0, 0.25)), ("1...2", None), ("1..2 x", None),
+    ("1.." + "2" * 196, Dimension("float", 1.0, float("2" * 196))), ("1.." + "2" * 197, None),
+    ("-2..-1", Dimension("float", -2.0, -1.0)),
+])  # fmt: skip
+def test_a_range_is_two_numbers_and_what_stands_behind(raw: str, dimension: Dimension | None) -> None:
+    """Below 200 characters; the last of several steps counts."""
+    assert parse("bias_init_value", raw)[0] == dimension

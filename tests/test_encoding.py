@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -249,3 +250,61 @@ def test_names_are_an_encoders_or_a_cards() -> None:
     assert names_of({"encoding": encoder.to_json(), "names": ["a"]}) == encoder.names()
     assert names_of({"names": ["a", "b"]}) == ["a", "b"]
     assert [names_of(facts) for facts in ({}, {"names": "ab"}, {"names": ["a", 1]})] == [None] * 3
+
+
+AGAIN = "  hint: convert the table again, or train the model again"
+BROKEN = {
+    "version 2, label 'y'": {"version": 2},
+    "version 1, label 7": {"label": 7},
+    "the columns do not make its feature_dim": {"feature_dim": 4},
+    "x cannot be scaled by these numbers": {"columns": [{"kind": "scaled", "name": "x", "mean": 0, "deviation": -1}]},
+    "y cannot be scaled by these numbers": {"columns": [{"kind": "scaled", "name": "y", "mean": 1e39, "deviation": 1}]},
+    "z cannot be scaled by these numbers": {"columns": [{"kind": "scaled", "name": "z", "mean": 0, "deviation": 1e39}]},
+    "'kinds'": {"columns": [{"kind": "kinds"}]},
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_an_encoding_that_is_none_says_why(said: str) -> None:
+    """With the place and the next step."""
+    whole = Encoder([Scaled("x", 1.0, 2.0), Hashed("u", 1)], "y").to_json()
+    assert Encoder.from_json(whole).feature_dim == 3
+    with pytest.raises(ModelError) as error:
+        Encoder.of({"encoding": {**whole, **BROKEN[said]}})
+    assert str(error.value) == f"the model's encoding: the encoding is not understood: {said}\n{AGAIN}"
+
+
+def test_the_largest_numbers_that_scale() -> None:
+    """Those that 32 bits hold."""
+    largest = float(np.finfo(np.float32).max)
+    encoder = Encoder([Scaled("x", -largest, largest)])
+    assert Encoder.from_json(encoder.to_json()).columns == encoder.columns
+    assert encoder.entries({"x": largest})[1].tolist() == [2.0]
+    frame = pd.DataFrame({"x": [largest, "old"]}, dtype=object)
+    with pytest.raises(DataError, match=r"data: row 2: 'x' is 'old'"):
+        encoder.rows(frame, labels=False)
+
+
+def test_hashed_values_have_the_features_that_they_always_had() -> None:
+    """A model outlives the program that made it: BLAKE2b, eight bytes, the lowest bits, of ``column=value``."""
+    encoder = Encoder([Hashed("user", 20, "|")])
+    keys, values = encoder.entries({"user": "7|é|\ud800"})
+    digests = [hashlib.blake2b(f"user={value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+               for value in ("7", "é", "\ud800")]  # fmt: skip
+    assert keys.tolist() == sorted(int.from_bytes(digest[:3], "little") % (1 << 20) for digest in digests)
+    assert values.tolist() == [np.float32(1 / 3)] * 3
+
+
+def test_a_column_that_no_table_has_is_named() -> None:
+    """With those that there are, or where to look; a label that is missing has its row and its next step."""
+    with pytest.raises(DataError) as error:
+        fitted().rows(pd.DataFrame({"aged": [1]}), labels=True, where="t.csv")
+    assert str(error.value).endswith("  hint: the columns are aged")
+    with pytest.raises(DataError) as error:
+        fitted().rows(pd.DataFrame(index=[0]), where="t.csv")
+    assert str(error.value).endswith("is not in the table\n  hint: compare it with the table's first line")
+    with pytest.raises(DataError) as error:
+        fitted().rows(FRAME.assign(rating=[1, None, 2, 3, 4]), where="t.csv")
+    assert str(error.value) == (
+        "t.csv: row 2: the label 'rating' is missing\n  hint: drop such rows before reading the table"
+    )

@@ -70,6 +70,9 @@ def test_draws_come_back(tmp_path: Path) -> None:
     assert np.array_equal(loaded.factors, model.factors) and loaded.bias == model.bias and loaded.facts == model.facts
     assert loaded.to_bytes() == model.to_bytes() and loaded.nbytes == 4 + 4 * 3 * 2 * 2
     assert [one.num_factors for one in loaded.drawn()] == [1, 1, 1]
+    draws = model.draws
+    assert model.bias == draws.bias.mean() and np.allclose(model.linear, draws.linear.mean(0))
+    assert np.allclose(model.factors, np.concatenate(list(draws.factors), 1) / np.sqrt(3))
 
 
 @pytest.mark.parametrize("make", [_model, _sampled])
@@ -178,3 +181,26 @@ def test_a_model_is_its_own_only_draw() -> None:
     assert one.drawn() == [one] and len(several.drawn()) == 3
     assert "factorization machine: binary_classifier" in one._repr_html_()
     assert repr(one) == "<Model: binary_classifier, 3 features, 2 factors>"
+
+
+WHY = {
+    "not a fmtune model\n  hint: fmtune fit -o FILE writes one": b"fmtune model 3\n",
+    "the file is damaged: its digest does not fit its content": MAGIC + bytes(64),
+    "the file is not understood: impossible header": _with_header(_header(feature_dim=-1)),
+    "the file is not understood: its length does not fit its header": _with_header(_header(), bytes(8)),
+}
+
+
+@pytest.mark.parametrize("said", WHY)
+def test_a_file_that_is_no_model_says_why(said: str, tmp_path: Path) -> None:
+    """Word for word, with the next step; also from memory."""
+    hint = "" if "hint" in said else "\n  hint: copy it again from where it was made, or train it again"
+    (tmp_path / "m").write_bytes(WHY[said])
+    ways = {tmp_path / "m": lambda: Model.load(tmp_path / "m"), "model": lambda: Model.from_bytes(WHY[said])}
+    for where, read in ways.items():
+        with pytest.raises(ModelError) as error:
+            read()
+        assert str(error.value) == f"{where}: {said}{hint}"
+    with pytest.raises(ModelError) as error:
+        Model.load(tmp_path / "n")
+    assert str(error.value) == f"{tmp_path / 'n'}: cannot be read: No such file or directory\n  hint: check the path"

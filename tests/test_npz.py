@@ -155,3 +155,26 @@ def test_a_member_that_claims_more_than_deflate_can_hold_is_refused(tmp_path: Pa
     assert str(error.value).startswith(
         f"{tmp_path / 'x.npz'}: member x: it claims 1000000000 bytes, more than {info.compress_size} can hold\n  hint: "
     )
+
+
+def test_what_a_damaged_archive_says(tmp_path: Path) -> None:
+    """Place, cause in the words of its reader, next step."""
+    path = tmp_path / "x.npz"
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (2, 3)})
+    archive(path, stream.getvalue(), bytes(20))
+    cases = {
+        path.read_bytes(): ": member x: its header promises 6 items of 4 bytes, but 20 bytes follow",
+        b"PK\x03\x04" + bytes(60): ": the archive cannot be read (File is not a zip file)",
+    }
+    archive(path, b"\x93NUMPY\x07\x00" + bytes(20))
+    cases[path.read_bytes()] = ": member x: it is not an array (Cannot parse header: '')"
+    archive(path, b"none")
+    cases[path.read_bytes()] = (
+        ": member x: it is not an array (EOF: reading magic string, expected 8 bytes got 4)"
+    )
+    for content, said in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            npz.read(path)
+        assert str(error.value) == f"{path}{said}\n  hint: {AGAIN}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from fmtune.data import libsvm, parts, recordio
 from fmtune.data.canonical import DataWarning
 from fmtune.data.source import read_channel, write
 from fmtune.errors import DataError
-from fmtune.rows import SparseRows, concatenate
+from fmtune.rows import DenseRows, SparseRows, concatenate
 
 READERS = {"recordio": recordio, "libsvm": libsvm}
 
@@ -156,3 +158,84 @@ def test_a_record_with_keys_that_are_plain_but_overlong_is_read_all_the_same(tmp
     found = recordio.parse(recordio.frame(field(1, 2, entry)))
     assert isinstance(found, SparseRows)
     assert (found.indices.tolist(), found.values.tolist(), found.feature_dim) == ([3, 300], [1, 2], 999)
+
+
+def part(layout: str = "sparse", n: int = 2, width: int = 3, labelled: bool = True, dense: int = 0) -> parts.Part:
+    """Return a part; of a sparse one ``dense`` rows were dense."""
+    made = DenseRows(np.ones((n, width), np.float32), np.ones(n, np.float32) if labelled else None, width)
+    if layout == "dense":
+        return parts.Part(made, "here", "record", n)
+    return parts.Part(made.to_sparse(), "here", "record", dense)
+
+
+FILES = [Path("a"), Path("b"), Path("c")]
+LABELS = "the shard has no labels, but others have\n  hint: give every shard labels, or none"
+SEAMS: dict[str, tuple[list[tuple[int, parts.Part]], str]] = {
+    "a bare shard behind": ([(0, part()), (1, part(labelled=False))], f"train (b): {LABELS}"),
+    "a bare shard before": ([(0, part(labelled=False)), (1, part())], f"train (a): {LABELS}"),
+    "a bare part": ([(0, part()), (0, part(labelled=False))],
+        "here: the record has no label, though records before it have one\n  hint: give every record a label, or none"),
+    "a labelled part": ([(0, part(labelled=False)), (0, part())],
+        "here: the record has a label, though records before it have none\n  hint: give every record a label, or none"),
+    "a wider part": ([(0, part("dense")), (0, part("dense", width=4))],
+        "here: a dense record of 4 values follows dense records of another length\n"
+        "  hint: give every dense record all features"),
+    "a wider shard": ([(0, part("dense")), (1, part("dense", width=4))],
+        "train (b): a dense shard has 4 values a row, a has 3\n"
+        "  hint: dense shards of a channel need the same columns"),
+    "no rows": ([(0, part()), (1, part(n=0)), (2, part())],
+        "b: the file holds no rows\n  hint: a channel needs at least one row"),
+    "no rows at the end": ([(0, part()), (1, part(n=0))],
+        "b: the file holds no rows\n  hint: a channel needs at least one row"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_parts_that_do_not_fit_are_named(name: str) -> None:
+    """Place, cause and next step."""
+    taken, said = SEAMS[name]
+    seam = parts.Seam("train", FILES)
+    with pytest.raises(DataError) as error:
+        for which, one in taken:
+            seam.take(which, one)
+        seam.close()
+    assert str(error.value) == said
+
+
+MIXED: list[tuple[list[tuple[int, parts.Part]], list[str]]] = [
+    ([(0, part()), (0, part(n=0)), (1, part(n=0)), (1, part())], []),
+    ([(0, part("dense")), (1, part("dense"))], []),
+    ([(0, part("dense")), (0, part())], ["a: 2 dense and 2 sparse records are mixed; all were read as sparse"]),
+    ([(0, part(dense=1))], ["a: 1 dense and 1 sparse records are mixed; all were read as sparse"]),
+    ([(0, part("dense")), (1, part()), (2, part())],
+     ["train: 1 dense and 2 sparse shards are mixed; all were read as sparse"]),
+]
+
+
+@pytest.mark.parametrize(("taken", "said"), MIXED)
+def test_layouts_that_are_mixed_are_said(taken: list[tuple[int, parts.Part]], said: list[str]) -> None:
+    """Within a file, and between files; the rows themselves are given on as they are."""
+    seam = parts.Seam("train", FILES)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for which, one in taken:
+            assert seam.take(which, one) is one.rows
+        seam.close()
+    assert [str(one.message) for one in caught] == said
+
+
+def test_blocks_are_of_their_size() -> None:
+    """A reader that gives a few bytes at a time makes the same blocks; an empty file is one empty block."""
+
+    class Slow(io.BytesIO):
+        def readinto(self, room: memoryview) -> int:  # type: ignore[override]
+            return super().readinto(room[:3])
+
+    def cut(buf: np.ndarray) -> tuple[int, int]:
+        return len(buf) // 4 * 4, len(buf) // 4
+
+    for kind in (io.BytesIO, Slow):
+        found = [(bytes(one.buf), one.record, one.byte) for one in parts.blocks(kind(b"aaaabbbbccccdd"), cut, 6)]
+        assert found == [(b"aaaa", 0, 0), (b"bbbbcccc", 1, 4), (b"dd", 3, 12)]
+        assert [(bytes(one.buf), one.record, one.byte) for one in parts.blocks(kind(b""), cut, 6)] == [(b"", 0, 0)]
+        assert len(list(parts.blocks(kind(b"aaaa"), cut, 4))) == 1

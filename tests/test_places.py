@@ -1,5 +1,6 @@
 """fmtune.tune.places: what a fault looks like, whatever the file holds."""
 
+from fmtune.errors import StudyFileError
 from fmtune.tune.places import Place, Wrong, combined, fault, place_of, shortened, shown, suggestion
 
 
@@ -62,3 +63,38 @@ def test_offsets_become_places() -> None:
     """Every line break of YAML counts, a Windows one once."""
     assert place_of("ab\r\ncd\ne", 5) == (2, 2, 1)
     assert Wrong(("b",), "x").under("a", 1).at == ("a", 1, "b")
+
+
+def test_long_texts_lose_their_middle_and_nothing_else() -> None:
+    """The longest text that is shown whole, and the shortest that is not."""
+    assert shortened("x" * 240) == "x" * 240
+    assert shortened("a" * 180 + "b" * 11 + "c" * 50) == "a" * 180 + " ... " + "c" * 50
+    assert shown("x" * 118) == repr("x" * 118)
+    assert shown("a" * 119) == "'" + "a" * 59 + " ... " + "a" * 49 + "'"
+    assert shown(False) == "false" and shown([1, "a"]) == "[1, 'a']"
+
+
+def test_fifty_faults_are_shown_and_the_others_counted() -> None:
+    """The fiftieth is the last; a hint stands behind its own fault; those without a place come first."""
+    made = [StudyFileError(f"fault {n}", where=f"s:{n}:1") for n in range(1, 52)]
+    assert str(combined(made[:50])).endswith("\ns:50:1: fault 50")
+    assert str(combined(made)).endswith("\ns:50:1: fault 50\nand 1 more")
+    said = combined([fault("s", "ab", Place(1, 2), "late", "hint 1"), fault("s", "ab", Place(1, 1), "early", "hint 2"),
+                     StudyFileError("whole")])  # fmt: skip
+    assert str(said) == (
+        "whole\ns:1:1: early\n   1 | ab\n     | ^\n  hint: hint 2\ns:1:2: late\n   1 | ab\n     |  ^\n  hint: hint 1"
+    )
+    assert str(combined(said.faults[1:])).startswith("s:1:1: early\n   1 | ab\n     | ^\n  hint: hint 2\ns:1:2: late")
+
+
+def test_a_snippet_shows_a_hundred_characters() -> None:
+    """Sixty before the place; the caret ends with them, and is sixty wide at most; a line that is not there is not."""
+    text = "".join(chr(ord("a") + n % 26) for n in range(400))
+    shown_lines = str(fault("s", text, Place(1, 201, 30), "w")).splitlines()[1:]
+    assert shown_lines == ["   1 | " + text[140:240], "     | " + " " * 60 + "^" * 30]
+    assert str(fault("s", text, Place(1, 61, 90), "w")).splitlines()[1:] == [
+        "   1 | " + text[:100], "     | " + " " * 60 + "^" * 40]  # fmt: skip
+    assert str(fault("s", text, Place(1, 62, 1), "w")).splitlines()[1] == "   1 | " + text[1:101]
+    assert str(fault("s", text, Place(1, 1, 90), "w")).splitlines()[2] == "     | " + "^" * 60
+    assert str(fault("s", "a\n", Place(2, 1), "w")) == "s:2:1: w"
+    assert str(fault("s", "a\n" * 99999 + "b", Place(100000, 1, 0), "w")) == "s:100000:1: w\n100000 | b\n       | ^"

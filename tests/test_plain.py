@@ -32,7 +32,7 @@ def payload(keys: Any, values: Any, shape: Any = (), label: Any = (1.0,)) -> byt
 
 def numbers(content: bytes, end: int | None = None, below: int = FREE) -> Any:
     """Return (shape, label bits, keys, value bits, disorder, wild, beyond) by the quick kernels, None if not plain."""
-    buf, work = np.frombuffer(b"\xff\xff" + content + b"\xff", np.uint8), wire.work()
+    buf, work = np.frombuffer(bytearray(b"\xff\xff" + content + b"\xff"), np.uint8), wire.work()
     if not plain.plain(buf, 2, 2 + (len(content) if end is None else end), work):
         return None
     held, room = 3, 3 + int(work[plain.COUNT])

@@ -72,41 +72,69 @@ def test_without_compat():
     assert found == Hyperparameters(num_factors=4)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"mini_batch_siz": "1"}, "Additional properties are not allowed ('mini_batch_siz' was unexpected)"),
-        ({"a": "1", "b": "1"}, "Additional properties are not allowed ('a', 'b' were unexpected)"),
-        ({"feature_dim": "abc"}, "'abc' is not valid under any of the given schemas\n\nFailed validating 'oneOf' in "
-         "schema['properties']['feature_dim']:\n    {'oneOf': [{'pattern': '^([1-9][0-9]*)$', 'type': 'string'}, "
-         "{'minimum': 1, 'type': 'integer'}]}\n\nOn instance['feature_dim']:\n    'abc'"),
-        ({"num_factors": "0"}, "'0' is not valid under any of the given schemas"),
-        ({"epochs": "1.5"}, "'1.5' is not valid under any of the given schemas"),
-        ({"epochs": -3}, "'-3' is not valid under any of the given schemas"),
-        ({"mini_batch_size": "9" * 30}, "is not valid under any of the given schemas"),
-        ({"bias_lr": "-0.1"}, "'-0.1' is not valid under any of the given schemas"),
-        ({"factors_wd": "nan"}, "'nan' is not valid under any of the given schemas"),
-        ({"eps": "1e999"}, "'1e999' is not valid under any of the given schemas"),
-        ({"eps": "0"}, "eps must be above 0"),
-        ({"predictor_type": "regresor"}, "'regresor' is not one of ['binary_classifier', 'regressor']"),
-        ({"bias_init_method": "xavier"}, "'xavier' is not one of ['normal', 'uniform', 'constant']"),
-        ({"use_bias": "1"}, "'1' is not one of ['true', 'false']"),
-        ({"_optimizer": "sgd"}, "'sgd' is not supported for '_optimizer'"),
-        ({"seed": "x"}, "seed cannot be 'x'"),
-    ],
-)  # fmt: skip
-def test_faults_in_the_containers_words(change, said):
-    """Unknown names, wrong forms, values out of range."""
+INT = "{'oneOf': [{'pattern': '^([1-9][0-9]*)$', 'type': 'string'}, {'minimum': 1, 'type': 'integer'}]}"
+PATTERN = r"{'pattern': '^[-+]?(?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][-+]?[0-9]+)?$', 'type': 'string'}"
+FLOAT = f"{{'oneOf': [{PATTERN}, {{'type': 'number'}}]}}"
+POSITIVE = f"{{'oneOf': [{PATTERN}, {{'minimum': 0.0, 'type': 'number'}}]}}"
+
+
+def failed(name, value, schema, what="{!r} is not valid under any of the given schemas", rule="oneOf"):
+    """Return a fault as the container's schema checker prints it."""
+    return f"""{what.format(value)}
+
+Failed validating {rule!r} in schema['properties'][{name!r}]:
+    {schema}
+
+On instance[{name!r}]:
+    {value!r}"""
+
+
+FAULTS = [
+    ({"mini_batch_siz": "1"}, "Additional properties are not allowed ('mini_batch_siz' was unexpected)",
+     "did you mean 'mini_batch_size' instead of 'mini_batch_siz'?"),
+    ({"a": "1", "b": "1"}, "Additional properties are not allowed ('a', 'b' were unexpected)", None),
+    ({"feature_dim": "abc"}, failed("feature_dim", "abc", INT), None),
+    ({"num_factors": "0"}, failed("num_factors", "0", INT), None),
+    ({"epochs": "1.5"}, failed("epochs", "1.5", INT), None),
+    ({"epochs": -3}, failed("epochs", "-3", INT), None),
+    ({"batch_metrics_publish_interval": "0"}, failed("batch_metrics_publish_interval", "0", INT), None),
+    ({"mini_batch_size": "9" * 19}, failed("mini_batch_size", "9" * 19, INT), None),
+    ({"bias_lr": "-0.1"}, failed("bias_lr", "-0.1", POSITIVE), None),
+    ({"factors_wd": "nan"}, failed("factors_wd", "nan", POSITIVE), None),
+    ({"linear_l1": "-1"}, failed("linear_l1", "-1", POSITIVE), None),
+    ({"eps": "1e999"}, failed("eps", "1e999", FLOAT), None),
+    ({"clip_gradient": "x"}, failed("clip_gradient", "x", FLOAT), None),
+    ({"eps": "0"}, "eps must be above 0, not 0.0", None),
+    ({"predictor_type": "regresor"},
+     failed("predictor_type", "regresor", "{'enum': ['binary_classifier', 'regressor'], 'type': 'string'}",
+            "{!r} is not one of ['binary_classifier', 'regressor']", "enum"),
+     "predictor_type: did you mean 'regressor'?"),
+    ({"bias_init_method": "xavier"},
+     failed("bias_init_method", "xavier", "{'enum': ['normal', 'uniform', 'constant'], 'type': 'string'}",
+            "{!r} is not one of ['normal', 'uniform', 'constant']", "enum"), None),
+    ({"use_bias": "1"},
+     failed("use_bias", "1", "{'enum': ['true', 'false']}", "{!r} is not one of ['true', 'false']", "enum"), None),
+    ({"_optimizer": "sgd"}, "'sgd' is not supported for '_optimizer'; it must be 'adam'", "leave _optimizer out"),
+    ({"seed": "x"}, "seed cannot be 'x'", None),
+    ({"epochs": "0", "seed": "x"}, failed("epochs", "0", INT) + "\nseed cannot be 'x'", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "what", "hint"), FAULTS, ids=[str(change) for change, _, _ in FAULTS])
+def test_faults_in_the_containers_words(change, what, hint):
+    """Unknown names, wrong forms, values out of range: word for word, with what to do."""
     with pytest.raises(UsageError) as caught:
         job_of({**NEEDED, **change})
-    assert said in caught.value.what
+    assert (caught.value.where, caught.value.what, caught.value.hint) == ("hyperparameters.json", what, hint)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
 def test_what_is_required(name):
     """feature_dim, num_factors and predictor_type."""
-    with pytest.raises(UsageError, match=f"No value\\(s\\) were specified for '{name}' which are required"):
-        job_of({key: value for key, value in NEEDED.items() if key != name})
+    with pytest.raises(UsageError) as caught:
+        job_of({key: value for key, value in NEEDED.items() if key != name}, "job")
+    said = f"No value(s) were specified for '{name}' which are required hyperparameter(s)"
+    assert str(caught.value) == f"job: {said}\n  hint: set {name}"
 
 
 def test_all_faults_are_found_at_once():

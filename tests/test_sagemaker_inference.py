@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -319,6 +320,8 @@ def test_score_not_finite():
 MEDIA = [
     (None, None), ("", None), ("text/csv", None), (JSON, JSON), ("Application/JSON; Charset=UTF-8", JSON),
     ("application/json; charset=latin-1", None), (f"{RECORDS}; x=y", RECORDS), (LINES, LINES),
+    ('application/json; x=latin-1; charset="utf-8"', JSON), ("application/json; charset=us-ascii", JSON),
+    ("application/json; charset=utf-8; charset=latin-1", None),
 ]  # fmt: skip
 
 
@@ -331,6 +334,8 @@ def test_media_type(header, expected):
 ACCEPTS = [
     (None, JSON, JSON), (None, LINES, LINES), (None, RECORDS, LINES), ("*/*", JSON, JSON), ("", JSON, JSON),
     (RECORDS, JSON, RECORDS), ("text/csv", JSON, None), ("application/*", RECORDS, LINES),
+    (f"{LINES};q=0.5;x=1, {RECORDS};x=1;Q=0.25", JSON, LINES), (f" , {LINES} ,", JSON, LINES),
+    (f"*/*, application/*;q=0, {RECORDS};q=0.1", LINES, RECORDS),
     (f"text/html, {LINES};q=0.5, {RECORDS};q=0.7", JSON, RECORDS), (f"{JSON};q=0, */*", JSON, LINES),
     ("application/json;q=x", JSON, None), ("*/*;q=0", JSON, None), (f"text/csv, {JSON}", RECORDS, JSON),
 ]  # fmt: skip
@@ -459,3 +464,28 @@ def test_long_rows():
     assert swapped.indices.tolist() == keys
     with pytest.raises(DataError, match="3000 is beyond"):
         inference.read_json(body(sparse([*keys, 3000], [1.0] * (len(keys) + 1))), 3000)
+
+
+@pytest.mark.parametrize("count", [3, 31, 32, 40])
+def test_keys_in_any_order_are_held_against_the_dimension(count):
+    """The first, the last and any between; few are looked at in Python, many by numpy."""
+    keys = list(range(count))
+    faults = [(count, count, f"is beyond the model's {count} features"), (-1, count + 1, "is below 0")]
+    for order in (keys, keys[::-1], [*keys[1:], keys[0]], [*keys[:-2], keys[-1], keys[-2]]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            assert inference.read_json(body(sparse(order, [1.0] * count)), count).nnz == count
+        for wrong, dim, said in faults:
+            bad = [wrong if key == order[count // 2] else key for key in order]
+            with pytest.raises(DataError) as fault:
+                inference.read_json(body(sparse(bad, [1.0] * count)), dim)
+            assert fault.value.where == f"instances[0].{F}.keys[{bad.index(wrong)}]"
+            assert fault.value.what.startswith(f"{wrong} {said}")
+
+
+def test_named_and_numbered_instances_keep_their_order():
+    """Sparse rows out of order among named ones are sorted, all rows together."""
+    with pytest.warns(DataWarning, match="1 row has keys out of order"):
+        rows = inference.read_json(body(PERSON, sparse([2, 0], [5, 6])), 3, ENCODER)
+    assert (rows.indptr.tolist(), rows.indices.tolist()) == ([0, 2, 4], [1, 2, 0, 2])
+    assert rows.values.tolist() == [1, 1, 6, 5]

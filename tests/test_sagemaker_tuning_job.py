@@ -495,3 +495,14 @@ def test_parents_give_their_complete_trials_best_first(direction, order, tmp_pat
     found = parents(changed("WarmStartConfig", value=warm), tmp_path)
     rates = {0.2: 0.0, 0.1: 0.1, 0.3: 0.2}
     assert found == {"one": [{"factors_lr": rates[value]} for value in order]}
+
+
+def test_a_whole_job_becomes_this_text():
+    """Every part of a job, whether it has a counterpart or not: the study file word for word, notes included."""
+    specimens = Path(__file__).parent / "specimens"
+    found = {"one": [{"num_factors": 16, "epochs": 3, "x": 1}, {"num_factors": 17}]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        text = study_of(json.loads((specimens / "tuning_job.json").read_text()), parents=found)
+    assert text == (specimens / "tuning_job.yaml").read_text()
+    assert len(caught) == 18

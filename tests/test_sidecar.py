@@ -22,6 +22,8 @@ def test_a_vocabulary_reads_back(tmp_path: Path) -> None:
     encoder = Encoder((OneHot("user", ("é", "b"), True, None), Scaled("age", 30.0, 2.0)), "y")
     write_vocabulary(encoder, sidecar_of(rows))
     assert sidecar_of(rows) == tmp_path / "train.vocabulary.json"
+    written = sidecar_of(rows).read_bytes()
+    assert written.endswith(b"}\n") and written.count(b"\n") == 1 and "é".encode() in written
     found = vocabulary_of(rows)
     assert found is not None and found.to_json() == encoder.to_json()
 

@@ -424,3 +424,15 @@ def test_a_cluster_is_an_address_or_a_mapping() -> None:
     assert (short.address, short.workers, short.exchange, short.checkpoints) == ("head:6379", 2, "fp32", None)
     faults = faults_of(GOOD + "cluster: auto\nmatrix: {layout: dense}\n")
     assert faults == ["11:1: a cluster trains on CPUs and on sparse rows"]
+
+
+def test_every_fault_is_shown_with_its_line_and_its_next_step() -> None:
+    """Those of the tables above, each as a terminal shows it: specimens/study_faults.txt, word for word."""
+    texts = {name: GOOD.replace(old, new, 1) for name, (old, new, _) in ONE.items()}
+    texts |= {line: GOOD + line + "\n" for line in BELOW}
+    shown = ""
+    for name, text in texts.items():
+        with pytest.raises(StudyFileError) as caught:
+            parse(text)
+        shown += f"## {name}\n{caught.value}\n\n"
+    assert shown == (Path(__file__).parent / "specimens" / "study_faults.txt").read_text()

@@ -67,27 +67,42 @@ def test_delimiters_of_csv_are_seen(mark: str, bom: str, tmp_path: Path) -> None
     assert read["a"].tolist() == [f"1{mark}2"] and read["b"].tolist() == [3]
 
 
+UNREAD, AGAIN = "the table cannot be read", "correct or write the file again"
+LINE = 'each line is a row, such as {"user": "42", "rating": 4.5}'
 FAULTS = {
-    b"1,2\n3,4\n": "the first line holds numbers and no names",
-    b"a,a\n3,4\n": "two columns are called 'a'",
-    b"a,b\n": "the table holds no rows",
-    b"a,b\n1,2,3\n4,5,6,7\n": "the table cannot be read",
-    b"a,b\n\xff,1\n": "the text is not UTF-8",
-    b'{"a": 1}\n{"a": \n': "line 2: the line is no JSON",
-    b'{"a": 1}\n7\n': "line 2: the line is no object of names and values",
-    b"PAR1xxxxxxxxxxxxPAR1": "the table cannot be read",
-    b"ARROW1xxxxxxxxxxxxx": "the table cannot be read",
-}
+    b"1,2\n3,4\n": ("", "the first line holds numbers and no names", "put a first line with 2 names before it"),
+    b"a,a\n3,4\n": ("", "two columns are called 'a'", "give each a name of its own"),
+    b"a,b\n": ("", "the table holds no rows", "a channel needs at least one row"),
+    b"a,b\n1,2,3\n4,5,6,7\n": (
+        "", f"{UNREAD}: Error tokenizing data. C error: Expected 3 fields in line 3, saw 4", AGAIN),
+    b"a,b\n\xff,1\n": ("", "the text is not UTF-8 (invalid start byte)", "write it as UTF-8"),
+    b'{"a": 1}\n{"a": \n': (
+        ": line 2", "the line is no JSON: Expecting value: line 2 column 1 (char 7)", LINE),
+    b'{"a": 1}\n7\n': (": line 2", "the line is no object of names and values", LINE),
+    b"PAR1xxxxxxxxxxxxPAR1": (
+        "", f"{UNREAD}: Parquet file size is 20 bytes, smaller than the size reported by footer's (2021161080bytes)",
+        AGAIN),
+    b"ARROW1xxxxxxxxxxxxx": ("", f"{UNREAD}: Not an Arrow file", AGAIN),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("content", FAULTS, ids=FAULTS.get)
+@pytest.mark.parametrize("content", FAULTS, ids=range(len(FAULTS)))
 def test_a_bad_table_is_an_error_of_the_file(content: bytes, tmp_path: Path) -> None:
-    """With the place, and never an error of a library."""
+    """With place, cause and next step, and never an error of a library."""
     path = tmp_path / "data"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=FAULTS[content]) as error:
+    with pytest.raises(DataError) as error:
         tables.head(path, format_of(path))
-    assert str(path) in str(error.value)
+    place, what, hint = FAULTS[content]
+    assert str(error.value) == f"{path}{place}: {what}\n  hint: {hint}"
+
+
+def test_a_suffix_chooses_a_format_of_tables() -> None:
+    """Where one is written; whatever is read is known by its content."""
+    assert {name: table.suffixes for name, table in tables.TABLES.items()} == {
+        "parquet": (".parquet", ".pq"), "arrow": (".arrow", ".feather", ".ipc"),
+        "jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"),
+    }  # fmt: skip
 
 
 def test_whole_numbers_stay_whole(tmp_path: Path) -> None:

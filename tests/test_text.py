@@ -24,7 +24,7 @@ class Read(NamedTuple):
 
 
 def parsed(content: bytes, base: int = 1, limit: int = FREE, labelled: int = -1) -> Read:
-    buf = np.frombuffer(content, np.uint8)
+    buf = np.frombuffer(bytearray(content), np.uint8)
     state = np.array([0, 0, 1, labelled, 0, 0])
     indptr, lines, labels = np.zeros(9, np.int64), np.zeros(9, np.int64), np.zeros(9, np.float32)
     keys, values = np.zeros(9, np.int32), np.zeros(9, np.float32)
@@ -128,10 +128,10 @@ def test_a_pass_goes_on_with_what_lines_before_it_had(labelled: int, rows: int) 
 ])  # fmt: skip
 def test_an_index_zero_is_seen(content: bytes, found: bool) -> None:
     """Of any number of zeros, outside of comments."""
-    assert bool(text.holds_zero(np.frombuffer(content, np.uint8))) is found
+    assert bool(text.holds_zero(np.frombuffer(bytearray(content), np.uint8))) is found
 
 
 def test_line_ends_and_colons_are_counted() -> None:
     """Room is made by them."""
-    assert text.count(np.frombuffer(b"\n1:2 3:4\n:", np.uint8)) == (2, 3)
+    assert text.count(np.frombuffer(bytearray(b"\n1:2 3:4\n:"), np.uint8)) == (2, 3)
     assert text.count(np.zeros(0, np.uint8)) == (0, 0)
