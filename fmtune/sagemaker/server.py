@@ -175,6 +175,8 @@ class Service:
         if content_type is None and headers.get(b"content-length", b"0") != b"0":
             given = (_text(headers.get(b"content-type")) or "none")[:100]
             return refusal(415, f"the Content-Type is {given}; it may be {_TYPES}")
+        if (coding := _text(headers.get(b"content-encoding")) or "identity") != "identity":
+            return refusal(415, f"the Content-Encoding is {coding[:100]}; send the body as it is")
         accept = inference.accepted(_text(headers.get(b"accept")), content_type or inference.JSON)
         if accept is None:
             return refusal(406, f"what Accept asks for is not made here; it may be {_TYPES}")
