@@ -7,6 +7,7 @@ does not answer) is not waited for: what was finished is on the disk, and the ne
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -79,13 +80,13 @@ def _code(words: list[str]) -> int:
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not error.code:
             return 0  # a shell asked for completions
-        # The reader of our output has gone (click turns that into SystemExit, and into nothing else); what is
-        # still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        # The reader of our output has gone; click turns that into SystemExit, and into nothing else.
+        return _unheard(signal.SIGPIPE)
     except MemoryError:
         return _say(["out of memory\n  hint: search a smaller num_factors, or fewer lanes (`pack:`)"], 5, debug)
     except OSError as error:
+        if error.errno == errno.EIO and _terminal_has_gone():
+            return _unheard(signal.SIGHUP)
         place = f"{error.filename}: " if error.filename else ""
         hint = "\n  hint: check the place, its permissions and the space on its disk"
         return _say([f"{place}{error.strerror or error}{hint}"], 5, debug)
@@ -112,6 +113,20 @@ def _say(texts: list[str], code: int, debug: bool, lead: str = "error: ") -> int
     except OSError:
         pass
     return code
+
+
+def _terminal_has_gone() -> bool:
+    try:
+        os.write(sys.stdout.fileno(), b"")
+    except OSError:
+        return True
+    return False
+
+
+def _unheard(number: int) -> int:
+    """Return the exit code where nobody reads our output; what is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + number
 
 
 def _warned(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -74,6 +74,26 @@ def appear(path: Path, make: Callable[[Path], object]) -> None:
         raise unwritable(error, path, None) from error
 
 
+def foresee(path: Path) -> None:
+    """Refuse a place that cannot be written, before the work whose end is written there.
+
+    Raises
+    ------
+    ResourceError
+        A folder is there, a file stands in the way, or its folder may not be written.
+    """
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    code = 0
+    if path.is_dir():
+        code = errno.EISDIR
+    elif not nearest.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        code = errno.EACCES
+    if code:
+        raise unwritable(OSError(code, os.strerror(code)), path, None)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless it is there.
 

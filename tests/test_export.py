@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmtune.errors import UsageError
+from fmtune.errors import StorageError, UsageError
 from fmtune.export import mlflow as flavour
 from fmtune.export import onnx, standalone
 from fmtune.fm.model import Model
@@ -110,3 +110,13 @@ def test_a_study_becomes_runs(tmp_path: Path) -> None:
     assert client.get_run(parent).data.metrics[metric] == best.value
     curves = {tuple(m.value for m in client.get_metric_history(run.info.run_id, metric)) for run in children}
     assert curves == {t.curve for t in trials}
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_an_address_that_is_none_of_mlflows_is_refused_without_its_password() -> None:
+    """In MLflow's words, exit code 4."""
+    with pytest.raises(StorageError) as error:
+        flavour.log(report_fixtures.study(trials=1, epochs=1), "nosuch://me:s3cret@host/x")
+    assert str(error.value).startswith("nosuch://me:***@host/x: MLflow does not take it: ")
+    assert str(error.value).endswith("\n  hint: check the address, and that its server runs")
+    assert "s3cret" not in str(error.value)

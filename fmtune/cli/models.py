@@ -41,8 +41,10 @@ def fit(
     from fmtune.data import preparation, source
     from fmtune.data.cache import Cache
     from fmtune.data.split import Split
+    from fmtune.files import foresee
     from fmtune.tune import objective
 
+    foresee(out)
     words = (*params, *([f"solver={solver}"] if solver else []))
     values: dict[str, Any] = dict(_assignment(word) for word in words)
     columns, share = named_columns(named), share_of(test)

@@ -274,6 +274,8 @@ def plan(study: Path, workers: tuple[int, ...], failures: float) -> None:
     from fmtune.tune import plan as plans
     from fmtune.tune import spec as specs
 
+    if failures and not failures >= 0.01:  # what is not a number is no more than one
+        raise UsageError("a hundredth of an hour at least", where="--failures", hint="0 is never")
     with downloads() as progress:
         lines = plans.lines(specs.read(study), progress, workers, failures)
     click.echo("\n".join(lines))

@@ -17,10 +17,11 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from fmtune import __version__
-from fmtune.errors import UsageError
+from fmtune.errors import StorageError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import DenseRows
+from fmtune.tune.places import redacted
 from fmtune.tune.result import StudyResult, TrialResult
 
 FILE = "model.fm"
@@ -77,8 +78,21 @@ def log(result: StudyResult, uri: str, model: Path | None = None) -> str:
         MLflow's tracking address: ``sqlite:///mlflow.db``, ``file:folder`` or a server's.
     model
         The winner's model file; it is logged with the parent.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written there.
     """
-    client = mlflow.MlflowClient(uri)
+    try:
+        return _logged(mlflow.MlflowClient(uri), result, model)
+    except Exception as error:  # MLflow's stores have no common base
+        what = redacted(str(error).strip().partition("\n")[0] or type(error).__name__)[:300]
+        hint = "check the address, and that its server runs"
+        raise StorageError(f"MLflow does not take it: {what}", where=redacted(uri), hint=hint) from error
+
+
+def _logged(client: Any, result: StudyResult, model: Path | None) -> str:
     named = client.get_experiment_by_name(result.study_name)
     experiment = named.experiment_id if named else client.create_experiment(result.study_name)
     tags = {"fmtune.objective": result.objective, "fmtune.data": result.data, "fmtune.version": __version__}
