@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmtune.errors import ModelError
+from fmtune.errors import ModelError, ResourceError
 from fmtune.fm.model import Draws, Model
+from tests.unprivileged import folder, nobody
 
 MAGIC, MAGIC_DRAWS = b"fmtune model 1\n", b"fmtune model 2\n"
 
@@ -204,3 +205,14 @@ def test_a_file_that_is_no_model_says_why(said: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         Model.load(tmp_path / "n")
     assert str(error.value) == f"{tmp_path / 'n'}: cannot be read: No such file or directory\n  hint: check the path"
+
+
+def test_a_file_that_may_not_be_read_is_no_damaged_one() -> None:
+    """It is a matter of permissions."""
+    with folder() as place:
+        _model().save(place / "m")
+        (place / "m").chmod(0)
+        with nobody(), pytest.raises(ResourceError) as error:
+            Model.load(place / "m")
+        said = "the file may not be read: permission denied\n  hint: check its permissions"
+        assert str(error.value) == f"{place / 'm'}: {said}"

@@ -16,6 +16,7 @@ from fmtune.errors import ResourceError, StorageError
 from fmtune.machine import Mount
 from fmtune.tune.places import redacted
 from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
+from tests.unprivileged import folder, nobody
 
 ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
 SERVER = "  hint: check the address, the user and the password, and that the server runs"
@@ -223,3 +224,75 @@ def test_a_database_opens_while_its_imports_are_under_way(tmp_path: Path) -> Non
     """Begun beforehand, in a thread."""
     warm()
     assert open_storage(sqlite_url(tmp_path)).get_all_studies() == []
+
+
+ADDRESSES = {
+    "sqlite://host/x.db": ("sqlite://host/x.db", "a sqlite URL names no host", "write sqlite:////FOLDER/FILE.db"),
+    "sqlite://": ("sqlite://", "a database in memory keeps nothing", "name a file, or leave storage out"),
+    "sqlite:///:memory:": ("sqlite:///:memory:", "a database in memory keeps nothing",
+                           "name a file, or leave storage out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_an_address_that_keeps_nothing_is_refused(url: str) -> None:
+    """Before anything is opened; with the next step."""
+    shown, what, hint = ADDRESSES[url]
+    with pytest.raises(StorageError) as error:
+        open_storage(url)
+    assert str(error.value) == f"{shown}: cannot be opened: {what}\n  hint: {hint}"
+
+
+@pytest.mark.parametrize("url", ["mysql://me:s3cret@x@host/db", "mysql://me:s3cret?x@host/db"])
+def test_an_address_with_a_password_that_is_not_encoded_is_refused(url: str) -> None:
+    """A driver would take the rest of it for the host, and show it."""
+    with pytest.raises(StorageError) as error:
+        open_storage(url)
+    said = "it has more than one @, or one behind a ?; in a password write them as %40 and %3F"
+    assert said in str(error.value) and "s3cret" not in str(error.value)
+
+
+# The modes of the file (None where there is none) and of its folder, and what is said.
+CLOSED = [
+    (0o000, 0o755, "its file may not be read"),
+    (None, 0o555, "its folder may not be written"),
+    (0o666, 0o555, "its folder may not be written"),
+]
+
+
+@pytest.mark.parametrize(("file", "around", "said"), CLOSED)
+def test_a_place_that_is_closed_is_refused(file: int | None, around: int, said: str) -> None:
+    """For want of rights, not as damaged; a folder that is not there is named."""
+    with folder() as place:
+        path = place / "study.db"
+        if file is not None:
+            path.touch(file)
+            path.chmod(file)
+        place.chmod(around)
+        with nobody(), pytest.raises(ResourceError) as error:
+            open_storage(f"sqlite:///{path}")
+        assert str(error.value) == (
+            f"sqlite:///{path}: cannot be opened: {said}: permission denied\n"
+            "  hint: check the permissions, or name another place"
+        )
+        with pytest.raises(StorageError) as absent:
+            open_storage(f"sqlite:///{place}/none/study.db")
+        assert f"there is no folder '{place}/none'\n  hint: make the folder, or name another" in str(absent.value)
+
+
+@pytest.mark.parametrize(("table", "said"), [
+    ("alembic_version SET version_num = 'v99.0.0.a'", "a newer version of Optuna made its tables\n"
+     "  hint: update Optuna: pip install -U optuna"),
+    ("alembic_version SET version_num = 'v1.3.0.a'", "an older version of Optuna made its tables\n"
+     "  hint: copy the database, then: optuna storage upgrade --storage URL"),
+])  # fmt: skip
+def test_tables_of_another_optuna_are_told_from_damage(table: str, said: str, tmp_path: Path) -> None:
+    """With what to do about each."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    open_storage(url).engine.dispose()
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute(f"UPDATE {table}")
+    connection.close()
+    with pytest.raises(StorageError) as error:
+        open_storage(url)
+    assert str(error.value) == f"{url}: cannot be opened: {said}"

@@ -274,15 +274,18 @@ def _float32(listed: list[float]) -> Float32:
 
 def _fault(instances: Sequence[_Instance | dict[str, Any]], dim: int, path: Path) -> DataError:
     """Return the first fault of an instance that ``_entries`` refused."""
-    for i, instance in enumerate(instances):
-        if isinstance(instance, dict):
-            continue
-        try:
-            _entries(instance, dim)
-        except (ValueError, ArithmeticError):
-            tail, what = _words(instance, dim)
-            return DataError(what, where=_joined(path(i), tail))
-    raise AssertionError("a refused request has a fault")
+    numbered = ((i, one) for i, one in enumerate(instances) if isinstance(one, _Instance))
+    at, instance = next((i, one) for i, one in numbered if _refused(one, dim))
+    tail, what = _words(instance, dim)
+    return DataError(what, where=_joined(path(at), tail))
+
+
+def _refused(instance: _Instance, dim: int) -> bool:
+    try:
+        _entries(instance, dim)
+    except (ValueError, ArithmeticError):
+        return True
+    return False
 
 
 def _words(instance: _Instance, dim: int) -> tuple[str, str]:
