@@ -51,8 +51,12 @@ def atomic_stream(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             Path(temporary).unlink(missing_ok=True)
 
 
-def appear(path: Path, make: Callable[[Path], object]) -> None:
+def appear(
+    path: Path, make: Callable[[Path], object], link: Callable[[Path, Path], object] = os.link
+) -> None:  # fmt: skip
     """Have a file appear at ``path`` whole, unless there is one by then: ``make`` writes it elsewhere in the folder.
+
+    ``link`` gives a file a second name, and fails where the file system has no such thing: there it is renamed.
 
     Raises
     ------
@@ -64,18 +68,18 @@ def appear(path: Path, make: Callable[[Path], object]) -> None:
             made = Path(folder) / path.name
             make(made)
             try:
-                os.link(made, path)
+                link(made, path)
             except FileExistsError:
                 return
-            except OSError:  # a file system that has no links
+            except OSError:
                 made.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise unwritable(error, path, None) from error
 
 
-def foresee(path: Path) -> None:
-    """Refuse a place that cannot be written, before the work whose end is written there.
+def foresee(path: Path, access: Callable[..., bool] = os.access) -> None:
+    """Refuse a place that cannot be written, before the work whose end is written there; ``access`` says who may.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def foresee(path: Path) -> None:
         code = errno.EISDIR
     elif not nearest.is_dir():
         code = errno.ENOTDIR
-    elif not os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    elif not access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         code = errno.EACCES
     if code:
         raise unwritable(OSError(code, os.strerror(code)), path, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmtune.errors import ResourceError
-from fmtune.files import appear, atomic_stream, atomic_write, make_folder
+from fmtune.files import appear, atomic_stream, atomic_write, foresee, make_folder
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -104,3 +104,22 @@ def test_a_file_appears_whole_and_over_nothing(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="no space left on the disk"):
         appear(tmp_path / "other", full)
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+    def none(old: Path, new: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    appear(tmp_path / "renamed", lambda part: part.write_text("third"), none)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"made": "first", "renamed": "third"}
+
+
+def test_a_place_that_cannot_be_written_is_foreseen(tmp_path: Path) -> None:
+    """A folder, a place below a file; what can be made is no fault, and is not made."""
+    (tmp_path / "file").write_text("x")
+    foresee(tmp_path / "new" / "deep" / "model")
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "model", "Not a directory")):
+        with pytest.raises(ResourceError) as error:
+            foresee(path)
+        assert error.value.what == f"cannot be written: {why}" and error.value.where == str(path)
+    with pytest.raises(ResourceError, match="cannot be written: Permission denied"):
+        foresee(tmp_path / "model", lambda place, mode, **_: place != tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
