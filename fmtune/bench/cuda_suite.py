@@ -11,21 +11,26 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.sparse import csr_matrix
 
 from fmtune.bench import machine as place
 from fmtune.bench.run import Say
+from fmtune.errors import DataError
 from fmtune.fm import cuda_card
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack
 from fmtune.kernels.rules import RULES
+from fmtune.machine import cores
 from fmtune.rows import DenseRows, Rows, SparseRows
 
 
@@ -65,6 +70,81 @@ def run(say: Say, sizes: Sizes | None = None) -> dict[str, Any]:
             found[kind].append(part)
             say(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in part.items()))
     return {**result, **found}
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Card(_Open):
+    """What was measured."""
+
+    name: str
+    memory: float
+    cards: int
+
+
+class Ceiling(_Open):
+    """How fast it moves numbers."""
+
+    ceiling: str
+    gb_s: float
+    table_mb: float | None = None
+
+
+class Check(_Open):
+    """How near it comes to float64 and to the CPU, and whether it does the same twice."""
+
+    check: str
+    score_to_float64: float
+    model_to_cpu: float
+    same_twice: bool
+    fine: bool
+
+
+class Rate(_Open):
+    """Row-lanes a second."""
+
+    layout: Literal["sparse", "dense"]
+    device: str
+    way: str
+    mini_batch_size: int
+    lanes: int
+    row_lanes_s: float
+
+
+class Result(_Open):
+    """A result of the suite; without a card there is ``not_run`` and nothing is measured."""
+
+    suite: Literal["gpu"]
+    date: str
+    commit: str | None
+    machine: dict[str, str]
+    not_run: str = "no CUDA device"
+    card: Card | None = None
+    ceilings: list[Ceiling] = []
+    checks: list[Check] = []
+    rates: list[Rate] = []
+
+
+def read(path: Path) -> Result | None:
+    """Return a result that was written to a file; None for what is not of this suite.
+
+    Raises
+    ------
+    DataError
+        It is of this suite, and damaged.
+    """
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"] or any(one["loc"] == ("suite",) for one in error.errors()):
+            return None
+        what = f"not a result of the suite gpu: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(what, where=str(path), hint="run it anew: fmtune bench --suite gpu --out FILE") from None
 
 
 def failed(result: dict[str, Any]) -> bool:
@@ -186,6 +266,8 @@ def _rates(sizes: Sizes) -> Iterator[dict[str, Any]]:
                     yield _rate(rows, layout, "gpu", of, sizes.epochs, way)
                 if size in (sizes.batches[0], sizes.batches[-1]):
                     yield _rate(part, layout, "cpu", of, 1, "one thread")
+                    if lanes > 1:
+                        yield _host(part, layout, of)
             if importlib.util.find_spec("torch") is not None:
                 yield _torch(rows, layout, shape[3], size, sizes.epochs)
 
@@ -196,6 +278,19 @@ def _rate(rows: Rows, layout: str, device: str, lanes: list[Hyperparameters], ep
     pack.change(enter=lanes)
     seconds = _timed(pack.epoch, epochs)
     return {"layout": layout, "device": device, "way": way, "mini_batch_size": lanes[0].mini_batch_size,
+            "lanes": len(lanes), "row_lanes_s": rows.n * len(lanes) / seconds}  # fmt: skip
+
+
+def _host(rows: Rows, layout: str, lanes: list[Hyperparameters]) -> dict[str, Any]:
+    """Return the rate of the whole processor: as a study does it, lanes in packs of their own, one thread each."""
+    threads = min(cores(), len(lanes))
+    feed = Feed(rows)
+    packs = [Pack(feed, Recipe.of(lanes[0], layout, "cpu")) for _ in range(threads)]
+    for n, pack in enumerate(packs):
+        pack.change(enter=lanes[n::threads])
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = _timed(lambda: list(pool.map(Pack.epoch, packs)), 1)
+    return {"layout": layout, "device": "cpu", "way": f"{threads} threads", "mini_batch_size": lanes[0].mini_batch_size,
             "lanes": len(lanes), "row_lanes_s": rows.n * len(lanes) / seconds}  # fmt: skip
 
 

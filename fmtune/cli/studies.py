@@ -146,16 +146,19 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
 
     A result of `fmtune bench` (baseline.json) gives its page, with the history that lies beside it.
     """
-    from fmtune.bench import baseline
+    from fmtune.bench import baseline, cuda_suite
     from fmtune.files import atomic_write
-    from fmtune.report import benchmark, charts, markdown, page, table
+    from fmtune.report import benchmark, card, charts, markdown, page, table
     from fmtune.tune import spec as specs
 
     if face == "extract":
         _emit(json.dumps(page.extract(_page(studies[0])), indent=1), out)
         return
     if studies[0].suffix == ".json":
-        whole = benchmark.build_benchmark(baseline.read(studies[0]), baseline.history(studies[0].parent))
+        if (found := cuda_suite.read(studies[0])) is not None:
+            whole = card.build_card(found)
+        else:
+            whole = benchmark.build_benchmark(baseline.read(studies[0]), baseline.history(studies[0].parent))
         place = out or studies[0].with_suffix(".html")
         atomic_write(place, whole.encode())
         click.echo(place)

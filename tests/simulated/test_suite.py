@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fmtune.bench import cuda_suite
+from fmtune.machine import cores
+from fmtune.report.card import build_card
 
 
 def test_every_table_is_filled() -> None:
@@ -19,4 +21,9 @@ def test_every_table_is_filled() -> None:
     ways = {(part["layout"], part["device"], part["way"]) for part in result["rates"]}
     assert {("sparse", "gpu", "exact"), ("dense", "gpu", "exact"), ("dense", "gpu", "tf32")} <= ways
     assert {("sparse", "cpu", "one thread"), ("dense", "cpu", "one thread")} <= ways
+    assert {(part["way"], part["lanes"]) for part in result["rates"] if part["device"] == "cpu"} == {
+        ("one thread", 1), ("one thread", 2), (f"{min(cores(), 2)} threads", 2),
+    }  # fmt: skip
+    page = build_card(cuda_suite.Result.model_validate(result))
+    assert all(f'id="{name}"' in page for name in ("verdict", "sparse", "dense", "checks"))
     assert len(said) == sum(len(result[kind]) for kind in ("ceilings", "checks", "rates"))
