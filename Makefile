@@ -7,6 +7,7 @@ WITHIN ?= 110
 SIZE ?= middle
 MUTANTS ?= 10
 SEED ?= 0
+CARD = reports/gpu-$(shell date -u +%Y-%m-%d).json
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 SAID := .venv/bin/python -V 2>&1
 
@@ -83,7 +84,9 @@ audit: python ## known faults of the locked packages, from the advisories' datab
 	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 bench-gpu: .venv/.runtime ## the suite of a CUDA card, into reports/; says so where there is none
-	.venv/bin/python -m fmtune bench --suite gpu --out reports/gpu-$$(date -u +%Y-%m-%d).json
+	@mkdir -p reports
+	.venv/bin/python -m fmtune bench --suite gpu --out $(CARD)
+	.venv/bin/python -m fmtune report $(CARD)
 
 test-gpu-compile: build/gpu-compile/.tools ## every CUDA kernel compiled for sm_80 and sm_90, with no card: downloads 0.8 GB
 	build/gpu-compile/bin/python -W ignore -m tests.gpu.compile
