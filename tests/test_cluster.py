@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmtune.cluster.crew import Layout
 from fmtune.cluster.engine import Inline, Lost, OnRay
 from fmtune.cluster.fit import ClusterFit, fit
+from fmtune.cluster.layout import Layout
 from fmtune.cluster.shard import Changes, Shard
 from fmtune.errors import ResourceError, StorageError, UsageError
 from fmtune.fm import fit as alone

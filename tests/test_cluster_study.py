@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 import fmtune
 import fmtune.errors
 import fmtune.tune.collect
-from fmtune.cluster.crew import Layout
 from fmtune.cluster.engine import Inline
 from fmtune.cluster.fit import fit
+from fmtune.cluster.layout import Layout
 from fmtune.data import source
 from fmtune.errors import StorageError, StudyFileError, UsageError
 from fmtune.fm.hyperparameters import Hyperparameters

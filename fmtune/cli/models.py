@@ -116,9 +116,9 @@ def serve(model: Path, host: str, port: int, token: str | None, workers: int) ->
 
 def _on_cluster(address: str, rows: Any, values: dict[str, Any], spread: dict[str, Any], folder: Path) -> Any:
     """Train on Ray and say what the exchange took."""
-    from fmtune.cluster.crew import Layout
     from fmtune.cluster.engine import OnRay
     from fmtune.cluster.fit import fit as train
+    from fmtune.cluster.layout import Layout
     from fmtune.fm.hyperparameters import Hyperparameters
 
     def say(event: dict[str, Any]) -> None:

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.cluster.crew import Crew, Layout
+from fmtune.cluster.crew import Crew
 from fmtune.cluster.engine import Engine, Lost
+from fmtune.cluster.layout import Layout
 from fmtune.cluster.shard import Shard
 from fmtune.cluster.worker import Done
 from fmtune.errors import ResourceError, UsageError

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.cluster.crew import Crew, Layout
+from fmtune.cluster.crew import Crew
 from fmtune.cluster.engine import Engine
 from fmtune.cluster.fit import Training
+from fmtune.cluster.layout import Layout
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model

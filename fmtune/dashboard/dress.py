@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 
 from fmtune.dashboard.extra import optuna_dashboard
 from fmtune.dashboard.plots import figures
-from fmtune.tune.channels import folder_of
 from fmtune.tune.collect import collect
+from fmtune.tune.folder import folder_of
 from fmtune.tune.result import StudyResult
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url

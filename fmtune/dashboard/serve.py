@@ -24,7 +24,7 @@ from fmtune.dashboard.dress import Verdict, artifact_folder, artifacts, dress
 from fmtune.dashboard.extra import optuna_dashboard
 from fmtune.dashboard.gate import Gate, bracketed, is_address
 from fmtune.errors import ResourceError, UsageError
-from fmtune.tune.channels import folder_of
+from fmtune.tune.folder import folder_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fmtune.data import canonical, catalog, preparation, source
@@ -113,8 +112,3 @@ def _tell_apart(stats: Mapping[str, Mapping[str, Any]]) -> None:
             raise DataError(f"it holds the rows of {name}", where="holdout", hint=hint)
     if digests["train"] == digests["test"]:
         warnings.warn("train and test hold the same rows: scores say nothing of new ones", source.DataWarning, 2)
-
-
-def folder_of(study_name: str, root: Path | None = None) -> Path:
-    """Return the study's own folder, ``runs/<study_name>`` under the current one."""
-    return (root or Path.cwd()) / "runs" / study_name

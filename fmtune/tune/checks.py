@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fmtune.cluster.crew import BOUND, unfit
+from fmtune.cluster.layout import BOUND, unfit
 from fmtune.data.catalog import Card
 from fmtune.data.columns import MOST_BITS, Columns
 from fmtune.data.split import Split

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.errors import StorageError
 from fmtune.fm.metrics import METRICS
-from fmtune.tune.channels import folder_of
+from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec

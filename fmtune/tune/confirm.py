@@ -25,9 +25,9 @@ from fmtune.fm.solvers import Trainer, trainer
 from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune import devices
-from fmtune.tune.channels import StudyData, bring, folder_of
+from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
-from fmtune.tune.folder import exclusive
+from fmtune.tune.folder import exclusive, folder_of
 from fmtune.tune.selection import contributions, joined
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url

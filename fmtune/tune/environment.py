@@ -8,6 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
+import optuna
 import psutil
 
 from fmtune import __version__, kernels
@@ -30,6 +31,11 @@ def describe() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def build() -> dict[str, str]:
+    """Return what must be equal in all workers of a study, so that a trial is the same wherever it is run."""
+    return {"fmtune": __version__, "kernels": kernels.DIGEST[:12], "optuna": optuna.__version__}
 
 
 def peak_mb() -> float:

@@ -12,6 +12,11 @@ from typing import IO
 from fmtune.errors import StorageError
 
 
+def folder_of(study_name: str, root: Path | None = None) -> Path:
+    """Return the study's own folder, ``runs/<study_name>`` under the current one."""
+    return (root or Path.cwd()) / "runs" / study_name
+
+
 @contextmanager
 def shared(folder: Path) -> Iterator[float | None]:
     """Hold the study's folder with those that run the study; yields when nobody else did, None if somebody does.

@@ -19,9 +19,10 @@ from fmtune.fm.solvers import solver_of
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.tune import devices, probe
-from fmtune.tune.channels import bring, folder_of
+from fmtune.tune.channels import bring
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.duration import duration
+from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
 from fmtune.tune.rehearsal import Scene, play
 from fmtune.tune.space import canonical, difference

@@ -22,8 +22,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.cluster.crew import Layout
 from fmtune.cluster.engine import Engine, OnRay
+from fmtune.cluster.layout import Layout
 from fmtune.cluster.trainer import Trainers
 from fmtune.errors import FmtuneError, Interrupted, ResourceError, StorageError, UsageError
 from fmtune.files import make_folder
@@ -31,9 +31,9 @@ from fmtune.fm.metrics import METRICS
 from fmtune.fm.solvers import Make, compile_kernels, trainer, wake
 from fmtune.machine import cores
 from fmtune.tune import devices, environment
-from fmtune.tune.channels import StudyData, bring, folder_of
+from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver
-from fmtune.tune.folder import exclusive, set_aside, shared
+from fmtune.tune.folder import exclusive, folder_of, set_aside, shared
 from fmtune.tune.history import History
 from fmtune.tune.limit import Limit
 from fmtune.tune.places import redacted
@@ -45,7 +45,7 @@ from fmtune.tune.spec import Cell, Spec, read
 from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
 from fmtune.tune.store import Away, Store
 from fmtune.tune.winner import Winner, best, ended, utc
-from fmtune.tune.workers import beating, build, owner
+from fmtune.tune.workers import beating, owner
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -152,7 +152,7 @@ class _Run:
             cells=[_name(c) for c in self.cells], **self._so_far(storage), n_trials=self.spec.n_trials, notes=notes,
             lanes=lanes, threads=self.threads, storage=redacted(self.url),
         )  # fmt: skip
-        facts = {**build(), "lanes": lanes, "joined": utc()}
+        facts = {**environment.build(), "lanes": lanes, "joined": utc()}
         cell = next(cell for cell in self.cells if not self.absent[cell])
         try:
             with beating(lambda: store.beat(facts), self.spec.grace), self._trainers(data) as make:
@@ -418,7 +418,7 @@ def _name(cell: Cell) -> str:
 
 def _same_build(spec: Spec, others: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to join workers that would give a trial other numbers."""
-    for name, mine in build().items():
+    for name, mine in environment.build().items():
         for other in others:
             if other.get(name) != mine:
                 hint = "install the same versions everywhere, or wait until that worker has ended"

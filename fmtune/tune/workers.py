@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 
-from fmtune import __version__, kernels
 from fmtune.errors import FmtuneError
 
 # Without a beat for so many seconds a worker is dead; a study file's ``grace`` says otherwise.
@@ -53,11 +51,6 @@ def gone(who: Any) -> bool:
         return bool(abs(psutil.Process(who["pid"]).create_time() - who["started"]) > _CLOCK)
     except (psutil.Error, KeyError, ValueError, TypeError):
         return True
-
-
-def build() -> dict[str, str]:
-    """Return what must be equal in all workers of a study, so that a trial is the same wherever it is run."""
-    return {"fmtune": __version__, "kernels": kernels.DIGEST[:12], "optuna": optuna.__version__}
 
 
 def name_of(who: Owner) -> str:

@@ -17,9 +17,9 @@ import pytest
 import ray
 
 import fmtune
-from fmtune.cluster.crew import Layout
 from fmtune.cluster.engine import Inline, OnRay
 from fmtune.cluster.fit import ClusterFit, fit
+from fmtune.cluster.layout import Layout
 from fmtune.data import catalog
 from fmtune.fm import fit as alone
 from fmtune.fm.hyperparameters import Hyperparameters
