@@ -320,12 +320,17 @@ def test_a_study_on_a_full_disk_goes_on_later(done: Path, shell: Shell, tmp_path
 # Signals and pipes, through the real command.
 
 
+def _heeding() -> None:
+    """Take SIGHUP as a terminal's process does, also where these tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _interrupted(
     folder: Path, number: int, words: tuple[str, ...], ready: Callable[[subprocess.Popen[str]], Any]
 ) -> Said:
     """Start the command, wait until it is ready, send the signal, and return what it said."""
     run = subprocess.Popen(command(*words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           env={**os.environ, "PYTHONUNBUFFERED": "1"})  # fmt: skip
+                           env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=_heeding)  # fmt: skip
     ready(run)
     run.send_signal(number)
     out, err = run.communicate(timeout=30)

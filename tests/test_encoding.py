@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmtune.data.canonical import LARGEST_DIM, DataWarning
-from fmtune.data.cells import text_of, values_of
+from fmtune.data.cells import coded, text_of, values_of
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder, names_of
 from fmtune.data.fitting import Fitter, Sample
@@ -149,6 +149,17 @@ def test_a_bad_cell_is_named(record: dict[str, Any], fault: str) -> None:
     with pytest.raises(DataError) as error:
         fitted().entries(record)
     assert str(error.value) == fault
+
+
+@pytest.mark.parametrize("cell", [{}, [{}], [[1]]], ids=str)
+def test_a_cell_that_is_no_value_is_named(cell: Any) -> None:
+    """An object, or a list that holds an object or a list, is no value of a column, learned from or read."""
+    frame = pd.DataFrame({"who": ["a", cell]}, dtype=object)
+    said = f"table: row 2: 'who' is {cell}, no value and no list of values\n  hint: give its parts columns of their own"
+    for read in (lambda: coded(frame["who"], "table"), lambda: Fitter(Columns(categorical=("who",)), "table").add(frame)):
+        with pytest.raises(DataError) as error:
+            read()
+        assert str(error.value) == said
 
 
 def test_a_bad_table_is_named() -> None:

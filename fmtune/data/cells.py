@@ -53,12 +53,32 @@ def values_of(cell: Any, separator: str | None) -> list[str]:
     return [text] if text else []
 
 
-def coded(cells: pd.Series[Any]) -> tuple[Int64, list[Any]]:
-    """Return each cell's number (-1 for a missing one) and the distinct cells; lists become tuples."""
+def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, list[Any]]:
+    """Return each cell's number (-1 for a missing one) and the distinct cells; lists become tuples.
+
+    Raises DataError for a cell that is an object of names and values, or holds one or a list; ``first`` is the number
+    of the first cell.
+    """
+    plain = cells
     if cells.dtype == object:
-        cells = cells.map(lambda cell: tuple(cell) if isinstance(cell, _LISTS) else cell)
-    codes, uniques = cells.factorize()
+        plain = cells.map(lambda cell: tuple(cell) if isinstance(cell, _LISTS) else cell)
+    try:
+        codes, uniques = plain.factorize()
+    except TypeError as error:
+        bad = next(at for at, cell in enumerate(plain) if not _is_plain(cell))
+        what = f"{cells.name!r} is {shown(cells.iloc[bad])}, no value and no list of values"
+        hint = "give its parts columns of their own"
+        raise DataError(what, where=place(where, first + bad), hint=hint) from error
     return codes.astype(np.int64), list(uniques.tolist())
+
+
+def _is_plain(cell: Any) -> bool:
+    """Whether a cell can be told from others: no mapping, and no list inside of it."""
+    try:
+        hash(cell)
+    except TypeError:
+        return False
+    return True
 
 
 def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Float64:

@@ -181,7 +181,7 @@ class Encoder:
             there = np.flatnonzero(~np.isnan(numbers))
             keys, values = column.block(numbers[there])
             return there, keys + start, values
-        codes, uniques = coded(cells)
+        codes, uniques = coded(cells, where, first)
         found = [column.entries(cell) for cell in uniques]
         lengths = np.array([len(entries) for entries in found], np.int64)
         flat = np.array([entry for entries in found for entry in entries], np.float64).reshape(-1, 2)

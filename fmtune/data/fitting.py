@@ -54,9 +54,8 @@ class Fitter:
         made += [Scaled(name, *moments.scale()) for name, moments in self._moments.items()]
         return Encoder(made, self.columns.label)
 
-    @staticmethod
-    def _count(counter: Counter[str], cells: pd.Series[Any], separator: str | None) -> None:
-        codes, uniques = coded(cells)
+    def _count(self, counter: Counter[str], cells: pd.Series[Any], separator: str | None) -> None:
+        codes, uniques = coded(cells, self._where, self._rows)
         counts = np.bincount(codes[codes >= 0], minlength=len(uniques)).tolist()
         for cell, count in zip(uniques, counts, strict=True):
             for value in values_of(cell, separator):

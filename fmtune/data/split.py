@@ -109,7 +109,7 @@ class Divider:
 
     def _groups(self, frame: pd.DataFrame) -> Float64:
         """Return a number in 0..1 for each row, the same for the same group."""
-        codes, uniques = coded(_of(frame, self.split.group, self._where))
+        codes, uniques = coded(_of(frame, self.split.group, self._where), self._where)
         chances = [self._chance(text_of(group)) for group in uniques]
         return np.array([*chances, self._chance("")])[codes]
 

@@ -132,7 +132,7 @@ def _next(reader: TextFileReader) -> pd.DataFrame | None:
 
 
 def _line(start: bytes) -> bytes:
-    return start.removeprefix(b"\xef\xbb\xbf").splitlines()[0] if start.strip() else b""
+    return next(iter(start.removeprefix(b"\xef\xbb\xbf").splitlines()), b"")
 
 
 def _is_number(text: str) -> bool:
