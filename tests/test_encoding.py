@@ -156,7 +156,8 @@ def test_a_cell_that_is_no_value_is_named(cell: Any) -> None:
     """An object, or a list that holds an object or a list, is no value of a column, learned from or read."""
     frame = pd.DataFrame({"who": ["a", cell]}, dtype=object)
     said = f"table: row 2: 'who' is {cell}, no value and no list of values\n  hint: give its parts columns of their own"
-    for read in (lambda: coded(frame["who"], "table"), lambda: Fitter(Columns(categorical=("who",)), "table").add(frame)):
+    fitter = Fitter(Columns(categorical=("who",)), "table")
+    for read in (lambda: coded(frame["who"], "table"), lambda: fitter.add(frame)):
         with pytest.raises(DataError) as error:
             read()
         assert str(error.value) == said
