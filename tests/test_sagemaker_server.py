@@ -468,25 +468,32 @@ def test_damaged_model_ends_the_server(tmp_path):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.invalid", "127.0.0.1.example.invalid"])
 def test_beyond_loopback(host):
     """A host that other machines reach is refused without a token."""
-    with pytest.raises(UsageError, match="no token is set"):
+    with pytest.raises(UsageError) as error:
         serve("model", host=host)
+    what = f"--host: {host} can be reached from other machines, and no token is set"
+    assert str(error.value) == f"{what}\n  hint: keep 127.0.0.1, or set a token" and error.value.exit_code == 2
 
 
 @pytest.mark.parametrize("token", ["", "a b", "ä", "a\r\nb"])
 def test_odd_token(token):
     """A token that no header can carry is refused."""
-    with pytest.raises(UsageError, match="token"):
+    with pytest.raises(UsageError) as error:
         serve("model", token=token)
+    what = "--token: the token is empty or holds what no header can"
+    assert str(error.value) == f"{what}\n  hint: letters and digits"
 
 
 def test_port_taken():
     """A taken port is said to be taken; one that cannot be is no crash."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ResourceError, match=f"127.0.0.1 port {port} is in use"):
+        with pytest.raises(ResourceError) as taken:
             serve("model", port=port)
-    with pytest.raises(UsageError, match="no port 70000"):
+    hint = "\n  hint: port 0 takes any that is free"
+    assert str(taken.value) == f"--port: 127.0.0.1 port {port} is in use{hint}" and taken.value.exit_code == 5
+    with pytest.raises(UsageError) as absent:
         serve("model", port=70_000)
+    assert str(absent.value) == "--port: there is no port 70000\n  hint: 0 to 65535; 0 takes any that is free"
 
 
 def test_container_limits():
