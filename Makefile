@@ -127,7 +127,8 @@ lock: python ## write the locks anew from pyproject.toml; UPGRADE=1 also takes n
 # What the tests need of the extras; Ray has a lock of its own, and a GPU none.
 EXTRAS = parquet sklearn onnx mlflow postgres dashboard serve
 
-COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \
+# Extras stay in the locks: an older pip pins no `coverage[toml]` by `coverage==`, and takes the newest, without a hash.
+COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --no-strip-extras --python build/lock/bin/python --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv, builds and caches; studies in runs/ and pages in reports/ stay
