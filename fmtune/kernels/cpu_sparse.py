@@ -409,13 +409,13 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
                 store8(q, 8 * group, load8(q, 8 * group) * error[lane])
         for lane in range(n_lanes):
             own, speed, slip, column = settings(lanes.knobs, lane, 2), rate[lane, 2], error[lane], 8 * groups + lane
-            for group in range(lanes.first[lane], lanes.last[lane]):
-                c = 8 * group
-                sums = load8(q, c)
-                for e in range(m):
-                    x, p = spread8(values, lo + e), at[e] + c
-                    weight = pulled((x * x) * slip, less, decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
-                    step8(rule, flat, p, columns, x * sums - load8(flat, p) * weight, speed, own)
+            begin, end = lanes.first[lane], lanes.last[lane]
+            for e in range(m):
+                x, p = spread8(values, lo + e), at[e]
+                weight = pulled((x * x) * slip, less, decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
+                for group in range(begin, end):
+                    c = 8 * group
+                    step8(rule, flat, p + c, columns, x * load8(q, c) - load8(flat, p + c) * weight, speed, own)
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
