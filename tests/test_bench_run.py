@@ -13,6 +13,7 @@ from fmtune.bench import baseline, ceilings, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
 from fmtune.bench.paired import Effort, confirmed, duel, run_paired
+from fmtune.bench.kinds.study import seeded
 from fmtune.bench.peer import sooner
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
@@ -154,6 +155,13 @@ def test_how_much_sooner_than_a_peer():
     assert (found["theirs"], found["whole"]) == ([6.0, 4.0, 4.0], [8.0, 4.0, 5.0])
     assert found["ours"] == [3.0, 1.0, float("inf")]
     assert (found["times"], found["times_whole"]) == (2.0, 8.0 / 3.0)
+
+
+def test_a_sample_beside_a_peer_has_its_number_as_all_seeds():
+    """Beside a peer a study's sampler and the order of its rows have the sample's seed; nothing else is changed."""
+    study = {"n_trials": 2, "hyperparameters": {"epochs": 3}}
+    assert seeded(study, 4) == {"n_trials": 2, "seed": 4, "hyperparameters": {"epochs": 3, "shuffle_seed": 4}}
+    assert study["hyperparameters"] == {"epochs": 3}
 
 
 def test_searches_beside_a_peer_have_the_seeds_in_turn(tmp_path):

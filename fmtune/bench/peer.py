@@ -25,6 +25,7 @@ PEERS = {
     "torch-search": ("torch_search", "torch optuna", "a whole study: Optuna drives torch, two trials at once", "study"),
     "xlearn": ("xlearn_fm", "(its program, XLEARN_TRAIN)", "a factorization machine by xLearn's AdaGrad", "fit"),
     "xlearn-search": ("xlearn_search", "(XLEARN_TRAIN) optuna", "a whole study: Optuna runs xLearn's program", "study"),
+    "xlearn-early": ("xlearn_early", "(XLEARN_TRAIN) optuna", "the same, and xLearn stops each trial early", "study"),
     "vw": ("vw_fm", "vowpalwabbit", "a factorization machine by vw --lrq", "fit"),
 }
 

@@ -26,8 +26,8 @@ def prepare(request: Mapping[str, Any]) -> Job:
     def arm() -> Line:
         shutil.rmtree(folder / "runs", ignore_errors=True)
         # The first sample is thrown away as a warm-up.
-        seed = {"seed": max(0, len(searches) - 1)} if paired else {}
-        spec = parse(json.dumps({"study_name": "bench", **case["study"], **seed}), folder / "bench.yaml")
+        study = seeded(case["study"], max(0, len(searches) - 1)) if paired else case["study"]
+        spec = parse(json.dumps({"study_name": "bench", **study}), folder / "bench.yaml")
 
         def line() -> None:
             reached, began = [], [0.0]
@@ -51,6 +51,14 @@ def prepare(request: Mapping[str, Any]) -> Job:
         return {**found, "searches": searches[1:]} if paired else found
 
     return Job(arm, companions, {"trials": case["study"]["n_trials"]})
+
+
+def seeded(study: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the study with a seed for its sampler and for the order of its rows.
+
+    All trials of a study see the rows in one order, and some orders are luckier than others.
+    """
+    return {**study, "seed": seed, "hyperparameters": {**study.get("hyperparameters", {}), "shuffle_seed": seed}}
 
 
 if __name__ == "__main__":

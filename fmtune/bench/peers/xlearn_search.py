@@ -1,7 +1,7 @@
 """xLearn under Optuna: a case's whole study, each trial a run of its own program; see ``xlearn_fm``.
 
 Two trials at once, a thread each.  xLearn has one rate for all parameters; one for the linear weights is asked for and
-left aside.  Where the case's study prunes, it stops early by itself and keeps its best epoch; else it runs all.
+left aside.  Each trial runs all of the case's epochs; ``xlearn_early`` lets xLearn stop by itself.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fmtune.bench.peers.search import prunes, search
+from fmtune.bench.peers.search import search
 from fmtune.bench.peers.xlearn_fm import DEFAULTS, Program
 from fmtune.bench.serve import Job, serve
 
 
-def prepare(request: Mapping[str, Any]) -> Job:
-    """A sample is the whole study; files are written, and turned into xLearn's own form, before the clock."""
-    study = request["case"]["study"]
-    program = Program(request["files"], binary=study["objective"] != "test:rmse")
-    early = prunes(study)
+def prepare(request: Mapping[str, Any], *, early: bool = False) -> Job:
+    """A sample is the whole study; files are written, and turned into xLearn's own form, before the clock.
+
+    Parameters
+    ----------
+    early
+        Whether xLearn stops early, three epochs after its best, and a trial's score is that of the best epoch.
+    """
+    program = Program(request["files"], binary=request["case"]["study"]["objective"] != "test:rmse")
 
     def curve(h: Mapping[str, Any]) -> list[float]:
         scores = program.run(h, h["epochs"], early=early)
