@@ -12,8 +12,8 @@ from bench_fixtures import CACHE
 from fmtune.bench import baseline, ceilings, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
-from fmtune.bench.paired import Effort, confirmed, duel, run_paired
 from fmtune.bench.kinds.study import seeded
+from fmtune.bench.paired import Effort, confirmed, duel, run_paired
 from fmtune.bench.peer import sooner
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
