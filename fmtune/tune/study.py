@@ -31,6 +31,7 @@ from fmtune.fm.metrics import METRICS
 from fmtune.fm.solvers import Make, compile_kernels, trainer, wake
 from fmtune.machine import cores
 from fmtune.tune import devices, environment
+from fmtune.tune.budget import budget
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver
 from fmtune.tune.folder import exclusive, folder_of, set_aside, shared
@@ -145,6 +146,7 @@ class _Run:
         store = Store(storage, self.spec.study_name, self.direction, me=self.me, grace=self.spec.grace)
         notes = self._places(store.attrs())
         lanes, lag = self._admit(store, data)
+        self.memory = self._bounded(data, lanes)
         # Of two that begin at once, one says what the cells are.
         self._places(store.attrs())
         self.emit(
@@ -161,7 +163,7 @@ class _Run:
                     self._cells(storage, store, data, lanes, lag)
                     winner = Winner(
                         self.spec, cell, self.folder, self.fixed, self.finalists, self.threads, self.emit, self.asked,
-                        make,
+                        make, self._memory_of(cell),
                     )  # fmt: skip
                     concluded = not self.asked() and winner.conclude(store, data, wait=not self.worker)
                 if self.stopped_by is not None and not concluded:
@@ -171,6 +173,18 @@ class _Run:
             with contextlib.suppress(FmtuneError):
                 store.leave()
         return optuna.load_study(study_name=self.spec.study_name, storage=storage)
+
+    def _bounded(self, data: StudyData, lanes: int) -> float | None:
+        """Bound the mini-batches that are kept, and return what lanes may take; None leaves it to what is free."""
+        if self.spec.cluster is not None:
+            return math.inf
+        found = budget(self.spec, data.channels.feed, lanes)
+        data.channels.feed.memory = found.batches
+        return None if self.spec.memory is None else found.lanes
+
+    def _memory_of(self, cell: Cell) -> float | None:
+        """Return what a cell's lanes may take; a card has memory of its own."""
+        return None if cell.device == "gpu" else self.memory
 
     @contextmanager
     def _trainers(self, data: StudyData) -> Iterator[Make]:
@@ -311,7 +325,7 @@ class _Run:
         began = time.monotonic()
         driver = Driver(
             source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop,
-            memory=None if self.spec.cluster is None else math.inf, device=cell.device, make=self.make,
+            memory=self._memory_of(cell), device=cell.device, make=self.make,
             stall=self.spec.stall,
         )  # fmt: skip
         try:
