@@ -20,10 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.tune import environment
+from fmtune.tune.claims import New
+from fmtune.tune.database import Away
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
-from fmtune.tune.store import Away, New, Store
+from fmtune.tune.store import Store
 
 # Seconds between two writes of the scores of running trials.
 PROGRESS = 2.0

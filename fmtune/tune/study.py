@@ -33,6 +33,7 @@ from fmtune.machine import cores
 from fmtune.tune import devices, environment
 from fmtune.tune.budget import budget
 from fmtune.tune.channels import StudyData, bring
+from fmtune.tune.database import Away
 from fmtune.tune.driver import Driver
 from fmtune.tune.folder import exclusive, folder_of, set_aside, shared
 from fmtune.tune.history import History
@@ -44,7 +45,7 @@ from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import canonical, describe, difference, distributions
 from fmtune.tune.spec import Cell, Spec, read
 from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
-from fmtune.tune.store import Away, Store
+from fmtune.tune.store import Store
 from fmtune.tune.winner import Winner, best, ended, utc
 from fmtune.tune.workers import beating, owner
 
