@@ -16,6 +16,7 @@ from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels
 from fmtune.machine import free_memory
 from fmtune.tune import devices, probe
+from fmtune.tune.admission import lanes_of
 from fmtune.tune.amount import size
 from fmtune.tune.budget import Budget, budget, largest
 from fmtune.tune.channels import bring
@@ -27,7 +28,6 @@ from fmtune.tune.rehearsal import Scene, play
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
-from fmtune.tune.study import lanes_of
 
 
 def lines(

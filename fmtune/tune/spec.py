@@ -130,6 +130,11 @@ class Spec(Model):
         return (str(self.hyperparameters.get("solver", PARAMETERS["solver"].default)),)
 
     @property
+    def fixed(self) -> dict[str, Value]:
+        """The hyperparameters that all its trials have in common, the study's seed among them."""
+        return {**self.hyperparameters, "predictor_type": self.predictor_type, "seed": self.seed}
+
+    @property
     def metric(self) -> str:
         """The objective without ``test:``, a name of ``METRICS``."""
         return self.objective.removeprefix("test:")
