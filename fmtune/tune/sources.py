@@ -374,52 +374,6 @@ class ReplaySource(_Cell):
         self._end(job, state, outcome, {})
 
 
-class AgainSource:
-    """Trains finished trials again, as far as gave their values, for their scores on the test rows.
-
-    Parameters
-    ----------
-    trials
-        Complete trials.
-    fixed, seeds
-        As the study has them.
-    finalists
-        Takes the scores.
-    """
-
-    def __init__(
-        self, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any], seeds: int, finalists: Finalists
-    ) -> None:  # fmt: skip
-        self._trials, self._fixed, self._seeds, self._finalists = list(trials), fixed, seeds, finalists
-
-    def next(self) -> Job | None:
-        """Return the next trial."""
-        if not self._trials:
-            return None
-        trial = self._trials.pop(0)
-        h = Hyperparameters.of({**self._fixed, **trial.params})
-        epochs = int(trial.user_attrs["best_epoch"])
-        return Job(trial.number, seeds_of(h, self._seeds), Progress("minimize", 0), epochs, trial.value, replay=True)
-
-    def pause(self) -> None:
-        """Nothing is waited for."""
-
-    def report(self, job: Job, epoch: int, score: float) -> bool:
-        """Let every trial run to its end; what was best before is known."""
-        return False
-
-    def finish(self, job: Job, outcome: Outcome) -> None:
-        """Keep the scores of the last epoch."""
-        if job.scores is not None:
-            self._finalists.put(job.number, job.token, job.scores)
-
-    def give_back(self, job: Job) -> None:
-        """Nothing is written of it."""
-
-    def tick(self, row_lanes: float, seconds: float) -> None:
-        """Nothing is counted."""
-
-
 def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     """Return the values of complete trials by number."""
     return {t.number: t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None}

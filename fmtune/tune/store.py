@@ -38,8 +38,8 @@ from fmtune.tune.tables import (
     TRIALS,
     VALUES,
     now,
+    pairs_of,
     upsert,
-    values_of,
 )
 from fmtune.tune.workers import GRACE, Owner, gone, name_of, owner, text_of
 
@@ -158,11 +158,11 @@ class Store:
 
     def attrs(self) -> dict[str, Any]:
         """Return what is stored with the study."""
-        return self._database.run(lambda c: values_of(c, STUDY_ATTRS, "study_id", self.study_id))
+        return self._database.run(lambda c: pairs_of(c, STUDY_ATTRS, "study_id", self.study_id))
 
     def study_system(self) -> dict[str, Any]:
         """Return what the sampler keeps with the study."""
-        return self._database.once(lambda c: values_of(c, STUDY_SYSTEM, "study_id", self.study_id))
+        return self._database.once(lambda c: pairs_of(c, STUDY_SYSTEM, "study_id", self.study_id))
 
     def set_attrs(self, values: Mapping[str, Any]) -> None:
         """Store values with the study, in one transaction."""
@@ -178,7 +178,7 @@ class Store:
 
         def locked(c: sa.Connection) -> dict[str, Any]:
             self._lock(c)
-            before = values_of(c, STUDY_ATTRS, "study_id", self.study_id)
+            before = pairs_of(c, STUDY_ATTRS, "study_id", self.study_id)
             upsert(c, STUDY_ATTRS, "study_id", self.study_id, work(before))
             return before
 

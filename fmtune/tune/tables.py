@@ -21,7 +21,7 @@ ATTRS = models.TrialUserAttributeModel.__table__
 SYSTEM = models.TrialSystemAttributeModel.__table__
 
 
-def values_of(c: sa.Connection, table: Any, owner_column: str, owner_id: int) -> dict[str, Any]:
+def pairs_of(c: sa.Connection, table: Any, owner_column: str, owner_id: int) -> dict[str, Any]:
     """Return key-value rows of one owner."""
     rows = c.execute(sa.select(table.c.key, table.c.value_json).where(table.c[owner_column] == owner_id))
     return {key: json.loads(value) for key, value in rows}

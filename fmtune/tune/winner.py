@@ -27,13 +27,14 @@ from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
+from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
 from fmtune.tune.selection import Finalists, honest
-from fmtune.tune.sources import AgainSource, Emit, values_of
+from fmtune.tune.sources import Emit, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
 from fmtune.tune.store import Store
