@@ -127,8 +127,10 @@ lock: python ## write the locks anew from pyproject.toml; UPGRADE=1 also takes n
 # What the tests need of the extras; Ray has a lock of its own, and a GPU none.
 EXTRAS = parquet sklearn onnx mlflow postgres dashboard serve
 
+# With extras in it: pip 23, as Python 3.11 brings it, takes coverage[toml] for another package than coverage, looks for
+# its newest version, and refuses that for want of a hash.
 COMPILE = build/lock/bin/uv pip compile pyproject.toml -q --python build/lock/bin/python --universal \
-  --python-version 3.11 --generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+  --python-version 3.11 --generate-hashes --no-strip-extras --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv, builds and caches; studies in runs/ and pages in reports/ stay
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ import fmtune
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = re.compile(
-    r"^([a-z0-9-]+)==(\S+)(?: ; (.+?))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
+    r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==(\S+)(?: ; (.+?))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    re.MULTILINE,
 )
 
 
@@ -57,6 +59,17 @@ def test_lock_satisfies_the_project(lock, wanted):
     for requirement in map(Requirement, wanted):
         versions = locked[canonicalize_name(requirement.name)]
         assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_lock_names_the_extras_that_are_asked_for():
+    """pip 23 looks for another version of ``coverage[toml]`` where ``coverage`` alone is locked, and refuses it."""
+    text = (ROOT / "requirements-dev.lock").read_text()
+    asked = [Requirement(line) for one in metadata.distributions() for line in one.requires or ()]
+    wanted = [one for one in asked if one.extras and (one.marker is None or one.marker.evaluate({"extra": ""}))]
+    locked = pins("requirements-dev.lock")
+    for one in wanted:
+        if (name := canonicalize_name(one.name)) in locked:
+            assert f"\n{name}[{','.join(sorted(one.extras))}]==" in text, one
 
 
 @pytest.mark.parametrize("lock", LOCKS)
