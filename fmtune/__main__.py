@@ -104,10 +104,13 @@ def _faults(error: FmtuneError) -> list[str]:
 
 
 def _say(texts: list[str], code: int, debug: bool, lead: str = "error: ") -> int:
-    if debug:
-        traceback.print_exc()
     # A closed terminal takes no more words; the code still counts.
     try:
+        if debug:
+            from fmtune.tune.places import redacted
+
+            # What others raise holds the addresses that they were given.
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         for text in texts:
             print(f"{lead}{text}", file=sys.stderr, flush=True)
     except OSError:

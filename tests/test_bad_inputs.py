@@ -494,6 +494,12 @@ def test_no_verb_shows_a_password(tmp_path: Path) -> None:
         for verb in VERBS:
             code, out, error = said(tmp_path, "--debug", *verb.split(), "study.yaml")
             assert code in ((0,) if "tuning-job" in verb else (2, 4)) and not _tells(out + error), verb
+    write_study(tmp_path, SMALL)
+    assert said(tmp_path, "run", "study.yaml").code == 0
+    for scheme in ("http", "postgresql"):
+        address = f"{scheme}://me:c4nary@127.0.0.1:1/x"
+        code, out, error = said(tmp_path, "--debug", "export", "mlflow-study", "study.yaml", "--to", address)
+        assert code == 4 and "Traceback" in error and not _tells(out + error)
     assert not any(_tells(path.read_text(errors="replace")) for path in tmp_path.rglob("*[!l]") if path.is_file())
 
 

@@ -1,67 +1,47 @@
-"""What the README says of the two shipped studies, run as a user would run them.
-
-Printed with ``pytest -s tests/test_claims.py``.
-"""
+"""Whose a trial is: the rules of a second try, without a database."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from optuna.trial import TrialState
 
-from fmtune.data import catalog
-from fmtune.fm.metrics import METRICS
-from fmtune.tune import spec as specs
-from fmtune.tune.collect import collect
-from fmtune.tune.study import run
+from fmtune.tune.claims import ATTEMPTS, RETRIES, Claim, Held, abandoned
+from fmtune.tune.workers import name_of, owner, text_of
 
-STUDIES = Path(__file__).parent.parent / "studies"
-LOG_LOSS = METRICS["binary_classification_cross_entropy"].compute
+ME, OTHER = ({**owner(), "run": run} for run in ("me", "other"))
+LIVING = {name_of(ME), name_of(OTHER)}
 
 
-def _run(name: str, tmp_path: Path, **keys: object) -> tuple[float, float]:
-    """Run a shipped study with some keys of its card changed; returns the winner's test and holdout score."""
-    spec = specs.read(STUDIES / f"{name}.yaml")
-    spec = spec.model_copy(update={
-        "study_name": f"{name}-{'-'.join(map(str, keys.values()))}",
-        "data": spec.data.model_copy(update={"keys": {**spec.data.keys, **keys}}),
-    })  # fmt: skip
-    run(spec, root=tmp_path)
-    result = collect(spec, tmp_path)
-    assert result.best is not None and result.best.value is not None and result.holdout is not None
-    return result.best.value, result.holdout["score"]
+def _claim(who: Any, attempts: int = 1, state: TrialState = TrialState.RUNNING, **more: Any) -> Claim | None:
+    return abandoned(Held(7, state, who, attempts), ME, more.get("living", LIVING), more.get("orphaned", {}))
 
 
-def _linear(split: int) -> tuple[float, float]:
-    """The logistic regression whose C is best on the test channel: its test and holdout log loss."""
-    channels = catalog.load("digits", {"split": split})
-    assert channels.test is not None and channels.holdout is not None
-    train, rows = channels.train.to_dense(), (channels.test.to_dense(), channels.holdout.to_dense())
-    found = []
-    for c in np.logspace(-2, 3, 11):
-        model = LogisticRegression(C=c, max_iter=10_000).fit(train.matrix, train.labels)
-        found.append(tuple(
-            LOG_LOSS(model.decision_function(r.matrix).astype(np.float32), np.asarray(r.labels)) for r in rows
-        ))  # fmt: skip
-    return min(found)
+def test_what_another_worker_holds_stays_its_own() -> None:
+    """While it lives."""
+    assert _claim(OTHER) is None
 
 
-def test_digits_beats_logistic_regression(tmp_path: Path) -> None:
-    """Over splits 0-4 the winners' mean test log loss is 25 % or more below the best logistic regression's."""
-    ours = np.array([_run("digits", tmp_path, split=s) for s in range(5)])
-    linear = np.array([_linear(s) for s in range(5)])
-    print(f"\ndigits, splits 0-4: test {ours[:, 0].mean():.4f}, holdout {ours[:, 1].mean():.4f}; "
-          f"logistic regression: test {linear[:, 0].mean():.4f}, holdout {linear[:, 1].mean():.4f}")  # fmt: skip
-    assert ours[:, 0].mean() < 0.75 * linear[:, 0].mean()
-    assert ours[:, 1].mean() < 0.85 * linear[:, 1].mean()
+def test_what_waits_or_is_ours_is_no_new_attempt() -> None:
+    """Given back, or claimed with an answer that was lost."""
+    assert _claim(OTHER, 2, TrialState.WAITING) == _claim(ME, 2) == Claim(7, 2)
 
 
-def test_planted_clicks_comes_near_the_planted_model(tmp_path: Path) -> None:
-    """The winner's test log loss is within 0.020 of the planted model's own, which lies between 0.45 and 0.55."""
-    planted = catalog.load("planted-clicks").facts["planted_log_loss"]
-    test, holdout = _run("planted-clicks", tmp_path)
-    print(f"\nplanted-clicks: test {test:.4f}, holdout {holdout:.4f}; planted model: {planted:.4f}")
-    assert 0.45 < planted < 0.55
-    assert test == pytest.approx(planted, abs=0.020)
+@pytest.mark.parametrize("who", [OTHER, None, "somebody", {"host": "old"}])
+def test_a_dead_workers_trial_is_tried_again_then_alone_then_given_up(who: Any) -> None:
+    """Also of an owner that no version of ours writes."""
+    claims = [_claim(who, attempts, living={name_of(ME)}) for attempts in range(1, RETRIES + 2)]
+    again = [Claim(7, attempts, alone=attempts == RETRIES + 1) for attempts in range(2, RETRIES + 2)]
+    assert claims == [*again, Claim(7, RETRIES + 2, "its worker died, 3 times")]
+
+
+def test_a_process_that_finished_something_is_forgiven_all_but_its_last_try() -> None:
+    """One that finished nothing is counted; the last try was one alone."""
+    for finished in (True, False):
+        orphaned = {text_of(OTHER): finished}
+        second = _claim(OTHER, 2, orphaned=orphaned)
+        assert second == Claim(7, 1 if finished else 3)
+        last = _claim(OTHER, ATTEMPTS, orphaned=orphaned)
+        assert last == Claim(7, ATTEMPTS + 1, "its process died 5 times in a row")
+    assert _claim(OTHER, ATTEMPTS - 1, orphaned=orphaned) == Claim(7, ATTEMPTS, alone=True)

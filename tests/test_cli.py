@@ -19,6 +19,7 @@ from fmtune.tune import spec as specs
 from tests.study_fixtures import STUDY, Said, command, said, write_study
 from tests.study_fixtures import fmtune as real
 
+DIGITS = Path(__file__).parents[1] / "studies" / "digits.yaml"
 SMALL = STUDY.replace("n_trials: 24", "n_trials: 4").replace("epochs: 4", "epochs: 2")
 
 
@@ -199,11 +200,15 @@ def test_a_card_is_got_from_a_copy_or_by_download(shell: Shell, tmp_path: Path) 
     (["run", "none.yaml"], 2, "none.yaml: "),
     (["plan", "study.yaml", "--failures", "nan"], 2,
      "--failures: a hundredth of an hour at least\n  hint: 0 is never"),
+    (["plan", DIGITS, "--memory", "much"], 2,
+     "--memory: memory must be an amount, not 'much'\n  hint: write 4GiB, 500MB, or a number of bytes"),
+    (["run", DIGITS, "--memory", "4096"], 2, "--memory: memory must be at least 1MiB and below 8EiB, not 4096"),
+    (["worker", DIGITS, "--memory", "-1"], 2, "--memory: memory must be an amount, not '-1'"),
     (["fit", "none.npz", "-o", "m.fm"], 3, "none.npz: no such file or folder"),
     (["predict", "none.fm", "x.npz", "-o", "p.csv"], 3, "none.fm: cannot be read"),
     (["data", "check", "none.npz"], 3, "none.npz: no such file or folder"),
 ])  # fmt: skip
-def test_a_wrong_command_is_one_line(shell: Shell, words: list[str], code: int, message: str) -> None:
+def test_a_wrong_command_is_one_line(shell: Shell, words: list[str | Path], code: int, message: str) -> None:
     """Misspelt verbs, missing words and missing files: the place, what is wrong, a next step."""
     said = shell(*words)
     assert (said.code, said.out) == (code, "") and said.err.startswith("error: ") and message in said.err

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +124,48 @@ def test_an_address_that_is_none_of_mlflows_is_refused_without_its_password() ->
     assert str(error.value).startswith("nosuch://me:***@host/x: MLflow does not take it: ")
     assert str(error.value).endswith("\n  hint: check the address, and that its server runs")
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
+def test_an_address_where_nobody_answers_is_given_up(scheme: str) -> None:
+    """After one or two tries, where MLflow itself makes eight or ten; in one line, exit code 4."""
+    calls: list[str] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        uri = f"{scheme}://me:s3cret@127.0.0.1:{listener.getsockname()[1]}/x"
+        thread = threading.Thread(target=_hang_up, args=(listener, calls))
+        thread.start()
+        with pytest.raises(StorageError) as error:
+            flavour.log(report_fixtures.study(trials=1, epochs=1), uri)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert 1 <= len(calls) <= 3 and error.value.exit_code == 4
+    said = str(error.value)
+    assert said.startswith(uri.replace("s3cret", "***") + ": MLflow does not take it: ") and "s3cret" not in said
+    assert said.splitlines()[1:] == ["  hint: check the address, and that its server runs"]
+    assert not any(name in os.environ for name in flavour._FIRST)
+
+
+def _hang_up(listener: socket.socket, calls: list[str]) -> None:
+    """Take calls until the listener is shut, and end each at its first words."""
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            calls.append("")
+            with connection:
+                connection.recv(65536)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
+    """Before MLflow tries it ten times; one that is not there yet is MLflow's to make."""
+    (tmp_path / "m.db").write_bytes(b"hello" * 1000)
+    with pytest.raises(StorageError, match="file is not a database"):
+        flavour.log(report_fixtures.study(trials=1, epochs=1), f"sqlite:///{tmp_path / 'm.db'}")
+
+
+def test_a_password_that_splits_the_address_is_refused() -> None:
+    """A driver would take its rest for the host, and show it."""
+    with pytest.raises(StorageError, match="more than one @") as error:
+        flavour.log(report_fixtures.study(trials=1, epochs=1), "postgresql+psycopg://me:s3@cret@127.0.0.1:1/x")
+    assert "cret" not in str(error.value)

@@ -49,7 +49,7 @@ def load(path):
 path, limits, options = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
 model = path if options.get("workers") else functools.partial(load, path)
 if __name__ == "__main__":
-    serve(model, port=0, limits=Limits(**limits), ready=lambda a: print(a, flush=True), **options)
+    serve(model, limits=Limits(**limits), ready=lambda a: print(a, flush=True), **{"port": 0, **options})
     print("stopped", flush=True)
 """
 
@@ -67,19 +67,25 @@ class Child:
         self.gate = folder / "wait"
         if wait:
             self.gate.touch()
+            with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+                options["port"] = free.getsockname()[1]
         words = [folder / "model", json.dumps({**LIMITS, **(limits or {})}), json.dumps(options)]
         self.process = subprocess.Popen(
             [sys.executable, folder / "serve.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.port = int(self.process.stdout.readline().rpartition(":")[2])
-        if not wait:
-            self.until_ready()
+        self.port = options["port"] if wait else int(self.process.stdout.readline().rpartition(":")[2])
+        self.until(503 if wait else 200)
 
-    def until_ready(self):
+    def until(self, status):
+        """Wait until /ping says so."""
         end = time.monotonic() + 30
-        while self.ask("GET", "/ping")[0] != 200:
+        while self._ping() != status:
             assert time.monotonic() < end and self.process.poll() is None
             time.sleep(0.05)
+
+    def _ping(self):
+        with contextlib.suppress(ConnectionRefusedError):
+            return self.ask("GET", "/ping")[0]
 
     def ask(self, method="POST", path="/invocations", body=b"", headers=TYPE):
         """Return status, headers and content of the answer, on a connection of its own."""
@@ -428,7 +434,8 @@ def test_not_ready(tmp_path):
     assert (status, headers["Retry-After"]) == (503, "1") and error(content) == "the model is not loaded yet: try again"
     assert child.ask(body=BODY)[0] == 401
     child.gate.unlink()
-    child.until_ready()
+    child.until(200)
+    assert child.process.stdout.readline() == f"http://127.0.0.1:{child.port}\n"
     assert child.ask(body=BODY, headers=bearer)[0] == 200
     for wrong in ("", "Bearer secret-2", "secret-1", "Basic x"):
         status, headers, content = child.ask(body=BODY, headers={**TYPE, "Authorization": wrong})
@@ -453,16 +460,16 @@ def test_workers(tmp_path):
 
 
 def test_damaged_model_ends_the_server(tmp_path):
-    """A model that cannot be read is an error of ``serve``, not a server that is never ready."""
+    """A model that cannot be read, or scores nothing, is an error of ``serve``, and no server is said to be there."""
     (tmp_path / "model").write_bytes(b"junk")
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ModelError, match="not a fmtune model"):
-        serve(tmp_path / "model", port=0)
-    with pytest.raises(ModelError, match="not a fmtune model"):
-        serve(tmp_path / "model", port=0, workers=2)
-    with pytest.raises(ModelError, match="no row to a finite number"):
-        serve(lambda: Model("regressor", float("inf"), np.ones(2, "f4"), np.ones((2, 1), "f4")), port=0)
-    assert signal.getsignal(signal.SIGTERM) is before
+    before, said = signal.getsignal(signal.SIGTERM), []
+    for workers in (1, 2):
+        with pytest.raises(ModelError, match="not a fmtune model"):
+            serve(tmp_path / "model", port=0, workers=workers, ready=said.append)
+        endless = Model("regressor", float("inf"), np.ones(2, "f4"), np.ones((2, 1), "f4"))
+        with pytest.raises(ModelError, match="no row to a finite number"):
+            serve(lambda model=endless: model, port=0, workers=workers, ready=said.append)
+    assert said == [] and signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.invalid", "127.0.0.1.example.invalid"])

@@ -15,9 +15,10 @@ from fmtune.sagemaker.tuning_export import job_of
 from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, parents, study_of
 from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
 from fmtune.tune import study as studies
+from fmtune.tune.claims import New
 from fmtune.tune.spec import Spec, parse, read
 from fmtune.tune.storage import open_storage, sqlite_url
-from fmtune.tune.store import New, Store
+from fmtune.tune.store import Store
 from tests.fm_reference import compiled
 from tests.study_fixtures import write_data
 

@@ -10,23 +10,24 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from fmtune.tune.database import Away, Database
 from fmtune.tune.driver import Job, Outcome
 from fmtune.tune.sources import ReplaySource, Terms
 from fmtune.tune.storage import open_storage
-from fmtune.tune.store import Away, Store
+from fmtune.tune.store import Store
 
 ENDED = Outcome("COMPLETE", 0.5, (0.7, 0.5), 2, {}, 1.0, 1.0, 8)
 
 
-class Cut(Store):
-    """A store whose server is away when told so."""
+class Cut(Database):
+    """A database whose server is away when told so."""
 
     away = False
 
-    def _once(self, work: Any) -> Any:
+    def once(self, work: Any) -> Any:
         if self.away:
             raise Away("the study's database cannot be reached: connection refused")
-        return super()._once(work)
+        return super().once(work)
 
 
 def _searched(numbers: int) -> list[FrozenTrial]:
@@ -47,7 +48,9 @@ class _Bench:
 
     def __init__(self, folder: Path, trials: int) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.store = Cut(open_storage(f"sqlite:///{folder / 'study.db'}"), "s", "minimize")
+        storage = open_storage(f"sqlite:///{folder / 'study.db'}")
+        self.database = Cut(storage, "s")
+        self.store = Store(storage, "s", "minimize", database=self.database)
         self.store.beat({})
         terms = Terms("cpu-sparse", {}, 1, "minimize", lambda event, **values: self.events.append((event, values)))
         self.source = ReplaySource(self.store, terms, _searched(trials), self.store.trials())
@@ -72,11 +75,11 @@ def bench(tmp_path: Path) -> _Bench:
 def test_an_end_waits_for_the_server(bench: _Bench) -> None:
     """What ends while the server is away is kept, told once it is back, and only then said to be finished."""
     job = bench.next()
-    bench.store.away = True
+    bench.database.away = True
     bench.source.finish(job, ENDED)
     assert bench.source.next() is None and bench.source.pause() is not None
     assert bench.names() == ["start", "away"]
-    bench.store.away = False
+    bench.database.away = False
     assert bench.next().number == 2
     # Trial 1 failed in the searching cell: it is not trained again.
     assert bench.names() == ["start", "away", "trial", "back", "trial", "start"]
@@ -86,9 +89,9 @@ def test_an_end_waits_for_the_server(bench: _Bench) -> None:
 def test_a_job_is_given_back_without_the_server(bench: _Bench) -> None:
     """SIGTERM while the server is away: nothing is waited for, the worker's silence says it later."""
     job = bench.next()
-    bench.store.away = True
+    bench.database.away = True
     bench.source.give_back(job)
-    bench.store.away = False
+    bench.database.away = False
     assert bench.store.trials()[0].state == TrialState.RUNNING
 
 

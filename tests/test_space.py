@@ -40,8 +40,8 @@ def test_a_space_is_described_in_plain_values() -> None:
 
 
 def test_a_larger_budget_is_not_a_change() -> None:
-    """n_trials, timeout, storage, pack and threads may change, and so may spelling."""
-    other = TEXT.replace("n_trials: 10", "n_trials: 99\ntimeout: 3h\npack: 4\nthreads: 1\nstorage: 'sqlite:///x.db'")
+    """n_trials, timeout, storage, pack, memory and threads may change, and so may spelling."""
+    other = TEXT.replace("n_trials: 10", "n_trials: 99\ntimeout: 3h\npack: 4\nmemory: 1GiB\nthreads: 1\nstorage: 'sqlite:///x.db'")
     other = other.replace("2..32 log", "{low: 2, high: 32, log: true}").replace("epochs: 3", "epochs: 3.0")
     assert difference(canonical(parse(TEXT)), canonical(parse(other))) == []
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtune.errors import StudyFileError
+from fmtune.errors import StudyFileError, UsageError
 from fmtune.tune import spec
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.spec import Cell, Spec, parse
@@ -69,6 +69,7 @@ seeds: 3
 seed: 9
 lag: 0
 pack: 8
+memory: 1.5GiB
 threads: 2
 sampler: {name: TPESampler, n_startup_trials: 5}
 pruner: {name: patient, patience: 2, wrapped_pruner: MedianPruner}
@@ -77,6 +78,7 @@ pruner: {name: patient, patience: 2, wrapped_pruner: MedianPruner}
     assert [cell.name for cell in made.matrix.cells] == ["gpu-sparse", "gpu-dense", "cpu-sparse", "cpu-dense"]
     assert made.enqueue == ({"num_factors": 4}, {"optimizer": "adagrad", "num_factors": 32})
     assert (made.seeds, made.seed, made.lag, made.pack, made.threads) == (3, 9, 0, 8, 2)
+    assert (made.memory, parse(GOOD).memory, parse(GOOD + "memory:\n").memory) == (1.5 * 2**30, None, None)
     assert made.sampler.model_dump() == {"name": "tpe", "options": {"n_startup_trials": 5}}
     assert made.pruner.model_dump() == {
         "name": "patient", "options": {"patience": 2, "wrapped_pruner": {"name": "median"}}}  # fmt: skip
@@ -194,6 +196,9 @@ BELOW: dict[str, str] = {
     "timeout: true": "10:10: timeout must be a time, not true",
     "pack: 300": "10:7: pack must be auto or a whole number from 1 to 256, not 300",
     "pack: full": "10:7: pack must be auto or a whole number from 1 to 256, not 'full'",
+    "memory: 4 gigs": "10:9: memory must be an amount, not '4 gigs'",
+    "memory: '4000000000'": "10:9: memory must be an amount, not '4000000000'",
+    "memory: 4096": "10:9: memory must be at least 1MiB and below 8EiB, not 4096",
     "seeds: 0": "10:8: seeds must be at least 1, not 0",
     "seeds: 101": "10:8: seeds must be at most 100, not 101",
     "lag: -1": "10:6: lag must be at least 0, not -1",
@@ -424,6 +429,18 @@ def test_a_cluster_is_an_address_or_a_mapping() -> None:
     assert (short.address, short.workers, short.exchange, short.checkpoints) == ("head:6379", 2, "fp32", None)
     faults = faults_of(GOOD + "cluster: auto\nmatrix: {layout: dense}\n")
     assert faults == ["11:1: a cluster trains on CPUs and on sparse rows"]
+    unpacked = "11:1: a cluster trains one model at a time, and no packs"
+    assert faults_of(GOOD + "cluster: auto\nmemory: 4GiB\n") == [unpacked]
+
+
+def test_memory_may_be_given_for_one_machine() -> None:
+    """As a study file has it; the rest stays; a cluster has none."""
+    made = parse(GOOD + "memory: 1GiB\n")
+    assert made.within("4GiB") == made.model_copy(update={"memory": 2**32})
+    with pytest.raises(UsageError, match="memory must be an amount, not 'much'"):
+        made.within("much")
+    with pytest.raises(UsageError, match="a cluster trains one model at a time"):
+        parse(GOOD + "cluster: auto\n").within("4GiB")
 
 
 def test_every_fault_is_shown_with_its_line_and_its_next_step() -> None:

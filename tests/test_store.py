@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from fmtune.errors import FmtuneError, ResourceError, StorageError
-from fmtune.tune import store as store_module
+from fmtune.errors import ResourceError
+from fmtune.tune.claims import ATTEMPTS, RETRIES, Claim, New
+from fmtune.tune.database import Away
 from fmtune.tune.storage import open_storage
-from fmtune.tune.store import ATTEMPTS, RETRIES, Away, Claim, New, Store
+from fmtune.tune.store import Store
 from fmtune.tune.workers import gone, name_of, owner
+from tests.test_database import Faulty, fault
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 GRACE = 10.0
@@ -172,76 +171,6 @@ def test_only_this_machines_processes_are_known_to_be_dead(change: dict[str, obj
     assert gone({**owner(), **change}) is dead
 
 
-class _Faulty:
-    """An engine whose transactions fail with the given errors first; ``server`` makes it one of PostgreSQL."""
-
-    def __init__(self, engine: sa.Engine, errors: list[Exception], server: bool) -> None:
-        self._engine, self._errors, self._server = engine, errors, server
-
-    @property
-    def dialect(self) -> object:
-        return SimpleNamespace(name="postgresql") if self._server else self._engine.dialect
-
-    def begin(self) -> Any:
-        if self._errors:
-            raise self._errors.pop(0)
-        return self._engine.begin()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-def _failing(folder: Path, *errors: Exception, server: bool = False) -> Store:
-    """Return a store of a database that fails once it is open."""
-    storage, pending = open_storage(f"sqlite:///{folder / 'study.db'}"), []
-    storage.engine = _Faulty(storage.engine, pending, server)  # type: ignore[assignment]
-    store = Store(storage, "s", "minimize", grace=GRACE)
-    pending += errors
-    return store
-
-
-def _error(text: str, state: str | None = None) -> Exception:
-    class Original(Exception):
-        sqlstate = state
-
-    return sa.exc.OperationalError("SELECT 1", {}, Original(text))
-
-
-def test_a_busy_sqlite_file_is_asked_again(tmp_path: Path) -> None:
-    """As often as it takes; also where Optuna has wrapped the fault."""
-    wrapped = StorageInternalError("An exception is raised during the commit.")
-    wrapped.__cause__ = _error("database is locked")
-    store = _failing(tmp_path, _error("database is locked"), wrapped)
-    assert store.trials() == []
-
-
-def test_patience_ends(tmp_path: Path) -> None:
-    """A lock that stays is an error in the end; the next step is said."""
-    store = _failing(tmp_path, *[_error("database is locked")] * 99)
-    with pytest.raises(StorageError) as error:
-        store.trials(patience=0.05)
-    assert str(error.value) == (
-        "s: the study's database cannot be written: database is locked\n"
-        "  hint: free the disk or the lock, then run the same command again: it continues"
-    )
-    assert error.value.exit_code == 4
-
-
-@pytest.mark.parametrize(("text", "kind", "hint"), [
-    ("disk I/O error", StorageError, "free the disk or the lock, then run the same command again: it continues"),
-    ("attempt to write a readonly database", ResourceError, "check the permissions of its file and its folder"),
-])  # fmt: skip
-def test_another_fault_of_a_sqlite_file_is_said_at_once(
-    text: str, kind: type[FmtuneError], hint: str, tmp_path: Path
-) -> None:
-    """No second try: it would not help."""
-    store = _failing(tmp_path, _error(text))
-    with pytest.raises(kind) as error:
-        store.trials()
-    assert str(error.value) == f"s: the study's database cannot be written: {text}\n  hint: {hint}"
-    assert store.trials() == []
-
-
 def test_a_study_that_cannot_be_begun_is_a_fault_of_the_database(tmp_path: Path) -> None:
     """Also where Optuna makes its row, and where the metric's name is written: found by a disk that failed there."""
     store = _store(tmp_path)
@@ -257,55 +186,30 @@ def test_a_study_that_cannot_be_begun_is_a_fault_of_the_database(tmp_path: Path)
         Store(storage, "s", "minimize").name_metric("test:auc")
 
 
-def test_a_full_disk_is_a_lack_of_resources(tmp_path: Path) -> None:
-    """Exit code 5; what was finished is kept."""
-    store = _failing(tmp_path, _error("database or disk is full"))
-    with pytest.raises(ResourceError) as error:
-        store.set_attrs({"a": 1})
-    assert str(error.value) == (
-        "s: no space left on the disk for the study's database\n"
-        "  hint: free some space and run the same command again: finished trials are kept"
-    )
-    assert error.value.exit_code == 5 and store.attrs() == {}
-
-
-def test_a_server_that_is_away_is_said_without_its_password(tmp_path: Path) -> None:
-    """At once where trials are asked for, and it is taken that other workers may have been cut off too."""
-    lost = "connection to postgresql://u:secret@host/db failed\nIs the server running?"
-    other = _store(tmp_path)
-    other.beat({})
-    assert _claim(other) == Claim(0)
-    _dead(other)
-    store = _failing(tmp_path, _error(lost), server=True)
-    with pytest.raises(Away) as error:
+def _cut_off(folder: Path, error: Exception) -> Store:
+    """Return a store whose server failed once."""
+    storage, errors = open_storage(f"sqlite:///{folder / 'study.db'}"), []
+    engine = storage.engine
+    storage.engine = Faulty(engine, errors, server=True)  # type: ignore[assignment]
+    store = Store(storage, "s", "minimize", grace=GRACE)
+    errors.append(error)
+    with suppress(Away):
         store.study_system()
-    assert str(error.value) == (
-        "s: the study's database does not answer: connection to postgresql://u:***@host/db failed\n"
-        "  hint: see that its server runs, then start the same command again: it continues"
-    )
-    store._sqlite = True  # its clock is sqlite's
-    store.storage.engine = store.storage.engine._engine  # type: ignore[attr-defined]
-    assert _claim(store, budget=1) is None
+    storage.engine = engine
+    return store
 
 
-def test_a_lock_of_a_server_is_no_absence(tmp_path: Path) -> None:
-    """Somebody else is at it: asked again, and the others' beats are believed."""
+@pytest.mark.parametrize(("error", "claim"), [
+    (fault("connection failed"), None),
+    (fault("canceling statement due to lock timeout", "55P03"), Claim(0, attempts=2)),
+])  # fmt: skip
+def test_who_was_cut_off_does_not_take_others_for_dead(error: Exception, claim: Claim | None, tmp_path: Path) -> None:
+    """They may have been so too; a lock of a server that answers is no such sign, and their beats are believed."""
     other = _store(tmp_path)
     other.beat({})
     assert _claim(other) == Claim(0)
     _dead(other)
-    store = _failing(tmp_path, *[_error("canceling statement due to lock timeout", "55P03")] * 2, server=True)
-    assert [t.number for t in store.trials()] == [0]
-    store.storage.engine = store.storage.engine._engine  # type: ignore[attr-defined]
-    assert _claim(store, budget=1) == Claim(0, attempts=2)
-
-
-def test_a_servers_clock_is_its_own() -> None:
-    """Whatever the time is here."""
-    now = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-    result = SimpleNamespace(scalar_one=lambda: now)
-    server = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"), execute=lambda query: result)
-    assert store_module._clock(server) == now.timestamp()  # type: ignore[arg-type]
+    assert _claim(_cut_off(tmp_path, error), budget=1) == claim
 
 
 def test_what_a_sampler_keeps_lies_with_the_trial_and_with_the_study(tmp_path: Path) -> None:

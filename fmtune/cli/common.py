@@ -13,6 +13,7 @@ from fmtune.errors import UsageError
 
 if TYPE_CHECKING:
     from fmtune.data.columns import Columns
+    from fmtune.tune.spec import Spec
 
 FILE = click.Path(path_type=Path)
 
@@ -21,6 +22,21 @@ STUDY = click.argument("study", type=FILE)
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+MEMORY = click.option("--memory", metavar="AMOUNT", help="Goes before the study file's `memory`, such as 4GiB.")
+
+
+def study_of(path: Path, memory: str | None = None) -> Spec:
+    """Return the study of a file, with the memory that the command line gives it here."""
+    from fmtune.tune import spec as specs
+
+    spec = specs.read(path)
+    try:
+        return spec if memory is None else spec.within(int(memory) if memory.isdecimal() else memory)
+    except UsageError as error:
+        error.where = "--memory"
+        raise
 
 
 class Verbs(click.Group):

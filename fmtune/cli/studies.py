@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fmtune.cli.common import FILE, JSON, STUDY, print_json
+from fmtune.cli.common import FILE, JSON, MEMORY, STUDY, print_json, study_of
 from fmtune.errors import DataError, NoTrialError, UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.command()
 @STUDY
 @click.option("--fresh", is_flag=True, help="Start anew; the old study's folder is kept as <folder>.old.")
+@MEMORY
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
 @click.option("--report/--no-report", default=True, help="Write reports/<study_name>.html at the end.")
-def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
+def run(study: Path, fresh: bool, memory: str | None, as_json: bool, report: bool) -> None:
     """Run a study, or go on with it.
 
     Its winner's model goes to runs/<study_name>/, its report to reports/<study_name>.html.
@@ -34,11 +35,10 @@ def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
 
     failure: NoTrialError | None = None
     with screen("json" if as_json else "live" if sys.stdout.isatty() else "lines") as listener:
-        from fmtune.tune import spec as specs
         from fmtune.tune import study as studies
 
         gc.freeze()  # what is imported stays, and each collection would look through it
-        spec = specs.read(study)
+        spec = study_of(study, memory)
         try:
             for member in spec.members():
                 studies.run(member, fresh=fresh, listener=listener)
@@ -65,8 +65,9 @@ def run(study: Path, fresh: bool, as_json: bool, report: bool) -> None:
 
 @click.command()
 @STUDY
+@MEMORY
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
-def worker(study: Path, as_json: bool) -> None:
+def worker(study: Path, memory: str | None, as_json: bool) -> None:
     """Join a study on this machine, or begin it, and run its trials until there are none left.
 
     Start one on each machine; all of them need the study's data and its `storage`, a database that they can reach.
@@ -75,10 +76,9 @@ def worker(study: Path, as_json: bool) -> None:
     from fmtune.screen import screen
 
     with screen("json" if as_json else "lines") as listener:
-        from fmtune.tune import spec as specs
         from fmtune.tune import study as studies
 
-        for member in specs.read(study).members():
+        for member in study_of(study, memory).members():
             studies.run(member, listener=listener, worker=True)
 
 
@@ -271,16 +271,16 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
               help="Also play the study through on N workers like this machine; may be repeated.")  # fmt: skip
 @click.option("--failures", type=click.FloatRange(0), default=24.0, show_default=True, metavar="HOURS",
               help="Between two failures of one worker, on the average; 0 is never.")  # fmt: skip
-def plan(study: Path, workers: tuple[int, ...], failures: float) -> None:
+@MEMORY
+def plan(study: Path, workers: tuple[int, ...], failures: float, memory: str | None) -> None:
     """Say what a run would do, how long it takes and in how much memory; nothing is written."""
     from fmtune.screen import downloads
     from fmtune.tune import plan as plans
-    from fmtune.tune import spec as specs
 
     if failures and not failures >= 0.01:  # what is not a number is no more than one
         raise UsageError("a hundredth of an hour at least", where="--failures", hint="0 is never")
     with downloads() as progress:
-        lines = plans.lines(specs.read(study), progress, workers, failures)
+        lines = plans.lines(study_of(study, memory), progress, workers, failures)
     click.echo("\n".join(lines))
 
 

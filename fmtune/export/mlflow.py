@@ -6,11 +6,15 @@ predictions.  MLflow loads it through :func:`_load_pyfunc`, so fmtune must be in
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import sqlalchemy as sa
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -21,10 +25,16 @@ from fmtune.errors import StorageError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import DenseRows
-from fmtune.tune.places import redacted
+from fmtune.tune.places import ambiguous, redacted
 from fmtune.tune.result import StudyResult, TrialResult
 
 FILE = "model.fm"
+
+# What MLflow opens itself. It asks a server or a file that does not answer ten times, in half an hour with timeouts.
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+# Of the first request: whether there is a server. Its own, of 7 more tries and 120 seconds each, are for later ones.
+_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
 
 
 class Predictor:
@@ -82,19 +92,60 @@ def log(result: StudyResult, uri: str, model: Path | None = None) -> str:
     Raises
     ------
     StorageError
-        It cannot be written there.
+        It cannot be written there; that nobody answers is known within half a minute.
     """
     try:
-        return _logged(mlflow.MlflowClient(uri), result, model)
+        if wrong := ambiguous(uri):
+            raise ValueError(wrong)
+        _knock(uri)
+        client = mlflow.MlflowClient(uri)
+        with _first():
+            named = client.get_experiment_by_name(result.study_name)
+        experiment = named.experiment_id if named else client.create_experiment(result.study_name)
+        return _logged(client, experiment, result, model)
     except Exception as error:  # MLflow's stores have no common base
-        what = redacted(str(error).strip().partition("\n")[0] or type(error).__name__)[:300]
         hint = "check the address, and that its server runs"
-        raise StorageError(f"MLflow does not take it: {what}", where=redacted(uri), hint=hint) from error
+        raise StorageError(f"MLflow does not take it: {_words(error)}", where=redacted(uri), hint=hint) from error
 
 
-def _logged(client: Any, result: StudyResult, model: Path | None) -> str:
-    named = client.get_experiment_by_name(result.study_name)
-    experiment = named.experiment_id if named else client.create_experiment(result.study_name)
+def _knock(uri: str) -> None:
+    """Connect to a database once; raises what its driver says."""
+    if not uri.startswith(_DATABASES):
+        return
+    url = sa.make_url(uri)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():  # MLflow makes it
+        return
+    brief = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
+    engine = sa.create_engine(url, connect_args={k: v for k, v in brief.items() if k not in url.query})
+    try:
+        sa.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _first() -> Iterator[None]:
+    """Have a request wait briefly, unless the environment says how long."""
+    mine = {name: value for name, value in _FIRST.items() if name not in os.environ}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            del os.environ[name]
+
+
+def _words(error: BaseException) -> str:
+    """Return an error in one line without a password, in the system's words where it began there."""
+    inner = error
+    while (below := inner.__cause__ or inner.__context__) is not None:
+        inner = below
+    if isinstance(inner, OSError):
+        return inner.strerror or str(inner)
+    return redacted(str(error).strip().partition("\n")[0] or type(error).__name__)[:300]
+
+
+def _logged(client: Any, experiment: str, result: StudyResult, model: Path | None) -> str:
     tags = {"fmtune.objective": result.objective, "fmtune.data": result.data, "fmtune.version": __version__}
     parent = client.create_run(experiment, run_name=result.study_name, tags=tags).info.run_id
     for name, value in result.fixed.items():

@@ -83,13 +83,16 @@ class Service:
         here (DNS rebinding) stays outside.
     workers
         How many such processes there are.
+    ready
+        Called once the model is there.
     """
 
     def __init__(
         self, load: Load, limits: Limits | None = None, token: str | None = None, hosts: frozenset[str] | None = None,
-        workers: int = 1,
+        workers: int = 1, ready: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self._load, self.limits, self._hosts, self._workers = load, limits or Limits(), hosts, workers
+        self._ready = ready
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self.scorer: Scorer | None = None
         self._encoder: Encoder | None = None
@@ -122,18 +125,16 @@ class Service:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _prepare(self) -> None:
-        """Load the model and score a row, which also loads the kernels; a failure ends the process."""
+        """Make the model ready; a failure ends the process."""
         try:
-            scorer = await asyncio.get_running_loop().run_in_executor(self._pool, lambda: Scorer(self._load()))
-            if scorer.feature_dim == 0 or not scores(scorer):
-                raise ModelError("the model scores no row to a finite number", hint="train it again")
-            if scorer.encoding is not None:
-                self._encoder = Encoder.from_json(scorer.encoding, "the model's encoding")
+            scorer, self._encoder = await asyncio.get_running_loop().run_in_executor(self._pool, prepared, self._load)
             # What is there now stays. A full collection, as large requests bring it on, would walk over all of it
             # and hold up every other request for a tenth of a second.
             gc.collect()
             gc.freeze()
             self.scorer = scorer
+            if self._ready is not None:
+                self._ready()
         except Exception as error:
             self.failure = error
             signal.raise_signal(signal.SIGTERM)
@@ -229,6 +230,21 @@ class Service:
         return Response(200, content, request.types[1].encode())
 
 
+def prepared(load: Load) -> tuple[Scorer, Encoder | None]:
+    """Load a model and score a row, which also loads the kernels; returns it with what encodes its tables.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or scores no row to a finite number.
+    """
+    scorer = Scorer(load())
+    if scorer.feature_dim == 0 or not scores(scorer):
+        raise ModelError("the model scores no row to a finite number", hint="train it again")
+    encoding = scorer.encoding
+    return scorer, None if encoding is None else Encoder.from_json(encoding, "the model's encoding")
+
+
 def scores(scorer: Scorer) -> bool:
     """Whether a row of the first, a middle and the last feature gets a finite score."""
     keys = np.unique(np.array([0, scorer.feature_dim // 2, scorer.feature_dim - 1], np.int32))
@@ -287,7 +303,7 @@ def serve(
     limits
         By default those of the environment if ``container``, else ``Limits()``.
     ready
-        Told the server's address once it listens; the model is loaded after that.
+        Told the server's address once it listens and the model is known to be sound.
 
     Raises
     ------
@@ -308,13 +324,14 @@ def serve(
     limits = limits or (limits_of(os.environ) if container else Limits())
     load = model if callable(model) else partial(Model.load, model)
     hosts = None if container or token else frozenset({"127.0.0.1", "localhost", "::1", host.lower()})
-    if workers > 1:
-        load()  # a fault of the model is said once, here, and not by workers that end and are started again
-    service = Service(load, limits, token, hosts, workers)
     with closing(_listen(host, port)) as listener:
-        if ready is not None:
-            name = f"[{host}]" if ":" in host else host
-            ready(f"http://{name}:{listener.getsockname()[1]}")
+        name = f"[{host}]" if ":" in host else host
+        say = None if ready is None else partial(ready, f"http://{name}:{listener.getsockname()[1]}")
+        if workers > 1:
+            prepared(load)  # a fault is said once, here, and not by workers that end and are started again
+            if say is not None:
+                say()
+        service = Service(load, limits, token, hosts, workers, say if workers == 1 else None)
         _run(service, listener, workers)
     if isinstance(service.failure, Exception):
         raise service.failure

@@ -164,11 +164,15 @@ def exhaustive(sampler: str, space: Mapping[str, Dimension], n_trials: int, queu
 
 
 class Sort(NamedTuple):
-    """What sort of a study it is: its cells, its packs, and whether it names groups."""
+    """What sort of a study it is: its cells, its packs, and whether it names groups and memory."""
 
     cells: tuple[tuple[str, str], ...]
     pack: int | str
     groups: bool
+    memory: bool = False
+
+
+UNPACKED = "a cluster trains one model at a time, and no packs"
 
 
 def cluster(sort: Sort, fixed: Mapping[str, Value], space: Mapping[str, Dimension]) -> Iterator[Wrong]:
@@ -176,7 +180,9 @@ def cluster(sort: Sort, fixed: Mapping[str, Value], space: Mapping[str, Dimensio
     if sort.cells != (("cpu", "sparse"),):
         yield Wrong(("matrix",), "a cluster trains on CPUs and on sparse rows", "leave matrix out", key=True)
     if sort.pack not in ("auto", 1):
-        yield Wrong(("pack",), "a cluster trains one model at a time, and no packs", "leave pack out", key=True)
+        yield Wrong(("pack",), UNPACKED, "leave pack out", key=True)
+    if sort.memory:
+        yield Wrong(("memory",), UNPACKED, "leave memory out", key=True)
     if sort.groups:
         yield Wrong(("groups",), "a cluster knows no groups", "leave them out", key=True)
     for section, each in (("hyperparameters", {n: (v,) for n, v in fixed.items()}), ("search_space", _ends(space))):

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from fmtune.errors import NoTrialError, StorageError, UsageError
-from fmtune.fm.feed import Recipe
+from fmtune.errors import NoTrialError, ResourceError, StorageError, UsageError
+from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
-from fmtune.fm.solvers import Trainer, trainer
+from fmtune.fm.solvers import Trainer, memory_of, trainer
 from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune import devices
+from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
@@ -71,6 +72,8 @@ def confirm(
     ------
     NoTrialError
         No trial is complete.
+    ResourceError
+        The models do not fit into the study's ``memory``.
     """
     if finalists < 2 or seeds < 2:
         raise UsageError("two finalists and two seeds at least", hint="--finalists 3 --seeds 10")
@@ -105,6 +108,7 @@ def _confirm(
     digests = {name: s["digest"] for name, s in data.stats.items()}
     if store.attrs().get("fmtune:digests", digests) != digests:
         raise StorageError("the data changed since the study's first trial", where=spec.study_name)
+    _bound(spec, data.channels.feed, best, seeds)
     say(f"training trials {', '.join(map(str, numbers))} under {seeds} new seeds each ...")
     with ThreadPoolExecutor(spec.threads or cores()) as pool:
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
@@ -123,12 +127,28 @@ def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
     return sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 
+def _bound(spec: Spec, feed: Feed, best: Sequence[FrozenTrial], seeds: int) -> None:
+    """Keep the models and the mini-batches within the study's memory; all models are there until the end."""
+    if spec.memory is None or devices.first(spec).device == "gpu":
+        return
+    need = seeds * sum(memory_of(_configuration(spec, trial), feed) for trial in best)
+    if need > spec.memory:
+        raise ResourceError(
+            f"{len(best)} finalists under {seeds} seeds each need {size(need)}, and memory is {size(spec.memory)}",
+            where=str(spec.path), hint="take fewer --finalists or --seeds, or raise memory",
+        )  # fmt: skip
+    feed.memory = min(feed.memory, spec.memory - need)
+
+
+def _configuration(spec: Spec, trial: FrozenTrial) -> Hyperparameters:
+    """Return a trial's configuration under the first of the new seeds."""
+    return Hyperparameters.of({**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds})
+
+
 def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Trainer:
     """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
     epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
-    values = {**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds}
-    cell = devices.first(spec)
-    h = Hyperparameters.of(values)
+    cell, h = devices.first(spec), _configuration(spec, trial)
     pack = trainer(data.channels.feed, Recipe.of(h, cell.layout, cell.device))
     pack.change(enter=seeds_of(h, seeds))
     for _ in range(epochs):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fmtune.errors import ResourceError
 from fmtune.fm import cuda_card
@@ -34,6 +35,56 @@ def cells(spec: Spec) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
     found = [resolved(cell, spec.solvers) for cell in spec.matrix.cells]
     notes = dict.fromkeys(note for _, note in found if note)
     return tuple(dict.fromkeys(cell for cell, _ in found)), tuple(notes)
+
+
+class Places(NamedTuple):
+    """Where a study's cells run.
+
+    Attributes
+    ----------
+    absent : dict
+        Each cell, and why it cannot run anywhere; None where it can.
+    elsewhere : set of Cell
+        Those that run, and not on this machine.
+    notes : tuple of str
+        What there is to say of that.
+    """
+
+    absent: dict[Cell, str | None]
+    elsewhere: set[Cell]
+    notes: tuple[str, ...]
+
+    @property
+    def searches(self) -> Cell:
+        """The cell that searches: the first that can run."""
+        return next(cell for cell, why in self.absent.items() if not why)
+
+
+def places(spec: Spec, attrs: Mapping[str, Any]) -> Places:
+    """Return where cells run: as the study was begun, or as this machine has it.
+
+    Parameters
+    ----------
+    attrs
+        What is stored with the study; nothing for a new one.
+
+    Raises
+    ------
+    ResourceError
+        This machine cannot search as the study does.
+    """
+    found, notes = cells(spec)
+    stored = attrs.get("fmtune:cells")
+    if stored:
+        found = tuple(Cell(c["device"], c["layout"]) for c in stored)
+    here = {cell: missing(cell, spec.solvers) for cell in found}
+    absent = dict(here)
+    if stored:
+        absent = {cell: c.get("absent", here[cell]) for cell, c in zip(found, stored, strict=True)}
+    searches = next((cell for cell in found if not absent[cell]), found[0])
+    if why := here[searches]:
+        raise ResourceError(f"the study searches on {searches.name}: {why}", where="matrix", hint=HINT)
+    return Places(absent, {cell for cell in found if here[cell] and not absent[cell]}, notes)
 
 
 def first(spec: Spec) -> Cell:

@@ -28,6 +28,7 @@ from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.pack import Lane, Stopped
 from fmtune.fm.solvers import Make, Trainer, memory_of, model_bytes, trainer
 from fmtune.machine import free_memory
+from fmtune.tune.amount import size
 from fmtune.tune.silence import Silence
 
 # Floats side by side beyond which a wider pack is no faster, on a CPU; and on a card, which is filled at about these.
@@ -101,7 +102,10 @@ class Source(Protocol):
 
 @dataclass(eq=False)
 class _Seat:
-    """A pack, the jobs in it, and those that enter or leave at its next epoch."""
+    """A pack, the jobs in it, and those that enter or leave at its next epoch.
+
+    ``held`` are the bytes of its lanes when they were the most: a pack keeps the place of those that left.
+    """
 
     pack: Trainer
     silence: Silence
@@ -109,6 +113,7 @@ class _Seat:
     arriving: list[Job] = field(default_factory=list)
     leaving: list[Lane] = field(default_factory=list)
     busy: bool = False
+    held: int = 0
 
     @property
     def columns(self) -> int:
@@ -171,6 +176,7 @@ class Driver:
         free = cuda_card.free() if device == "gpu" else free_memory()
         self._width = WIDE if device == "gpu" else WIDTH
         self._memory = free / 2 if memory is None else memory
+        self._given = memory is not None and memory < free / 2
         self._seats: list[_Seat] = []
         self._waiting: Job | None = None
         self._rows = float(channels.feed.n)
@@ -257,29 +263,36 @@ class Driver:
             if seat is None:
                 return
             seat.arriving.append(self._waiting)
+            seat.held = max(seat.held, self._bytes(seat))
             self._waiting = None
 
     def _seat(self, job: Job) -> _Seat | None:
         """Return where a job goes, None when it has to wait."""
         recipe = Recipe.of(job.configurations[0], self._layout, self._device)
         need = sum(memory_of(h, self._channels.feed) for h in job.configurations)
-        taken = sum(self._bytes(seat) for seat in self._seats)
         if need > self._memory:
+            more = "raise memory, half of which is for copies" if self._given else "run where there is more memory"
             raise ResourceError(
-                f"trial {job.number} (num_factors {job.configurations[0].num_factors}) needs {need / 2**30:.1f} GiB "
-                f"for {self._channels.feed.feature_dim} features, and {self._memory / 2**30:.1f} GiB may be used",
-                hint="search a smaller num_factors, or run where there is more memory",
+                f"trial {job.number} (num_factors {job.configurations[0].num_factors}) needs {size(need)} for "
+                f"{self._channels.feed.feature_dim} features, and {size(self._memory)} may be used",
+                hint=f"search a smaller num_factors, or {more}",
             )
-        if taken and taken + need > self._memory:
-            return None
         same = [s for s in self._seats if s.pack.recipe == recipe]
         open_ = [s for s in same if not self._closed(s) and (s.columns + job.columns <= self._width or not s.columns)]
         # Packs are spread over the threads first, and filled evenly.
         if len(same) < self._threads or (not open_ and recipe.shuffle == "epoch"):
+            if not self._fits(need):
+                return None
             seat = _Seat(self._make(self._channels.feed, recipe, 1), Silence(self._stall))
             self._seats.append(seat)
             return seat
-        return min(open_, key=lambda s: s.columns, default=None)
+        fitting = (s for s in open_ if self._fits(max(0, self._bytes(s) + need - s.held)))
+        return min(fitting, key=lambda s: s.columns, default=None)
+
+    def _fits(self, more: int) -> bool:
+        """Whether packs may take so many bytes more; the first one may always be made."""
+        taken = sum(seat.held for seat in self._seats)
+        return not taken or taken + more <= self._memory
 
     def _closed(self, seat: _Seat) -> bool:
         return seat.pack.recipe.shuffle == "epoch" and (seat.busy or bool(seat.jobs))

@@ -88,12 +88,11 @@ def duration(spec: Spec, cell: Cell, channels: Channels, lanes: int, rows: int =
 
 def _drawn(spec: Spec) -> list[Hyperparameters]:
     """Return configurations as a random search would try them."""
-    fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
     space = distributions(spec.search_space)
     with quiet():
         study = optuna.create_study(sampler=RandomSampler(seed=spec.seed))
         asked = [study.ask(space).params for _ in range(_DRAWS)]
-    return [Hyperparameters.of({**fixed, **params}) for params in asked]
+    return [Hyperparameters.of({**spec.fixed, **params}) for params in asked]
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -62,6 +62,13 @@ def redacted(url: str) -> str:
     return _AUTHORITY.sub(r"\1***@", _QUERY.sub(r"\1***", url))
 
 
+def ambiguous(url: str) -> str | None:
+    """Return what is wrong with a URL of which a driver would take a part of the password for the host, and show it."""
+    if url.count("@") > 1 or "@" in url.partition("?")[2]:
+        return "it has more than one @, or one behind a ?; in a password write them as %40 and %3F"
+    return None
+
+
 def printable(text: str) -> str:
     """Return the text on one line, with ``?`` for what a terminal should not be sent."""
     return "".join(c if c.isprintable() else "→" if c == "\t" else "?" for c in text)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
 from sqlalchemy import URL, make_url
@@ -14,11 +14,11 @@ from sqlalchemy import URL, make_url
 from fmtune.data.download import Progress
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels
-from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.fm.solvers import solver_of
-from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.tune import devices, probe
+from fmtune.tune.admission import lanes_of
+from fmtune.tune.amount import size
+from fmtune.tune.budget import Budget, budget, largest
 from fmtune.tune.channels import bring
 from fmtune.tune.driver import WIDTH
 from fmtune.tune.duration import duration
@@ -28,7 +28,6 @@ from fmtune.tune.rehearsal import Scene, play
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
-from fmtune.tune.study import lanes_of
 
 
 def lines(
@@ -53,9 +52,12 @@ def lines(
         filled = s["nnz"] / max(1, s["rows"])
         said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {filled:.1f} non-zeros a row")
     said += _cells(spec)
+    may = budget(spec, data.channels.feed, lanes)
+    data.channels.feed.memory = may.batches
+    at_once = max(spec.seeds, may.at_once(lanes, spec.seeds))
     runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.solvers) is None]
     if len(runs) > 1 and spec.solvers == ("sgd",):
-        said.append(probe.fastest(runs, data.channels.train, _largest(spec), lanes))
+        said.append(probe.fastest(runs, data.channels.train, largest(spec), at_once))
     if spec.cluster is not None:
         return [*said, _cluster(spec), f"storage: {stored.where}: {stored.words}"]
     seeds = f", {spec.seeds} of them a trial" if spec.seeds > 1 else ""
@@ -63,10 +65,10 @@ def lines(
         f"packs: {lanes} {'lane' if lanes == 1 else 'lanes'} at once{seeds}, at most {WIDTH} floats side by side; "
         f"lag {lag}; {_sharing(spec)}"
     )
-    said.append(_memory(spec, data.stats["train"]["feature_dim"], data.stats["train"]["rows"], lanes))
+    said.append(_memory(spec, may, lanes))
     said.append(_feeding(spec, data.channels.feed))
-    said += _times(spec, data.channels, lanes)
-    said += _on_many(spec, data.channels, (lanes, lag), workers, failures)
+    said += _times(spec, data.channels, at_once)
+    said += _on_many(spec, data.channels, (at_once, lag), workers, failures)
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
@@ -107,7 +109,7 @@ def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
         if spec.timeout is not None and found.seconds > spec.timeout:
             count = int(spec.timeout * found.pace)
             words += f"; the timeout comes first, after {count} trials or so"
-        yield f"{words}; probed on {found.lanes} lanes and {found.rows:,} rows"
+        yield f"{words}; probed on {found.lanes} {'lane' if found.lanes == 1 else 'lanes'} and {found.rows:,} rows"
 
 
 def _cluster(spec: Spec) -> str:
@@ -153,43 +155,23 @@ def _sharing(spec: Spec) -> str:
     return f"trials of the same {' and '.join(shapes)} share a pass"
 
 
-def _memory(spec: Spec, feature_dim: int, rows: int, lanes: int) -> str:
-    """Say what parameters and their state take at most, and whether that fits: half of what is free may be used."""
-    h = _largest(spec)
-    most = max(solver_of(solver).memory(h, feature_dim, rows) for solver in spec.solvers)
-    free = free_memory()
-    words = f"memory: at most {_size(most)} a lane, {_size(most * lanes)} for all, of {_size(free)} free"
-    if most * spec.seeds > free / 2:
-        return f"{words}: the largest trial does not fit and would be refused; search a smaller num_factors"
-    return f"{words}: fewer lanes train at once" if most * lanes > free / 2 else words
+def _memory(spec: Spec, may: Budget, lanes: int) -> str:
+    """Say what parameters and their state take at most, what they may take, and what that leads to."""
+    words = f"memory: at most {size(may.lane)} a lane, {size(may.lane * lanes)} for all, of {size(free_memory())} free"
+    if spec.memory is not None:
+        words += f"; of the study's {size(spec.memory)} lanes may take {size(may.lanes)}, and as much again for copies"
+    few = may.at_once(lanes, spec.seeds)
+    if not few:
+        more = ", or raise memory" if spec.memory is not None else ""
+        return f"{words}: the largest trial does not fit and would be refused; search a smaller num_factors{more}"
+    return f"{words}: {few} of the largest train at once" if few < lanes else words
 
 
 def _feeding(spec: Spec, feed: Feed) -> str:
     """Say whether an epoch's mini-batches stay in memory."""
-    need = feed.need(Recipe.of(_largest(spec), spec.matrix.cells[0].layout))
-    words = f"mini-batches: about {_size(need)}, of {_size(feed.memory)} that they may take"
+    need = feed.need(Recipe.of(largest(spec), spec.matrix.cells[0].layout))
+    words = f"mini-batches: about {size(need)}, of {size(feed.memory)} that they may take"
     return f"{words}: kept" if need <= feed.memory else f"{words}: what does not fit is made anew in each epoch"
-
-
-def _size(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
-
-
-def _largest(spec: Spec) -> Hyperparameters:
-    """Return the configuration that needs the most memory."""
-    values: dict[str, Any] = dict(spec.hyperparameters)
-    dimension = spec.search_space.get("num_factors")
-    if dimension is not None:
-        values["num_factors"] = max(int(v) for v in dimension.choices or (dimension.high,))  # type: ignore[arg-type]
-    rules = [rule for rule in _optimizers(spec) if rule in RULES]
-    return Hyperparameters.of({**values, "optimizer": max(rules, key=lambda rule: RULES[rule].states)})
-
-
-def _optimizers(spec: Spec) -> list[str]:
-    dimension = spec.search_space.get("optimizer")
-    if dimension is not None:
-        return [str(choice) for choice in dimension.choices or ()]
-    return [str(spec.hyperparameters.get("optimizer", PARAMETERS["optimizer"].default))]
 
 
 def _to_be_made(url: URL) -> bool:

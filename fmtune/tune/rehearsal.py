@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 
+from fmtune.tune.claims import Claim, New
 from fmtune.tune.sources import POLL, PROGRESS, may_begin
 from fmtune.tune.storage import quiet
-from fmtune.tune.store import Claim, New, Store
+from fmtune.tune.store import Store
 from fmtune.tune.workers import BEATS, GRACE, name_of
 
 _SPACE = {"x": FloatDistribution(0.0, 1.0)}

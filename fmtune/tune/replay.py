@@ -201,8 +201,7 @@ def _same_data(result: StudyResult, data: StudyData) -> None:
 
 
 def _trained(spec: Spec, data: StudyData, old: TrialResult, where: CellResult, seeds: int) -> Outcome:
-    fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
-    h = Hyperparameters.of({**fixed, **old.params})
+    h = Hyperparameters.of({**spec.fixed, **old.params})
     epochs = len(old.curve) + (old.state == "FAIL")
     job = Job(old.number, seeds_of(h, seeds), Progress(spec.direction, h.patience), epochs, replay=True)
     source = _Once(job)

@@ -11,6 +11,7 @@ from typing import Any
 from fmtune.data.catalog import Card
 from fmtune.fm.hyperparameters import PARAMETERS, Parameter
 from fmtune.fm.metrics import METRICS
+from fmtune.tune import amount
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS, Algorithm, Option, card_option
 from fmtune.tune.checks import LISTS, SHARED, TABLE
 from fmtune.tune.dimension import RANGE_PATTERN, SEARCHABLE
@@ -117,6 +118,13 @@ TIMEOUT: Json = {
     ]
 }
 GRACE: Json = {"anyOf": [TIMEOUT["anyOf"][0], {"type": "number", "minimum": 1, "description": "seconds"}]}
+MEMORY: Json = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^{amount.PATTERN}$", "examples": ["4GiB", "500MB"]},
+        {"type": "number", "minimum": amount.LEAST, "description": "bytes"},
+        {"type": "null"},
+    ]
+}
 PACK: Json = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}
 _PATHS: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 

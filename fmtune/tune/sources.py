@@ -20,10 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.tune import environment
+from fmtune.tune.claims import New
+from fmtune.tune.database import Away
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
-from fmtune.tune.store import Away, New, Store
+from fmtune.tune.store import Store
 
 # Seconds between two writes of the scores of running trials.
 PROGRESS = 2.0
@@ -370,52 +372,6 @@ class ReplaySource(_Cell):
         """Write the end of a trial, in the state that it had in the searching cell."""
         state = "FAIL" if outcome.state == "FAIL" else self._searched[job.number].state.name
         self._end(job, state, outcome, {})
-
-
-class AgainSource:
-    """Trains finished trials again, as far as gave their values, for their scores on the test rows.
-
-    Parameters
-    ----------
-    trials
-        Complete trials.
-    fixed, seeds
-        As the study has them.
-    finalists
-        Takes the scores.
-    """
-
-    def __init__(
-        self, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any], seeds: int, finalists: Finalists
-    ) -> None:  # fmt: skip
-        self._trials, self._fixed, self._seeds, self._finalists = list(trials), fixed, seeds, finalists
-
-    def next(self) -> Job | None:
-        """Return the next trial."""
-        if not self._trials:
-            return None
-        trial = self._trials.pop(0)
-        h = Hyperparameters.of({**self._fixed, **trial.params})
-        epochs = int(trial.user_attrs["best_epoch"])
-        return Job(trial.number, seeds_of(h, self._seeds), Progress("minimize", 0), epochs, trial.value, replay=True)
-
-    def pause(self) -> None:
-        """Nothing is waited for."""
-
-    def report(self, job: Job, epoch: int, score: float) -> bool:
-        """Let every trial run to its end; what was best before is known."""
-        return False
-
-    def finish(self, job: Job, outcome: Outcome) -> None:
-        """Keep the scores of the last epoch."""
-        if job.scores is not None:
-            self._finalists.put(job.number, job.token, job.scores)
-
-    def give_back(self, job: Job) -> None:
-        """Nothing is written of it."""
-
-    def tick(self, row_lanes: float, seconds: float) -> None:
-        """Nothing is counted."""
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:

@@ -14,7 +14,7 @@ from fmtune.tune.dimension import Dimension
 from fmtune.tune.spec import Spec
 
 # May change when a study goes on: they decide how much is tried and where it is kept, not what a trial gets.
-_FREE = ("n_trials", "timeout", "storage", "pack", "threads", "grace", "stall", "path", "text", "sweep")
+_FREE = ("n_trials", "timeout", "storage", "pack", "memory", "threads", "grace", "stall", "path", "text", "sweep")
 
 
 def distributions(search_space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
@@ -33,7 +33,8 @@ def describe(search_space: Mapping[str, Dimension]) -> dict[str, dict[str, Any]]
 def canonical(spec: Spec) -> dict[str, Any]:
     """Return what must stay as it is when a study resumes, as JSON keeps it.
 
-    The budget (``n_trials``, ``timeout``), ``storage``, ``pack``, ``threads``, ``grace`` and ``stall`` may change.
+    The budget (``n_trials``, ``timeout``), ``storage``, ``pack``, ``memory``, ``threads``, ``grace`` and ``stall`` may
+    change.
     Paths are kept as written; that the data itself is the same is for digests to say.  Of a cluster only that is kept
     which a trial depends on.
     """

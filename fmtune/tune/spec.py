@@ -14,11 +14,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fmtune.data import catalog
+from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import checks, yamlfile
 from fmtune.tune import schema as schemas
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
+from fmtune.tune.amount import amount
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.places import Wrong, combined, shown
 from fmtune.tune.studyfile import Cell, Cluster, Matrix, Model, StudyFile, worded
@@ -67,8 +69,8 @@ class PrunerSpec(Model):
 class Spec(Model):
     """A study file that has passed every check.
 
-    ``hyperparameters`` holds the fixed values and ``predictor_type``; ``timeout`` is in seconds; ``path`` and
-    ``text`` are the file's.  ``text`` and ``storage`` may hold a password and are left out of ``repr``.
+    ``hyperparameters`` holds the fixed values and ``predictor_type``; ``timeout`` is in seconds, ``memory`` in bytes;
+    ``path`` and ``text`` are the file's.  ``text`` and ``storage`` may hold a password and are left out of ``repr``.
     """
 
     study_name: str
@@ -89,12 +91,25 @@ class Spec(Model):
     seed: int
     lag: int | None
     pack: int | Literal["auto"]
+    memory: int | None
     threads: int | None
     groups: dict[str, Any] | list[int] | None
     grace: float
     stall: float | None
     path: Path
     text: str = Field(repr=False)
+
+    def within(self, memory: str | int) -> Spec:
+        """Return the study with another ``memory``, given as a study file has it.
+
+        Raises
+        ------
+        UsageError
+            It is no amount, or a cluster trains the study.
+        """
+        if self.cluster is not None:
+            raise UsageError(checks.UNPACKED, hint="leave memory out")
+        return self.model_copy(update={"memory": amount(memory)})
 
     def members(self) -> tuple[Spec, ...]:
         """Return the studies of a sweep, one for each combination of values; without a sweep, this study alone."""
@@ -113,6 +128,11 @@ class Spec(Model):
         if searched is not None and searched.choices:
             return tuple(map(str, searched.choices))
         return (str(self.hyperparameters.get("solver", PARAMETERS["solver"].default)),)
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        """The hyperparameters that all its trials have in common, the study's seed among them."""
+        return {**self.hyperparameters, "predictor_type": self.predictor_type, "seed": self.seed}
 
     @property
     def metric(self) -> str:
@@ -214,8 +234,8 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
     note("pruner", faults)
     if not {"n_trials", "search_space", "enqueue"} & bad and len(space) == len(shape.search_space):
         wrong += checks.exhaustive(sampler, space, shape.n_trials, len(queue))
-    if not {"cluster", "matrix", "pack", "groups"} & bad and shape.cluster is not None:
-        sort = checks.Sort(shape.matrix.cells, shape.pack, shape.groups is not None)
+    if not {"cluster", "matrix", "pack", "groups", "memory"} & bad and shape.cluster is not None:
+        sort = checks.Sort(shape.matrix.cells, shape.pack, shape.groups is not None, shape.memory is not None)
         wrong += checks.cluster(sort, fixed, space)
     data, faults = _data(shape.data)
     note("data", faults)

@@ -25,7 +25,7 @@ from optuna.storages._rdb import models
 from fmtune.errors import FmtuneError, ResourceError, StorageError
 from fmtune.files import appear
 from fmtune.machine import NETWORK, Mounts, file_system, mounted
-from fmtune.tune.places import redacted
+from fmtune.tune.places import ambiguous, redacted
 from fmtune.tune.workers import GRACE
 
 # Seconds for which a busy sqlite file is asked again.
@@ -82,9 +82,8 @@ def open_storage(
     """
     sqlite = url.startswith("sqlite")
     try:
-        # A driver would take the rest of the password for the host, and show it.
-        if not sqlite and (url.count("@") > 1 or "@" in url.partition("?")[2]):
-            raise ValueError("it has more than one @, or one behind a ?; in a password write them as %40 and %3F")
+        if not sqlite and (wrong := ambiguous(url)):
+            raise ValueError(wrong)
         if sqlite:
             _inspect(url, mounts)
         made = sqlite and _made(sa.make_url(url), connect)

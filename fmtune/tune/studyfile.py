@@ -18,6 +18,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.fm.metrics import METRICS, meant
 from fmtune.tune import schema as schemas
+from fmtune.tune.amount import amount
 from fmtune.tune.places import Wrong, shown, suggestion
 from fmtune.tune.yamlfile import unquoted
 
@@ -85,6 +86,15 @@ def _pack(value: Any) -> Any:
     if value != "auto" and not (whole and 1 <= value <= 256):
         raise _refuse(f"pack must be auto or a whole number from 1 to 256, not {shown(value)}", unquoted(value))
     return value
+
+
+def _memory(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        return amount(value)
+    except UsageError as error:
+        raise _refuse(error.what, error.hint) from error
 
 
 def _storage(value: Any) -> Any:
@@ -196,6 +206,7 @@ _Pruner = Annotated[Any, WithJsonSchema(schemas.PRUNER)]
 _Timeout = Annotated[float | None, BeforeValidator(_timeout), WithJsonSchema(schemas.TIMEOUT)]
 _Stall = Annotated[float | None, BeforeValidator(_stall), WithJsonSchema(schemas.TIMEOUT)]
 _Grace = Annotated[float, BeforeValidator(_grace), WithJsonSchema(schemas.GRACE)]
+_Memory = Annotated[int | None, BeforeValidator(_memory), WithJsonSchema(schemas.MEMORY)]
 _Storage = Annotated[str | None, BeforeValidator(_storage)]
 _Matrix = Annotated[Matrix, BeforeValidator(_section)]
 _Cluster = Annotated[
@@ -251,6 +262,10 @@ class StudyFile(Model):
         description="how many earlier trials a trial may not know the results of; left out, the number of lanes",
     )  # fmt: skip
     pack: _Pack = Field(default="auto", description="lanes trained in one pass")
+    memory: _Memory = Field(
+        default=None,
+        description="4GiB, 500MB or bytes that packs and kept mini-batches may take; left out, a share of what is free",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="threads of a pass; left out, one per core"
     )

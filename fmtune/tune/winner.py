@@ -7,7 +7,6 @@ taken over.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +27,14 @@ from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
+from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
 from fmtune.tune.selection import Finalists, honest
-from fmtune.tune.sources import AgainSource, Emit, values_of
+from fmtune.tune.sources import Emit, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
 from fmtune.tune.store import Store
@@ -60,13 +60,15 @@ class Winner:
         Asked a few times a second; True gives up what is being trained, and the next run does it again.
     make
         Makes what trains.
+    memory
+        Bytes that lanes may take; None is half of what is free.
     """
 
     def __init__(
         self, spec: Spec, cell: Cell, folder: Path, fixed: Mapping[str, Any], finalists: Finalists, threads: int,
-        emit: Emit, stop: Callable[[], bool], make: Make = trainer,
+        emit: Emit, stop: Callable[[], bool], make: Make = trainer, memory: float | None = None,
     ) -> None:  # fmt: skip
-        self._cell, self._stop, self._make = cell, stop, make
+        self._cell, self._stop, self._make, self._memory = cell, stop, make, memory
         self._spec, self._folder, self._fixed, self._finalists = spec, folder, dict(fixed), finalists
         self._threads, self._emit = threads, emit
 
@@ -198,10 +200,10 @@ class Winner:
     def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
         """Train finalists again whose scores lie on another machine."""
         source = AgainSource(trials, self._fixed, self._spec.seeds, self._finalists)
-        lanes, memory = (16, None) if self._spec.cluster is None else (self._spec.seeds, math.inf)
+        lanes = 16 if self._spec.cluster is None else self._spec.seeds
         whole = Driver(
             source, data.channels, self._cell.layout, self._spec.metric, lanes=lanes, threads=self._threads,
-            memory=memory, device=self._cell.device, stop=self._stop, make=self._make,
+            memory=self._memory, device=self._cell.device, stop=self._stop, make=self._make,
         ).run()  # fmt: skip
         if not whole:
             raise Stopped

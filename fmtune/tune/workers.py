@@ -7,6 +7,7 @@ all trials that the worker holds.  Optuna's own heartbeat does not cover trials 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import threading
@@ -56,6 +57,11 @@ def gone(who: Any) -> bool:
 def name_of(who: Owner) -> str:
     """Return a worker's name, for people and as a key."""
     return f"{who['host']}:{who['pid']}:{who['run']}"
+
+
+def text_of(who: Any) -> str:
+    """Return an owner as one text, to be compared and counted by."""
+    return json.dumps(who, sort_keys=True)
 
 
 def _space() -> str:

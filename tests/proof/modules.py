@@ -39,10 +39,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tune/yamlfile": ("yamlfile",),
     "tune/dimension": ("dimension", "spec"),
     "tune/places": ("places", "spec"),
+    "tune/amount": ("budget", "spec"),
     "tune/studyfile": ("spec", "schema"),
     "tune/spec": ("spec", "schema"),
     "tune/folder": ("folder",),
     "tune/storage": ("storage", "store"),
+    "tune/database": ("database", "store"),
+    "tune/tables": ("store",),
+    "tune/claims": ("claims", "store"),
     "tune/store": ("store", "sources"),
 }
 """Module below ``fmtune`` to its tests, ``tests/test_<name>.py``."""
