@@ -68,7 +68,7 @@ def fit(
         done = objective.fit(
             read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
         )  # fmt: skip
-    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
+    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.epochs, "version": __version__,
              "index_base": source.index_base(list(given.values()))}  # fmt: skip
     if read.encoder is not None:
         facts["encoding"] = read.encoder.to_json()

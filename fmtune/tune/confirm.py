@@ -29,6 +29,7 @@ from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
 from fmtune.tune.selection import contributions, joined
+from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
@@ -125,13 +126,12 @@ def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
 
 def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Trainer:
     """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
-    epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
     values = {**spec.hyperparameters, **trial.params, "seed": spec.seed + spec.seeds}
     cell = devices.first(spec)
     h = Hyperparameters.of(values)
     pack = trainer(data.channels.feed, Recipe.of(h, cell.layout, cell.device))
     pack.change(enter=seeds_of(h, seeds))
-    for _ in range(epochs):
+    for _ in range(epochs_of(trial)):
         pack.epoch()
     return pack
 

@@ -26,7 +26,8 @@ class TrialResult:
     curve : tuple of float
         The objective on the test channel after epoch 1, 2, ...
     best_epoch : int or None
-        The epoch (1-based) whose score is ``value``.
+        The first epoch (1-based) of the best score on ``curve``; ``value`` is another one's, the last's, where there
+        was no ``patience``.
     metrics : dict
         All test metrics at the last epoch, by SageMaker's names without ``test:``.
     seconds : float or None

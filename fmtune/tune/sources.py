@@ -189,8 +189,8 @@ class _Cell:
         device, layout = self.cell.split("-", 1)
         attrs = {
             "seconds": outcome.seconds, "rows_per_s": outcome.rows_per_s, "metrics": outcome.metrics,
-            "best_epoch": outcome.best_epoch, "model_bytes": outcome.model_bytes, "device": device, "layout": layout,
-            "peak_mb": environment.peak_mb(),
+            "best_epoch": outcome.best_epoch, "epochs": outcome.epochs, "model_bytes": outcome.model_bytes,
+            "device": device, "layout": layout, "peak_mb": environment.peak_mb(),
         }  # fmt: skip
         if outcome.reason:
             attrs["reason"] = outcome.reason
@@ -396,8 +396,8 @@ class AgainSource:
             return None
         trial = self._trials.pop(0)
         h = Hyperparameters.of({**self._fixed, **trial.params})
-        epochs = int(trial.user_attrs["best_epoch"])
-        return Job(trial.number, seeds_of(h, self._seeds), Progress("minimize", 0), epochs, trial.value, replay=True)
+        progress = Progress("minimize", 0)
+        return Job(trial.number, seeds_of(h, self._seeds), progress, epochs_of(trial), trial.value, replay=True)
 
     def pause(self) -> None:
         """Nothing is waited for."""
@@ -416,6 +416,15 @@ class AgainSource:
 
     def tick(self, row_lanes: float, seconds: float) -> None:
         """Nothing is counted."""
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """Return after how many epochs a finished trial had its value.
+
+    Trials of before ``epochs`` was kept have it under the name ``best_epoch``.
+    """
+    attrs = trial.user_attrs
+    return int(attrs.get("epochs") or attrs.get("best_epoch") or len(trial.intermediate_values))
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:
