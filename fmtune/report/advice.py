@@ -181,8 +181,7 @@ def _at_once(result: StudyResult) -> list[Advice]:
         return []
     return [Advice(
         f"Lower the rates or raise the decays {_ANEW}: {first} of the best {words.count(len(leaders), 'trial')} "
-        f"scored best after the first epoch, and then overfitted. A column whose values hardly ever come back does that "
-        "too."
+        "scored best after the first epoch, and then overfitted. A column whose values hardly come back does it too."
     )]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from fmtune.report.summary import (
 from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
+_LINEAR = ("num_factors", "optimizer", "linear_lr", "linear_wd")
 _MARKS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
@@ -130,12 +131,15 @@ def baseline(result: StudyResult) -> Section | None:
         sentence = f"The linear model is {side} by {gap} (95 %: {_ends(low, high)})."
     else:
         sentence = f"Whether the linear model is worse is not decided: {gap} (95 %: {_ends(low, high)})."
-    settings = ", ".join(f"{k} {words.setting(v)}" for k, v in (found.get("params") or {}).items())
+    chosen = found.get("params") or {}
+    settings = [f"{k} {words.setting(chosen[k])}" for k in _LINEAR if k in chosen]
+    settings += [f"epoch {found['epoch']}"] if found.get("epoch") else []
     tried = words.count(int(found.get("tried", 1)), "setting")
+    # Linear models of before they were tuned for themselves do not say how long they were trained.
     body = render(
         "baseline", sentence=sentence, name=name, top=top, ours=words.score(top.value),
-        theirs=words.score(found["value"]),
-        what=f"best of {tried} on test: {settings}",
+        theirs=words.score(found["value"]), own="epochs" in found, sgd=result.fixed.get("solver", "sgd") == "sgd",
+        what=f"best of {tried} on test: {', '.join(settings)}",
     )  # fmt: skip
     return Section("baseline", "Beside a linear model", body)
 
