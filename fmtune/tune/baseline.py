@@ -35,6 +35,7 @@ _SHAPE = (
     "predictor_type", "solver", "seed", "mini_batch_size", "shuffle", "shuffle_seed", "lazy", "exact", "pad_last_batch",
     "use_bias", "bias_lr", "bias_wd", "bias_init_method", "bias_init_sigma", "bias_init_scale", "bias_init_value",
 )  # fmt: skip
+_TUNED = {"sgd": ("linear_lr", "linear_wd"), "als": ("linear_wd",), "mcmc": ()}
 _DRAWS = 1000
 
 
@@ -73,7 +74,7 @@ def baseline(
     Returns
     -------
     dict
-        ``value``; ``tried``, how many settings; ``params``, what differs from the winner; ``epoch``, the best;
+        ``value``; ``tried``, how many settings; ``params``, what was tuned or differs from the winner; ``epoch``, the best;
         ``epochs``, how many were trained; ``difference``, how much worse the linear model is, with ``low`` and ``high``
         of its 95 % interval over test rows.
     """
@@ -88,7 +89,7 @@ def baseline(
         return {"value": None, "tried": len(tries), "params": {}}
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     best = min(found, key=lambda one: sign * one.value)
-    params = {name: v for name, v in vars(best.h).items() if v != getattr(winner, name)}
+    params = {n: v for n, v in vars(best.h).items() if n in _TUNED[winner.solver] or v != getattr(winner, n)}
     return {
         "value": best.value, "tried": len(tries), "params": params, "epoch": best.epoch, "epochs": best.epochs,
         **_difference(metric, scores, best.scores, channels.test_labels),

@@ -102,7 +102,8 @@ class StudyResult:
     fixed : dict
         Hyperparameters that were not searched.
     channels : dict
-        Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str}``.
+        Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str, "origin": str}``: ``digest`` of
+        the rows as they are encoded, ``origin`` of which rows they are.
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
