@@ -71,8 +71,7 @@ def build_comparison(results: Sequence[StudyResult]) -> str:
     UsageError
         There is only one study, or none.
     """
-    if len(results) < 2:
-        raise UsageError("a comparison needs two studies", hint="fmtune report a.yaml b.yaml")
+    several(results)
     records = [to_json(r) for r in results]
     shown = [from_json(r) for r in records]
     parts = [_verdict(shown), _studies(shown), _chart("pace", pace_chart(shown)), _chart("crossover", crossover(shown)),
@@ -80,6 +79,12 @@ def build_comparison(results: Sequence[StudyResult]) -> str:
     record = {"format": FORMAT, "studies": [pack(r) for r in records]}
     version = shown[0].environment.get("fmtune", "")
     return assembled([p for p in parts if p is not None], record, won=False, version=version)
+
+
+def several(results: Sequence[StudyResult]) -> None:
+    """Refuse to compare less than two studies."""
+    if len(results) < 2:
+        raise UsageError("a comparison needs two studies", hint="fmtune report a.yaml b.yaml")
 
 
 def unranked(results: Sequence[StudyResult]) -> str | None:
@@ -243,6 +248,13 @@ def pace_chart(results: Sequence[StudyResult], save: Save = to_svg) -> Chart | N
 
 
 def _verdict(results: Sequence[StudyResult]) -> Section:
+    facts = [words.short(r.study_name, 60) for r in results[:12]]
+    body = render("verdict", lead=verdict(results), sure=caveats(results), compared=[], facts=facts)
+    return Section("verdict", "Comparison of studies", body)
+
+
+def caveats(results: Sequence[StudyResult]) -> list[str]:
+    """Return what to know of a comparison, in sentences."""
     why, machines = unranked(results), _machines(results)
     sure = [] if why is None else ["Each score answers its own question; speeds are compared all the same."]
     if why is None:
@@ -253,22 +265,25 @@ def _verdict(results: Sequence[StudyResult]) -> Section:
     if machines:
         sure.append(f"Speeds come from different machines or versions ({words.listing(machines)} differ): "
                     "they compare those too.")  # fmt: skip
-    facts = [words.short(r.study_name, 60) for r in results[:12]]
-    body = render("verdict", lead=verdict(results), sure=sure, compared=[], facts=facts)
-    return Section("verdict", "Comparison of studies", body)
+    return sure
 
 
 def _studies(results: Sequence[StudyResult]) -> Section:
+    ranked, rows = unranked(results) is None, lines(results)
+    name = words.metric(results[0].objective) if ranked else "score"
+    return Section("studies", "Studies and cells", render("studies", rows=rows, name=name, ranked=ranked))
+
+
+def lines(results: Sequence[StudyResult]) -> list[dict[str, Any]]:
+    """Return the comparison's table: a line for each cell of each study."""
     ranked, goal = unranked(results) is None, _goal(results)
     tops = [(w.naive * sign(r), w.low is not None) for r in results if (w := worth(r)) is not None] if ranked else []
     best_of, known = min(tops, default=(None, False))
-    rows = [
+    return [
         _row(result, cell, goal if ranked else None, best_of if known else None, first=place == 0)
         for result in results
         for place, cell in enumerate(result.cells)
     ]
-    name = words.metric(results[0].objective) if ranked else "score"
-    return Section("studies", "Studies and cells", render("studies", rows=rows, name=name, ranked=ranked))
 
 
 def _row(

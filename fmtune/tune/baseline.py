@@ -74,8 +74,9 @@ def baseline(
     Returns
     -------
     dict
-        ``value``; ``tried``, how many settings; ``params``, what was tuned or differs from the winner; ``epoch``, the best;
-        ``epochs``, how many were trained; ``difference``, how much worse the linear model is, with ``low`` and ``high``
+        ``value``; ``tried``, how many settings; ``params``, what was tuned or differs from the winner; ``epoch``, the
+        best; ``epochs``, how many were trained;
+        ``difference``, how much worse the linear model is, with ``low`` and ``high``
         of its 95 % interval over test rows.
     """
     tries = settings(winner)

@@ -45,7 +45,7 @@ class Standing(NamedTuple):
     """How far a study is, counted in the database, however many trials it has.
 
     ``cells`` are names, notes and how many trials are in which state; ``workers`` the processes that run it, and those
-    that died: who, ``trials`` held, ``age``, ``lives``.
+    that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was looked for, without a password.
     """
 
     study_name: str
@@ -56,6 +56,7 @@ class Standing(NamedTuple):
     holdout: dict[str, Any] | None
     model_path: str | None
     workers: list[dict[str, Any]]
+    storage: str
 
 
 def standing(spec: Spec, root: Path | None = None) -> Standing:
@@ -73,7 +74,7 @@ def standing(spec: Spec, root: Path | None = None) -> Standing:
         return Standing(
             spec.study_name, attrs.get("fmtune:objective", ""), attrs.get("fmtune:n_trials", 0),
             tuple(sorted(found, key=lambda cell: cell[1] is not None)), best, attrs.get("fmtune:holdout"),
-            attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage),
+            attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage), redacted(_url(spec, root)),
         )  # fmt: skip
     finally:
         storage.engine.dispose()
@@ -109,8 +110,12 @@ def _workers(spec: Spec, study: optuna.Study, storage: RDBStorage) -> list[dict[
     return [{**worker, "trials": held.count(worker["run"])} for worker in store.workers()]
 
 
+def _url(spec: Spec, root: Path | None) -> str:
+    return spec.storage or sqlite_url(folder_of(spec.study_name, root))
+
+
 def _open(spec: Spec, root: Path | None) -> tuple[optuna.Study, RDBStorage]:
-    url = spec.storage or sqlite_url(folder_of(spec.study_name, root))
+    url = _url(spec, root)
     hint = f"`fmtune run {spec.path}` begins it"
     if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
         raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint)
