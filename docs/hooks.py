@@ -64,13 +64,9 @@ def _code(value: Any) -> str:
 
 
 def _range(row: Parameter) -> str:
-    if row.choices:
-        return ", ".join(map(_code, row.choices))
-    if row.type is bool:
-        return "`true`, `false`"
-    kind = {int: "whole number", float: "number"}[row.type]
-    low = "" if row.low is None else f", {'above' if row.open_low else 'from'} {row.low:g}"
-    return kind + low + ("" if row.high is None else f", to {row.high:,.0f}")
+    if row.choices or row.type is bool:
+        return ", ".join(map(_code, row.values.split(", ")))
+    return row.values
 
 
 def _parameters() -> str:

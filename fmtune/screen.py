@@ -156,7 +156,7 @@ class Lines(Listener):
         if event["event"] == "study":
             head = (
                 f"{event['study_name']}: {event['n_trials']} trials in each of {', '.join(event['cells'])}; "
-                f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {event['storage']}"
+                f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {whereabouts(event)}"
             )
             return "\n".join([head, *event["notes"]])
         if event["event"] == "download":
@@ -183,6 +183,12 @@ _NEWS = {
 def counted(number: int, noun: str) -> str:
     """Return ``1 lane`` or ``2 lanes``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def whereabouts(study: Event) -> str:
+    """Return ``begins`` or ``goes on with``, and the address of the study's database."""
+    begun = any(sum(states.values()) for states in study["done"].values())
+    return f"{'goes on with' if begun else 'begins'} {study['storage']}"
 
 
 def first_epochs(progress: Event) -> str | None:
@@ -333,6 +339,7 @@ class Screen(Listener):
             return Text("" if self.ended else "reading the study and its data ...", style="dim")
         head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ")
         head.append(f"{counted(study['lanes'], 'lane')}, {counted(study['threads'], 'thread')}", style="dim")
+        place = Text(whereabouts(study), style="dim", no_wrap=True, overflow="ellipsis")
         for note in study["notes"]:
             head.append(f"\n{note}", style="dim")
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
@@ -344,13 +351,13 @@ class Screen(Listener):
         for cell in study["cells"]:
             table.add_row(*self._row(cell, study["n_trials"]))
         if self.ended:
-            return Group(head, table)
+            return Group(head, place, table)
         best = [Text(f"best {_trial(t)}", no_wrap=True, overflow="ellipsis") for t in self._best.overall()]
         last = [Text(f"     {_trial(t)}", style="dim", no_wrap=True, overflow="ellipsis") for t in self._last]
         if now := self._now or self._begun():
             last.append(Text(now, style="dim"))
         # The cursor waits on a line of its own, where a terminal's ^C does not wrap and shift the table.
-        return Group(head, table, *best, *last, Text(""))
+        return Group(head, place, table, *best, *last, Text(""))
 
     def _begun(self) -> str | None:
         """Say how far the first trials are, while none has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,24 @@ def test_train_as_test_is_said(tmp_path: Path) -> None:
     path = write_study(tmp_path, STUDY.replace("test: test.npz", "test: train.npz"))
     with pytest.warns(source.DataWarning, match="train and test hold the same rows"):
         bring(specs.read(path))
+
+
+def test_rows_are_the_same_without_one_of_their_columns(tmp_path: Path) -> None:
+    """A table without a column has other digests and the same origins; another split, or other labels, has others."""
+    rows = "".join(f"{n % 2},{n % 7},{n % 3}\n" for n in range(200))
+    (tmp_path / "t.csv").write_text(f"click,a,b\n{rows}")
+
+    def stats(data: str) -> dict[str, dict[str, Any]]:
+        text = STUDY[: STUDY.index("data:")] + f"data: {{train: t.csv, label: click, {data}}}\n"
+        text += STUDY[STUDY.index("objective:") :]
+        (tmp_path / "study.yaml").write_text(text)
+        return bring(specs.read(tmp_path / "study.yaml")).stats
+
+    both, one = stats("categorical: [a, b], test: 0.2"), stats("categorical: [a], test: 0.2")
+    other = stats("categorical: [a], test: 0.2, split_seed: 1")
+    for name in ("train", "test"):
+        assert both[name]["origin"] == one[name]["origin"] and both[name]["digest"] != one[name]["digest"]
+        assert other[name]["origin"] != one[name]["origin"]
 
 
 def test_auc_wants_both_labels(tmp_path: Path) -> None:

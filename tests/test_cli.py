@@ -63,7 +63,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 def test_a_run_ends_with_its_model_and_best_score(done: Path) -> None:
     """A run in a pipe prints the study, a line a trial and cell, then the winner; the last line is the best score."""
     lines = (done / "out").read_text().splitlines()
-    assert lines[0].startswith("small: 4 trials in each of cpu-sparse, cpu-dense; 4 lanes, 2 threads; sqlite:///")
+    assert lines[0].startswith("small: 4 trials in each of cpu-sparse, cpu-dense; 4 lanes, 2 threads; begins sqlite:///")
     assert sum(line.startswith("cpu-sparse trial") for line in lines) == 4
     assert sum(line.startswith("cpu-dense trial") for line in lines) == 4
     assert any(line.startswith("sealed holdout: ") and line.endswith("(opened once)") for line in lines)
@@ -79,6 +79,9 @@ def test_a_complete_study_says_so_and_keeps_its_report(done: Path, shell: Shell)
     again = shell("run", "study.yaml", folder=done)
     assert first == again and again.code == 0 and again.err == ""
     assert "the study is complete: 4 trials in each of cpu-sparse, cpu-dense" in again.lines
+    place = (done / "runs" / "small" / "study.db").resolve()
+    assert again.lines[0].endswith(f"; goes on with sqlite:///{place}")
+    assert shell("status", "study.yaml", folder=done).lines[0] == f"small: sqlite:///{place}"
     assert not any(" trial " in line and line.startswith("cpu") for line in again.lines)
     assert again.lines[-2] == "report: reports/small.html" and page.read_text() == "kept"
     os.utime(page, (0, 0))
@@ -101,7 +104,7 @@ def test_json_events_are_json(shell: Shell, tmp_path: Path) -> None:
 def test_status_says_how_far_each_cell_is(done: Path, shell: Shell, tmp_path: Path) -> None:
     """Done of total by cell, by state; what is running and waiting; no study yet is exit 4 with what begins it."""
     said = shell("status", "study.yaml", folder=done)
-    assert said.lines[0].startswith("cpu-sparse: 4 of 4 trials done (")
+    assert said.lines[1].startswith("cpu-sparse: 4 of 4 trials done (")
     assert said.lines[-1].startswith("best test:binary_classification_cross_entropy: 0.")
     facts = json.loads(shell("status", "study.yaml", "--json", folder=done).out)
     assert [(c["cell"], c["done"], c["of"]) for c in facts["cells"]] == [("cpu-sparse", 4, 4), ("cpu-dense", 4, 4)]
@@ -112,7 +115,7 @@ def test_status_says_how_far_each_cell_is(done: Path, shell: Shell, tmp_path: Pa
     during = shell("status", "study.yaml")
     begun.kill()
     begun.communicate()
-    assert during.code == 0 and " of 4 trials done" in during.lines[0]
+    assert during.code == 0 and " of 4 trials done" in during.lines[1]
     write_study(tmp_path, SMALL.replace("small", "other"))
     none = shell("status", "study.yaml")
     assert none.code == 4 and "there is no study 'other' yet\n  hint: `fmtune run study.yaml` begins it" in none.err

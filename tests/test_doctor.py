@@ -6,11 +6,14 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from fmtune.cli import fmtune
 from fmtune.cli.tools import CODES
 from fmtune.export import standalone
+from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.tune import doctor
 from tests.test_explain import model
 
@@ -37,12 +40,29 @@ def test_the_json_for_an_issue_names_no_user_and_no_machine() -> None:
     assert clean["text"] == "kept in ~/x on this machine" and clean["hint"] == "see ~"
 
 
-def test_exit_codes_are_explained() -> None:
-    """One, all, or none of that number."""
+def test_exit_codes_and_hyperparameters_are_explained() -> None:
+    """One, all, or none of that number or name; the nearest is suggested, by what other libraries call it too."""
     run = CliRunner().invoke(fmtune, ["explain", "6"])
     assert run.exit_code == 0 and run.output.startswith("  6  no trial succeeded")
-    assert len(CliRunner().invoke(fmtune, ["explain"]).output.splitlines()) == len(CODES)
+    every = CliRunner().invoke(fmtune, ["explain"]).output
+    assert len(every.splitlines()) == len(CODES) + len(PARAMETERS) + 2
+    assert all(name in every and row.help in every for name, row in PARAMETERS.items())
+    one = CliRunner().invoke(fmtune, ["explain", "num_factors"]).output
+    assert PARAMETERS["num_factors"].help in one and "16" in one and "whole number, from 0, to 65,536" in one
+    unknown = CliRunner().invoke(fmtune, ["explain", "learning_rate"]).exception
+    assert "did you mean 'linear_lr' or 'factors_lr'?" in str(unknown)
     assert "no exit code 9" in str(CliRunner().invoke(fmtune, ["explain", "9"]).exception)
+
+
+@pytest.mark.parametrize(("words", "begun", "found"), [
+    (["fit", "-p"], "num", ["num_factors="]), (["fit", "-p"], "optimizer=ad", ["optimizer=adam", "optimizer=adagrad"]),
+    (["fit", "-p"], "lazy=", ["lazy=true", "lazy=false"]), (["fit", "-p"], "nope=", []),
+    (["data", "get"], "dig", ["digits"]), (["explain"], "bias_w", ["bias_wd"]), (["explain"], "14", ["141", "143"]),
+])  # fmt: skip
+def test_names_are_completed(words: list[str], begun: str, found: list[str]) -> None:
+    """Hyperparameters after -p, and the words of some; cards after data get; what can be explained."""
+    asked = ShellComplete(fmtune, {}, "fmtune", "_FMTUNE_COMPLETE")
+    assert [item.value for item in asked.get_completions(words, begun)] == found
 
 
 def test_completion_scripts_call_the_command() -> None:

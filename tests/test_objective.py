@@ -51,14 +51,15 @@ def test_full_packs_give_what_packs_of_one_give(layout: str) -> None:
 
 
 def test_each_epoch_is_reported_with_its_test_score() -> None:
-    """A trial has a score an epoch, its value is the last one, and its metrics are kept with it."""
+    """A trial has a score an epoch, its value is the last one's; its metrics and best epoch are kept with it."""
     objective = _objective()
     study = _study(objective)
     study.optimize(objective, n_trials=2)
     trial = study.trials[0]
     assert list(trial.intermediate_values) == [1, 2, 3] and trial.value == trial.intermediate_values[3]
     assert trial.user_attrs["metrics"]["binary_classification_cross_entropy"] == pytest.approx(trial.value)
-    assert trial.user_attrs["best_epoch"] == 3
+    curve = list(trial.intermediate_values.values())
+    assert (trial.user_attrs["epochs"], trial.user_attrs["best_epoch"]) == (3, curve.index(min(curve)) + 1)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -124,15 +125,23 @@ def test_patience_keeps_the_best_epoch() -> None:
     whole = fmtune.fit(TRAIN, TEST, **h).curve
     fit = fmtune.fit(TRAIN, TEST, **h, patience=3)
     best = min(range(40), key=lambda i: whole[i]) + 1
-    assert (fit.best_epoch, len(fit.curve)) == (best, best + 3) and best < 30
+    assert (fit.best_epoch, fit.epochs, len(fit.curve)) == (best, best, best + 3) and best < 30
     short = fmtune.fit(TRAIN, TEST, **{**h, "epochs": best})
     assert fit.model.to_bytes() == short.model.to_bytes() and fit.metrics == short.metrics
+
+
+def test_without_patience_the_best_epoch_is_the_curve_s() -> None:
+    """The model is the last epoch's, and ``best_epoch`` says which would have been better."""
+    h = {**FIXED, "num_factors": 8, "factors_lr": 0.3, "epochs": 40}
+    fit = fmtune.fit(TRAIN, TEST, **h)
+    assert fit.best_epoch == fit.curve.index(min(fit.curve)) + 1 < 30 and fit.epochs == 40
+    assert fit.metrics["binary_classification_cross_entropy"] == pytest.approx(fit.curve[-1])
 
 
 def test_without_a_test_channel_there_is_a_model_and_no_score() -> None:
     """``fit`` needs no test channel."""
     fit = fmtune.fit(TRAIN, **FIXED)
-    assert (fit.curve, fit.metrics, fit.best_epoch) == ((), {}, 3)
+    assert (fit.curve, fit.metrics, fit.best_epoch, fit.epochs) == ((), {}, 3, 3)
 
 
 @pytest.mark.parametrize(("given", "message"), [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from matplotlib.figure import Figure
 from report_fixtures import study
 
 from fmtune.report import charts
+from fmtune.report.style import log_numbers
 from fmtune.tune.result import CellResult, TrialResult
 
 ALL = (charts.curves, charts.history, charts.speed, charts.overtuning, charts.importance, charts.slices)
@@ -61,6 +64,35 @@ def test_a_leader_far_beyond_the_others_takes_no_room() -> None:
     curve = [far, *[{**lead, "trial": lead["trial"] + n} for n, lead in enumerate(4 * others)]]
     chart = charts.overtuning(replace(result, selection={**result.selection, "curve": curve}))
     assert chart is not None and len(chart.rows) == len(curve)
+
+
+def test_the_best_epochs_of_the_best_trials_are_inside_the_axes() -> None:
+    """Trials that are best after one epoch and worse ever after do not leave through the bottom of the picture."""
+    seen: list[tuple[float, float]] = []
+
+    def keep(figure: Figure, name: str, label: str, tips: Mapping[str, Sequence[str]] | None = None) -> str:
+        seen.append(figure.axes[0].get_ylim())
+        return ""
+
+    curves = [tuple(0.537 + 0.001 * n + 0.02 * e for e in range(6)) for n in range(40)]
+    trials = tuple(TrialResult(n, "COMPLETE", {}, c[0], c, 1) for n, c in enumerate(curves))
+    charts.curves(study(40, cells=(CellResult("cpu", "sparse", trials),)), keep)
+    ((low, high),) = seen
+    assert low < 0.537 < 0.541 < high
+
+
+@pytest.mark.parametrize(("low", "high", "whole", "numbers"), [
+    (0.003, 0.1, False, [0.003, 0.01, 0.03, 0.1]), (1e-4, 0.3, False, [1e-4, 1e-3, 1e-2, 1e-1]),
+    (2, 32, True, [2, 4, 8, 16, 32]), (1, 1000, True, [1, 10, 100, 1000]), (0.2, 1.5, False, [0.2, 0.5, 1.0]),
+    (3, 3, True, [3, 3]),
+])  # fmt: skip
+def test_a_logarithmic_axis_has_a_handful_of_round_numbers(
+    low: float, high: float, whole: bool, numbers: list[float]
+) -> None:
+    """Decades, or thirds of them where those are few, of a rate; powers of two of whole numbers."""
+    axis = Figure().subplots().xaxis
+    log_numbers(axis, low, high, whole=whole)
+    assert axis.get_major_locator()() == pytest.approx(numbers)
 
 
 def test_nothing_to_draw_is_none() -> None:

@@ -10,6 +10,7 @@ import pytest
 from report_fixtures import confirmed, heavy, not_run, of_state, study
 
 from fmtune.errors import UsageError
+from fmtune.report import words
 from fmtune.report.compare import Point, build_comparison, crossing, crossover, pace_chart, points, unranked, verdict
 from fmtune.report.page import extract
 from fmtune.report.record import from_json, to_json
@@ -36,7 +37,25 @@ def test_the_same_question_is_ranked() -> None:
     best = min((one, other), key=lambda r: r.best.value)  # type: ignore[union-attr,return-value]
     assert first.startswith(f"{best.study_name} scores best: test cross-entropy ") and "not decided against" in first
     far = replace(one, selection=None)
-    assert verdict([far, replace(other, selection=None)]).count("decided") == 0
+    assert verdict([far, replace(other, selection=None)]) == (
+        f"Which study is best is not decided: {best.study_name} reached test cross-entropy "
+        f"{words.score(best.best.value)}, and no interval of that is known."  # type: ignore[union-attr]
+    )
+    assert "<td><b>" not in build_comparison([far, replace(other, selection=None)])
+
+
+def test_the_same_rows_under_another_encoding_are_ranked() -> None:
+    """Where both know which rows they had, encodings may differ; other rows, or rows not known, may not."""
+
+    def encoded(digest: str, origin: str) -> StudyResult:
+        rows = {name: {"digest": digest + name, "origin": origin + name} for name in ("train", "test")}
+        return study(20, study_name=digest, channels=rows)
+
+    one, other = encoded("a", "x"), encoded("b", "x")
+    assert unranked([one, other]) is None and unranked([one, encoded("b", "y")]) == "their test rows differ"
+    assert "the same rows, encoded differently" in build_comparison([one, other])
+    old = replace(other, channels={"train": {"digest": "b"}, "test": {"digest": "b"}})
+    assert unranked([one, old]) == "their encoded test rows differ"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +65,8 @@ def test_the_same_question_is_ranked() -> None:
             {"objective": "test:auc", "direction": "maximize"},
             "they have different objectives (test cross-entropy and test AUC)",
         ),
-        ({"channels": {**study(2).channels, "test": {"digest": "other"}}}, "their test rows differ"),
-        ({"channels": {**study(2).channels, "train": {"digest": "other"}}}, "their train rows differ"),
+        ({"channels": {**study(2).channels, "test": {"digest": "other"}}}, "their encoded test rows differ"),
+        ({"channels": {**study(2).channels, "train": {"digest": "other"}}}, "their encoded train rows differ"),
     ],
 )  # fmt: skip
 def test_different_questions_are_not_ranked(change: dict[str, object], why: str) -> None:

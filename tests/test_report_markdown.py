@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from report_fixtures import confirmed, not_run, of_state, study
 
-from fmtune.errors import ResourceError
+from fmtune.errors import ResourceError, UsageError
 from fmtune.report.charts import pictures
-from fmtune.report.markdown import markdown, text
+from fmtune.report.compare import verdict
+from fmtune.report.markdown import comparison_markdown, markdown, text
 from fmtune.report.table import csv, frame, parquet
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
@@ -20,6 +21,17 @@ def test_markdown_has_the_verdict_the_matrix_and_the_winner() -> None:
     page = markdown(study(64, cells=(*study(64).cells, not_run())))
     assert "**Trial 33 wins: test cross-entropy 0.05770, the best of 64 trials.**" in page
     assert "| cpu-dense | " in page and "not run: no CUDA device" in page and "### Winner: trial 33" in page
+
+
+def test_several_studies_are_compared_in_markdown() -> None:
+    """The verdict and a line for each cell of each study, every line as wide as the head; one study is refused."""
+    studies = [study(30), study(12, study_name="o|ther", cells=(*study(12).cells, not_run()))]
+    page = comparison_markdown(studies)
+    assert f"**{text(verdict(studies))}**" in page and "o\\|ther" in page
+    table = [line.replace("\\|", "") for line in page.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 5 and {line.count("|") for line in table} == {10}
+    with pytest.raises(UsageError):
+        comparison_markdown(studies[:1])
 
 
 @pytest.mark.parametrize("result", [of_state("FAIL"), of_state("PRUNED"), study(0, cells=(), importance={}), study(1)])

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 from report_fixtures import of_state, study
+from ruamel.yaml import YAML
 
 from fmtune.report import summary
-from fmtune.report.advice import advice, comparison, lead
+from fmtune.report.advice import advice, comparison, faster, lead
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 
@@ -54,6 +55,11 @@ def test_the_comparison_says_quality_first_and_then_speed() -> None:
     assert sentence.endswith("cpu-dense learns 2.00 × as many rows/s.")
 
 
+def test_a_slower_cell_is_said_to_be_so_many_times_slower() -> None:
+    """A ratio below one is turned round."""
+    assert faster(0.11) == "learns 9.09 × more slowly" and faster(0.98) == "learns as many rows/s"
+
+
 def test_the_best_is_the_lowest_number_among_equals_and_finite() -> None:
     """An infinite value is no score; of two equal scores the earlier trial wins."""
     trials = (
@@ -92,7 +98,7 @@ def test_edges_are_found_on_the_range_s_own_scale(value: object, side: str | Non
     ("result", "words"),
     [
         (study(0, cells=(), importance={}), "Start it"),
-        (of_state("FAIL"), "Lower the upper end of factors_lr and linear_lr: 5 of 5 trials diverged."),
+        (of_state("FAIL"), "Lower the upper end of factors_lr and linear_lr"),
         (of_state("PRUNED"), "Prune later"),
         (of_state("RUNNING", finished=None), "Continue it; 0 of 5 trials have ended:"),
         (study(20, holdout=None), "Add a sealed holdout channel"),
@@ -110,8 +116,57 @@ def test_advice_sees_a_winner_at_the_edge_and_still_improving() -> None:
     trial = TrialResult(0, "COMPLETE", {"num_factors": 32}, 0.1, (0.3, 0.2, 0.1), 3)
     result = study(1, cells=(CellResult("cpu", "sparse", (trial,)),), importance={})
     texts = [step.text for step in advice(result)]
-    assert "Widen num_factors: the winner's 32 sits at the upper edge of 2 to 32." in texts
-    assert "Raise epochs: the winner was still improving at its last one, 3." in texts
+    widen = "Widen num_factors under a new study_name: the winner's 32 sits at the upper edge of 2 to 32."
+    assert any(text.startswith(widen) for text in texts)
+    assert "Raise epochs under a new study_name: the winner was still improving at its last one, 3." in texts
+
+
+def test_the_winner_comes_along_into_a_new_study() -> None:
+    """The first step that makes another study has a line to enqueue the winner, exactly, as YAML; no other has one."""
+    params = {"num_factors": 32, "factors_lr": 1e-05, "optimizer": "adam", "shuffle": "no"}
+    trial = TrialResult(0, "COMPLETE", params, 0.1, (0.3, 0.2, 0.1), 3)
+    steps = advice(study(1, cells=(CellResult("cpu", "sparse", (trial,)),), importance={}))
+    lines = [step.command for step in steps if step.command and step.command.startswith("enqueue: ")]
+    assert steps[0].command == lines[0] and len(lines) == 1
+    assert YAML(typ="safe").load(lines[0]) == {"enqueue": [params]}
+
+
+def of_curves(*curves: tuple[float, ...], **changes: object) -> StudyResult:
+    """Return a study without patience whose trials have these curves, and their last scores."""
+    trials = tuple(TrialResult(n, "COMPLETE", {}, curve[-1], curve, len(curve)) for n, curve in enumerate(curves))
+    fixed = {"epochs": 4}
+    return study(len(curves), cells=(CellResult("cpu", "sparse", trials),), importance={}, fixed=fixed, **changes)
+
+
+def test_a_winner_that_was_better_before_is_not_still_improving() -> None:
+    """Where the curve's best is not its last, more epochs are not advised, whatever ``best_epoch`` was stored."""
+    texts = " ".join(step.text for step in advice(of_curves((0.5, 0.3, 0.299, 0.2995))))
+    assert "Raise epochs" not in texts and "Set patience" not in texts
+
+
+def test_patience_is_advised_where_trials_got_worse_after_their_best() -> None:
+    """Trials that had been as good as the winner, and fell back by more than a per cent, are named with both scores."""
+    result = of_curves((0.5, 0.4, 0.35, 0.34), (0.5, 0.3, 0.36, 0.39), (0.5, 0.45, 0.46, 0.47))
+    texts = [step.text for step in advice(result)]
+    wanted = "Set patience under a new study_name, for example 5: trial 1 scored 0.3000 at epoch 2 and 0.3900 at"
+    assert sum(text.startswith(wanted) for text in texts) == 1
+    patient = replace(result, fixed={"epochs": 4, "patience": 2})
+    assert not any("Set patience" in step.text for step in advice(patient))
+
+
+def test_patience_goes_by_the_best_where_higher_is_better() -> None:
+    """For a maximised objective a curve's best is its highest."""
+    higher = of_curves((0.6, 0.9, 0.8, 0.7), direction="maximize", objective="test:auc")
+    assert any("0.9000 at epoch 2" in step.text for step in advice(higher))
+    assert not any("Set patience" in step.text for step in advice(of_curves((0.6, 0.4, 0.39, 0.3))))
+
+
+def test_overfitting_at_once_is_said() -> None:
+    """Most of the best trials at their best after one epoch: the page says so; of as many as half it does not."""
+    early, late = (0.5, 0.6, 0.7, 0.71), (0.7, 0.6, 0.55, 0.54)
+    texts = [step.text for step in advice(of_curves(early, early, late))]
+    assert any("2 of the best 3 trials scored best after the first epoch" in text for text in texts)
+    assert not any("the first epoch" in step.text for step in advice(of_curves(early, late)))
 
 
 def test_the_lead_counts_all_trials_of_the_first_cell() -> None:

@@ -44,7 +44,7 @@ def _shown(style: str) -> list[str]:
 def test_lines_are_one_a_trial() -> None:
     """The first line is the study's, then each trial has one; a star marks each new best."""
     assert _shown("lines") == [
-        "clicks: 8 trials in each of cpu-sparse, cpu-dense; 4 lanes, 1 thread; sqlite:///study.db",
+        "clicks: 8 trials in each of cpu-sparse, cpu-dense; 4 lanes, 1 thread; goes on with sqlite:///study.db",
         "cpu-sparse trial 3 COMPLETE 0.5 *  num_factors=8 factors_lr=0.0123",
         "cpu-sparse trial 4 COMPLETE 0.25 *  num_factors=8 factors_lr=0.0123",
         "cpu-sparse trial 5 PRUNED 0.75  num_factors=8 factors_lr=0.0123  (pruned at epoch 2)",
@@ -73,7 +73,8 @@ def test_the_table_fits_a_terminal(width: int) -> None:
     with console.capture() as capture:
         console.print(table.render())
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    assert len(lines) == 10 and lines[9] == "" and max(map(len, lines)) <= width
+    assert len(lines) == 11 and lines[10] == "" and max(map(len, lines)) <= width
+    assert lines.pop(1) == "goes on with sqlite:///study.db"
     assert lines[0].split() == ["clicks", "test:rmse", "4", "lanes,", "1", "thread"]
     assert lines[1].split() == ["cell", "trials", "pruned", "failed", "best", "trial", "lanes", "rows/s", "left"]
     row = lines[2].split()

@@ -14,21 +14,18 @@ from fmtune.tune.selection import Finalists, contributions, honest, joined
 from fmtune.tune.study import run
 from tests.study_fixtures import write_study
 
-SUMS = [name for name in METRICS if name != "auc"]
-
 
 def _labels(metric: str, n: int, rng: np.random.Generator) -> np.ndarray:
     real = METRICS[metric].predictor_type == "regressor"
     return (rng.normal(size=n) if real else rng.random(n) < 0.4).astype(np.float32)
 
 
-@pytest.mark.parametrize("metric", SUMS)
+@pytest.mark.parametrize("metric", METRICS)
 def test_contributions_add_up_to_the_metric(metric: str) -> None:
     """The mean of the rows' contributions gives the metric itself."""
     rng = np.random.default_rng(0)
     labels, scores = _labels(metric, 500, rng), rng.normal(size=500).astype(np.float32)
     parts = contributions(metric, scores, labels)
-    assert parts is not None
     assert joined(metric, parts.mean(axis=1)) == pytest.approx(METRICS[metric].compute(scores, labels), rel=1e-12)
 
 
@@ -61,10 +58,26 @@ def test_the_curve_names_every_leader() -> None:
     assert found["trial"] == 9 and found["wins"] == {"9": 1.0}
 
 
-def test_auc_has_no_correction() -> None:
-    """A metric that is no sum over rows gives None instead of a number that would be wrong."""
-    labels = np.array([0, 1, 0, 1], np.float32)
-    assert honest("auc", {0: labels[None], 1: -labels[None]}, labels) is None
+def test_the_interval_of_auc_is_near_that_of_drawing_rows() -> None:
+    """Rows' shares of won pairs give, over draws, almost the same values as auc computed anew, ties and all."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(600) < 0.3).astype(np.float32)
+    scores = (rng.normal(size=600) + labels).round(1).astype(np.float32)
+    parts = contributions("auc", scores, labels)
+    picks = [rng.integers(0, 600, 600) for _ in range(300)]
+    anew = np.array([METRICS["auc"].compute(scores[p], labels[p]) for p in picks])
+    near = np.array([joined("auc", parts[:, p].mean(axis=1)) for p in picks])
+    assert np.corrcoef(anew, near)[0, 1] > 0.995 and np.abs(anew - near).max() < 0.005
+
+
+def test_drawn_rows_of_one_label_leave_auc_as_it_is() -> None:
+    """Where a draw has no row of a label, that side counts as on all rows; there is never a division by zero."""
+    labels = np.array([0, 0, 0, 1], np.float32)
+    parts = contributions("auc", np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels)
+    assert joined("auc", parts[:, 3]) == pytest.approx(METRICS["auc"].compute(
+        np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels))
+    found = honest("auc", {0: labels[None], 1: -labels[None]}, labels)
+    assert found is not None and found["trial"] == 0 and np.isfinite([found["low"], found["corrected"]]).all()
 
 
 def test_finalists_are_the_best_and_the_leaders(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmtune.tune.database import Away, Database
 from fmtune.tune.driver import Job, Outcome
-from fmtune.tune.sources import ReplaySource, Terms
+from fmtune.tune.sources import ReplaySource, Terms, epochs_of
 from fmtune.tune.storage import open_storage
 from fmtune.tune.store import Store
 
@@ -106,6 +106,14 @@ def test_two_cells_share_the_trials(tmp_path: Path) -> None:
     for bench in (first, second):
         assert bench.source.next() is None and bench.source.pause() is None
         assert bench.events[-1] == ("count", {"cell": "cpu-sparse", "done": {"COMPLETE": 3, "FAIL": 1}})
+
+
+@pytest.mark.parametrize(("attrs", "epochs"), [({"epochs": 2, "best_epoch": 1}, 2), ({"best_epoch": 1}, 1), ({}, 2)])
+def test_a_trial_is_trained_again_as_far_as_its_value_was(attrs: dict[str, int], epochs: int) -> None:
+    """Its ``epochs`` count, not its best one; studies of before have them as ``best_epoch``, others' as their curve."""
+    (trial,) = _searched(1)
+    trial.user_attrs = dict(attrs)
+    assert epochs_of(trial) == epochs
 
 
 def test_a_late_end_is_said_to_be_late(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fmtune.errors import StudyFileError, UsageError
+from fmtune.fm.hyperparameters import meant
 from fmtune.tune import spec
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.spec import Cell, Spec, parse
@@ -253,6 +254,27 @@ BELOW: dict[str, str] = {
     "cluster: {exchange: fp8}": "10:21: cluster.exchange must be 'fp32' or 'fp16', not 'fp8'",
     "cluster: {parts: 0}": "10:18: cluster.parts must be at least 1, not 0",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "hint"), [
+    ("device: gpu", "write matrix: {device: [gpu]}"), ("device: {a: 1}", "device belongs under matrix"),
+    ("layout: [sparse, dense]", "write matrix: {layout: [sparse, dense]}"),
+    ("num_factors: 4", "num_factors belongs under hyperparameters or search_space"),
+])  # fmt: skip
+def test_a_key_of_another_place_is_told_where(line: str, hint: str) -> None:
+    """What belongs under matrix, hyperparameters or search_space, and stands at the top level."""
+    with pytest.raises(StudyFileError) as caught:
+        parse(GOOD + line + "\n")
+    (fault,) = caught.value.faults
+    assert fault.hint == hint
+
+
+def test_a_name_of_another_library_is_told_ours() -> None:
+    """Where one name means two of ours, both are said; where one of them is not searched, the other."""
+    text = GOOD.replace("num_factors", "learning_rate")
+    assert faults_of(text)[0].endswith("unknown parameter 'learning_rate' (did you mean 'linear_lr' or 'factors_lr'?)")
+    assert meant("batch_size") == " (did you mean 'mini_batch_size'?)" and meant("zzz") == ""
+    assert meant("lr", ("factors_lr",)) == " (did you mean 'factors_lr'?)"
 
 
 @pytest.mark.parametrize("line", BELOW)

@@ -36,8 +36,14 @@ def data_list(as_json: bool) -> None:
             click.echo(f"    {key['name']}: {key['default']}  # {key['help']}")
 
 
+def _cards(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    from fmtune.data import catalog
+
+    return [name for name in catalog.cards() if name.startswith(begun)]
+
+
 @data.command("get")
-@click.argument("card")
+@click.argument("card", shell_complete=_cards)
 @click.option("--from", "source", type=FILE, metavar="PATH", help="Take a copy that you have: a file, or their folder.")
 def data_get(card: str, source: Path | None) -> None:
     """Download the files of CARD, or go on with a download; a study does so by itself."""

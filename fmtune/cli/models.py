@@ -12,11 +12,23 @@ from fmtune.cli.common import FILE, named_columns, share_of, table_options
 from fmtune.errors import UsageError
 
 
+def _assignments(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    from fmtune.fm.hyperparameters import PARAMETERS
+
+    name, equals, value = begun.partition("=")
+    if not equals:
+        return [f"{one}=" for one in PARAMETERS if one.startswith(name)]
+    row = PARAMETERS.get(name)
+    words = () if row is None else ("true", "false") if row.type is bool else row.choices
+    return [f"{name}={word}" for word in words if word.startswith(value)]
+
+
 @click.command()
 @click.argument("train", nargs=-1, type=FILE, required=True)
 @click.option("--test", metavar="PATH|SHARE", multiple=True,
               help="A file, a folder, a glob; may be repeated. Of a table also a share of its rows.")  # fmt: skip
-@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A hyperparameter; may be repeated.")
+@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", shell_complete=_assignments,
+              help="A hyperparameter; may be repeated.")  # fmt: skip
 @click.option("--layout", type=click.Choice(["sparse", "dense"]), help="By default the data's own.")
 @click.option("--device", type=click.Choice(["cpu", "gpu", "auto"]), default="cpu", show_default=True,
               help="auto takes a card if there is one.")  # fmt: skip
@@ -68,7 +80,7 @@ def fit(
         done = objective.fit(
             read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
         )  # fmt: skip
-    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.best_epoch, "version": __version__,
+    facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.epochs, "version": __version__,
              "index_base": source.index_base(list(given.values()))}  # fmt: skip
     if read.encoder is not None:
         facts["encoding"] = read.encoder.to_json()

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def run(study: Path, fresh: bool, memory: str | None, as_json: bool, report: bool) -> None:
     """Run a study, or go on with it.
 
-    Its winner's model goes to runs/<study_name>/, its report to reports/<study_name>.html.
+    It goes to runs/<study_name>/, with its winner's model, and its report to reports/<study_name>.html, both below the
+    current folder: elsewhere it begins anew.
     """
     from fmtune.screen import screen
 
@@ -96,8 +97,10 @@ def status(study: Path, as_json: bool) -> None:
     if as_json:
         print_json({"study_name": found.study_name, "objective": found.objective, "n_trials": found.n_trials,
                 "cells": cells, "best": best and {"number": best.number, "value": best.value, "params": best.params},
-                "holdout": found.holdout, "model": found.model_path, "workers": found.workers})  # fmt: skip
+                "holdout": found.holdout, "model": found.model_path, "workers": found.workers,
+                "storage": found.storage})  # fmt: skip
         return
+    click.echo(f"{found.study_name}: {found.storage}")
     for cell in cells:
         counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
         said = cell["note"] or f"{cell['done']} of {found.n_trials} trials done" + (f" ({counts})" if counts else "")
@@ -166,6 +169,9 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
     read = [specs.read(study) for study in studies]
     results = [_result(member) for spec in read for member in spec.members()]
     if len(results) > 1:
+        if face == "md":
+            _emit(markdown.comparison_markdown(results), out)
+            return
         if face or png:
             raise UsageError(f"--{face or 'png'} is of one study", hint="name one study file")
         click.echo(_comparison(results, "-".join(spec.study_name for spec in read)[:100], out))

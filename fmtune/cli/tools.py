@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,15 +30,45 @@ CODES = {
 }  # fmt: skip
 
 
+def _explainable(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    from fmtune.fm.hyperparameters import PARAMETERS
+
+    return [word for word in (*PARAMETERS, *map(str, CODES)) if word.startswith(begun)]
+
+
 @click.command()
-@click.argument("code", type=int, required=False)
-def explain(code: int | None) -> None:
-    """Say what an exit CODE means, and what to do; without one, all of them."""
-    if code is not None and code not in CODES:
-        raise UsageError(f"no exit code {code}", hint=f"there are {', '.join(map(str, CODES))}")
-    for number, (name, text) in CODES.items():
-        if code in (None, number):
-            click.echo(f"{number:3}  {name}: {text}")
+@click.argument("word", required=False, metavar="[NAME|CODE]", shell_complete=_explainable)
+def explain(word: str | None) -> None:
+    """Say what the hyperparameter NAME is, or what an exit CODE means and what to do; without a word, all of them."""
+    from fmtune.fm.hyperparameters import PARAMETERS, meant
+
+    if word is None:
+        click.echo("hyperparameters: name, default, meaning")
+        for name, row in PARAMETERS.items():
+            click.echo(f"  {name:19}  {_word(row.default):>10}  {row.help}")
+        click.echo("exit codes")
+        for number in CODES:
+            click.echo(f"  {_code(number)}")
+    elif word.isdecimal():
+        if int(word) not in CODES:
+            raise UsageError(f"no exit code {int(word)}", hint=f"there are {', '.join(map(str, CODES))}")
+        click.echo(_code(int(word)))
+    elif word not in PARAMETERS:
+        raise UsageError(f"no hyperparameter {word[:100]!r}{meant(word)}", hint="`fmtune explain` lists them")
+    else:
+        row = PARAMETERS[word]
+        table({"name": word, "meaning": row.help, "default": _word(row.default), "values": row.values})
+
+
+def _code(number: int) -> str:
+    name, text = CODES[number]
+    return f"{number:3}  {name}: {text}"
+
+
+def _word(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @click.command()
@@ -67,7 +98,10 @@ def completion(context: click.Context, shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(context.find_root().command, {}, "fmtune", "_FMTUNE_COMPLETE").source())
+    script = made(context.find_root().command, {}, "fmtune", "_FMTUNE_COMPLETE").source()
+    # After NAME= comes its value, not a space.
+    tight = "    [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace\n"
+    click.echo(script.replace("    return 0\n", f"{tight}    return 0\n"))
 
 
 @click.command()

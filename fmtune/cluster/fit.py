@@ -22,7 +22,7 @@ from fmtune.cluster.shard import Shard
 from fmtune.cluster.worker import Done
 from fmtune.errors import ResourceError, UsageError
 from fmtune.fm.arena import initial
-from fmtune.fm.fit import Diverged, default_objective
+from fmtune.fm.fit import Diverged, best_epoch, default_objective
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, evaluate
 from fmtune.fm.model import Model
@@ -45,6 +45,7 @@ class ClusterFit:
     model: Model
     curve: tuple[float, ...]
     best_epoch: int
+    epochs: int
     metrics: dict[str, float]
     train_seconds: float
     exchange_seconds: float
@@ -105,8 +106,9 @@ def _fit(training: Training, test: Rows | None, listener: Listener) -> ClusterFi
         raise Diverged(h.epochs)
     metrics = {} if test is None else evaluate(score(model, test), _labels(test), h.predictor_type)
     return ClusterFit(
-        model, tuple(curve), h.epochs, metrics, sum(d.train_seconds for d in training.done),
-        sum(d.exchange_seconds for d in training.done), sum(d.bytes for d in training.done),
+        model, tuple(curve), best_epoch(curve, metric.direction) or h.epochs, h.epochs, metrics,
+        sum(d.train_seconds for d in training.done), sum(d.exchange_seconds for d in training.done),
+        sum(d.bytes for d in training.done),
     )  # fmt: skip
 
 

@@ -212,11 +212,11 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         except UsageError as error:
             raise ValueError(str(error)) from error
         self._scaled = done.model
-        facts: dict[str, Any] = {"hyperparameters": h.changed(), "metrics": done.metrics, "epochs": done.best_epoch}
+        facts: dict[str, Any] = {"hyperparameters": h.changed(), "metrics": done.metrics, "epochs": done.epochs}
         if self.encoder_ is not None:
             facts["encoding"] = self.encoder_.to_json()
         self.model_ = replace(self._scaling.unscaled(done.model), facts=facts)
-        self.n_iter_ = done.best_epoch
+        self.n_iter_ = done.epochs
         self.curve_ = np.array(done.curve) * self._scaling.spread
         return self
 

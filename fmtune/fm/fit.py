@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,11 +37,13 @@ class Fit:
     Attributes
     ----------
     model : Model
-        As it stood after ``best_epoch``.
+        As it stood after ``epochs``.
     curve : tuple of float
         The objective on the test channel after each epoch; empty without a test channel.
     best_epoch : int
-        1-based: the last epoch, or with ``patience`` the best one.
+        1-based: the first of the best on the curve; without a test channel the last.
+    epochs : int
+        How many the model has learnt for: all, or with ``patience`` as many as were best.
     metrics : dict
         All test metrics of the model, by SageMaker's names.
     seconds : float
@@ -51,13 +53,14 @@ class Fit:
     model: Model
     curve: tuple[float, ...]
     best_epoch: int
+    epochs: int
     metrics: dict[str, float]
     seconds: float
 
     def _repr_html_(self) -> str:
         return table(f"a fit of {self.model!r}", {
-            "metrics": self.metrics or None, "best epoch": self.best_epoch, "seconds": self.seconds,
-            "curve": ", ".join(f"{value:.5g}" for value in self.curve) or None,
+            "metrics": self.metrics or None, "epochs": self.epochs, "best epoch": self.best_epoch,
+            "seconds": self.seconds, "curve": ", ".join(f"{value:.5g}" for value in self.curve) or None,
         })  # fmt: skip
 
 
@@ -79,16 +82,25 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch (1-based) that ``value`` belongs to: the last, or with patience the first of the best."""
-        if not self.patience or not self.curve:
-            return len(self.curve)
-        best = min(self.curve) if self.direction == "minimize" else max(self.curve)
-        return self.curve.index(best) + 1
+        """The first epoch (1-based) of the best score; 0 before the first."""
+        return best_epoch(self.curve, self.direction)
+
+    @property
+    def epochs(self) -> int:
+        """The epoch (1-based) that ``value`` belongs to: the last, or with patience the best."""
+        return self.best_epoch if self.patience else len(self.curve)
 
     @property
     def value(self) -> float:
         """The score that counts."""
-        return self.curve[self.best_epoch - 1]
+        return self.curve[self.epochs - 1]
+
+
+def best_epoch(curve: Sequence[float], direction: str) -> int:
+    """Return the first epoch (1-based) of a curve's best score; 0 of an empty one."""
+    if not curve:
+        return 0
+    return curve.index(min(curve) if direction == "minimize" else max(curve)) + 1
 
 
 class Channels:
@@ -210,4 +222,7 @@ def train(
     metrics: dict[str, float] = {}
     if test is not None:
         metrics = evaluate(score(model, test), channels.test_labels, h.predictor_type)
-    return Fit(model, tuple(progress.curve), progress.best_epoch or lane.epochs, metrics, seconds)
+    last = lane.epochs
+    return Fit(
+        model, tuple(progress.curve), progress.best_epoch or last, progress.epochs or last, metrics, seconds
+    )  # fmt: skip

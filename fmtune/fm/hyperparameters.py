@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -29,6 +29,15 @@ class Parameter(NamedTuple):
     help: str
     open_low: bool = False
     optional: bool = False
+
+    @property
+    def values(self) -> str:
+        """What it may be, in words: ``whole number, from 0, to 65,536``."""
+        if self.choices or self.type is bool:
+            return ", ".join(self.choices or ("true", "false"))
+        kind = {int: "whole number", float: "number"}[self.type]
+        low = "" if self.low is None else f", {'above' if self.open_low else 'from'} {self.low:g}"
+        return kind + low + ("" if self.high is None else f", to {self.high:,.0f}")
 
 
 def _int(default: int, low: int, text: str, high: int | None = None) -> Parameter:
@@ -200,6 +209,28 @@ class Hyperparameters:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
+_ELSEWHERE = {
+    ("lr", "learning_rate", "eta", "alpha", "step_size"): ("linear_lr", "factors_lr"),
+    ("wd", "weight_decay", "l2", "reg", "reg_lambda", "lambda", "regularization"): ("linear_wd", "factors_wd"),
+    ("l1",): ("linear_l1", "factors_l1"),
+    ("k", "rank", "dim", "embedding_dim", "n_factors", "latent_dim"): ("num_factors",),
+    ("n_iter", "max_iter", "iterations", "n_epochs"): ("epochs",),
+    ("batch", "batch_size", "minibatch_size"): ("mini_batch_size",),
+    ("sigma", "init_stdev", "init_std"): ("factors_init_sigma",),
+    ("random_state", "random_seed"): ("seed",),
+    ("early_stopping", "early_stopping_rounds"): ("patience",),
+    ("task", "loss"): ("predictor_type",),
+}  # fmt: skip
+"""Names that other libraries have for what is meant by some of ``PARAMETERS``."""
+
+
+def meant(name: str, among: Collection[str] = PARAMETERS) -> str:
+    """Return `` (did you mean 'linear_lr' or 'factors_lr'?)`` for another library's or a misspelt name, or nothing."""
+    others = next((own for words, own in _ELSEWHERE.items() if name.lower() in words), ())
+    near = [own for own in others if own in among] or difflib.get_close_matches(name[:100], among, 1)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
 def known(name: str) -> Parameter:
     """Return the row of ``PARAMETERS`` of that name.
 
@@ -209,8 +240,7 @@ def known(name: str) -> Parameter:
         There is none; the nearest name is suggested.
     """
     if name not in PARAMETERS:
-        near = difflib.get_close_matches(name, PARAMETERS, 1)
-        raise UsageError(f"unknown parameter {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        raise UsageError(f"unknown parameter {name!r}{meant(name)}")
     return PARAMETERS[name]
 
 

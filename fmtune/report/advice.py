@@ -6,15 +6,33 @@ import shlex
 from typing import NamedTuple
 
 from fmtune.report import words
-from fmtune.report.summary import EQUAL, best, close, complete, edge, in_states, paired, situation, speed
+from fmtune.report.summary import (
+    EQUAL,
+    TARGET,
+    best,
+    close,
+    complete,
+    edge,
+    in_states,
+    paired,
+    peak,
+    ranked,
+    sign,
+    situation,
+    speed,
+)
 from fmtune.report.worth import more_seeds, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 MATTERS = 0.05  # a parameter with a smaller share of the variance ends up at an edge by chance
+LEADERS = 10  # so many of the best trials are asked whether they overfit at once
+
+# A study goes on only as it was begun: what changes its file in more than the budget is another study.
+_ANEW = "under a new study_name"
 
 
 class Advice(NamedTuple):
-    """One next step: a sentence, and the command that does it where there is one."""
+    """One next step: a sentence, and the command or the line of a study file that does it where there is one."""
 
     text: str
     command: str | None = None
@@ -81,10 +99,12 @@ def comparison(result: StudyResult, cell: CellResult) -> str | None:
 
 
 def faster(ratio: float) -> str:
-    """Return ``learns 1.8 × as many rows/s``, or that the two are level (within 5 %)."""
+    """Return ``learns 1.8 × as many rows/s`` or ``learns 9.1 × more slowly``; within 5 % the two are level."""
     if abs(ratio - 1) < 0.05:
         return "learns as many rows/s"
-    return f"learns {words.times(ratio)} as many rows/s"
+    if ratio > 1:
+        return f"learns {words.times(ratio)} as many rows/s"
+    return f"learns {words.times(1 / ratio)} more slowly"
 
 
 def advice(result: StudyResult) -> list[Advice]:
@@ -94,11 +114,22 @@ def advice(result: StudyResult) -> list[Advice]:
         return [Advice("Start it:", command(result))]
     found = [*_unfinished(result, case), *_failures(result)]
     if top is not None:
-        found += [*_edges(result, top), *_still_improving(top), *_confirm(result, case), *_late(result, top)]
-        found += [*_sealed(result), *_close(result, top), *_cell(result), *_use(result)]
+        found += [*_edges(result, top), *_at_once(result), *_past_best(result, top), *_still_improving(result, top)]
+        found += [*_confirm(result, case), *_late(result, top), *_sealed(result), *_close(result, top)]
+        found += [*_cell(result), *_use(result)]
     elif case == "pruned":
-        found.append(Advice("Prune later: raise the pruner's n_warmup_steps or n_startup_trials."))
-    return found[:5]
+        found.append(Advice(f"Prune later {_ANEW}: raise the pruner's n_warmup_steps or n_startup_trials."))
+    return _carried(found[:5], top)
+
+
+def _carried(steps: list[Advice], top: TrialResult | None) -> list[Advice]:
+    """Return the steps; the first that makes another study says how the winner comes along."""
+    first = next((i for i, step in enumerate(steps) if _ANEW in step.text and step.command is None), None)
+    if top is None or not top.params or first is None:
+        return steps
+    values = ", ".join(f"{words.yaml(k)}: {words.yaml(v)}" for k, v in top.params.items())
+    step = Advice(f"{steps[first].text} This line has the winner tried there first:", f"enqueue: [{{{values}}}]")
+    return [*steps[:first], step, *steps[first + 1 :]]
 
 
 def _unfinished(result: StudyResult, case: str) -> list[Advice]:
@@ -118,7 +149,7 @@ def _failures(result: StudyResult) -> list[Advice]:
     rates = [name for name, span in result.search_space.items() if name.endswith("_lr") and "high" in span]
     total = words.count(len(trials), "trial")
     if diverged * 2 >= len(lost) and rates:
-        return [Advice(f"Lower the upper end of {words.listing(rates)}: {diverged:,} of {total} diverged.")]
+        return [Advice(f"Lower the upper end of {words.listing(rates)} {_ANEW}: {diverged:,} of {total} diverged.")]
     return [Advice(f"Look at the reasons under “Failed trials”: {len(lost):,} of {total} failed.")]
 
 
@@ -132,14 +163,45 @@ def _edges(result: StudyResult, top: TrialResult) -> list[Advice]:
             span = result.search_space[name]
             ends = f"{words.setting(span['low'])} to {words.setting(span['high'])}"
             value = words.setting(top.params[name])
-            found.append(Advice(f"Widen {name}: the winner's {value} sits at the {side} edge of {ends}."))
+            found.append(Advice(f"Widen {name} {_ANEW}: the winner's {value} sits at the {side} edge of {ends}."))
     return found[:2]
 
 
-def _still_improving(top: TrialResult) -> list[Advice]:
-    if len(top.curve) < 2 or (top.best_epoch or 0) < len(top.curve):
+def _still_improving(result: StudyResult, top: TrialResult) -> list[Advice]:
+    if len(top.curve) < 2 or peak(result, top) < len(top.curve):
         return []
-    return [Advice(f"Raise epochs: the winner was still improving at its last one, {len(top.curve)}.")]
+    return [Advice(f"Raise epochs {_ANEW}: the winner was still improving at its last one, {len(top.curve)}.")]
+
+
+def _at_once(result: StudyResult) -> list[Advice]:
+    """Say so where most of the best trials only got worse after their first epoch."""
+    leaders = [t for t in ranked(result, result.cells[0]) if len(t.curve) > 1][:LEADERS]
+    first = sum(peak(result, t) == 1 for t in leaders)
+    if first * 2 <= len(leaders):
+        return []
+    return [Advice(
+        f"Lower the rates or raise the decays {_ANEW}: {first} of the best {words.count(len(leaders), 'trial')} "
+        "scored best after the first epoch, and then overfitted. A column whose values hardly come back does it too."
+    )]  # fmt: skip
+
+
+def _past_best(result: StudyResult, top: TrialResult) -> list[Advice]:
+    """Advise patience where trials scored at least as well as the winner, and then got worse by more than 1 %."""
+    if result.fixed.get("patience") or "patience" in top.params:
+        return []
+    way, value = sign(result), top.value or 0.0
+    peaks = [(t.curve[peak(result, t) - 1], t) for t in complete(result.cells[0]) if t.curve]
+    lost = [
+        (score, t) for score, t in peaks
+        if way * score <= way * value and way * (t.curve[-1] - score) > TARGET * abs(score)
+    ]  # fmt: skip
+    lost.sort(key=lambda one: (way * one[0], one[1].number))
+    said = [
+        f"trial {t.number} scored {words.score(score)} at epoch {peak(result, t)} and {words.score(t.curve[-1])} at "
+        f"its last, {len(t.curve)}" for score, t in lost[:2]
+    ]  # fmt: skip
+    more = f"; so did {words.count(len(lost) - 2, 'other')}" if len(lost) > 2 else ""
+    return [Advice(f"Set patience {_ANEW}, for example 5: {'; '.join(said)}{more}.")] if said else []
 
 
 def _late(result: StudyResult, top: TrialResult) -> list[Advice]:
@@ -152,7 +214,7 @@ def _late(result: StudyResult, top: TrialResult) -> list[Advice]:
 def _sealed(result: StudyResult) -> list[Advice]:
     if result.holdout is not None:
         return []
-    return [Advice("Add a sealed holdout channel: this score was selected on test, so it is optimistic.")]
+    return [Advice(f"Add a sealed holdout channel {_ANEW}: this score was selected on test, so it is optimistic.")]
 
 
 def _confirm(result: StudyResult, case: str) -> list[Advice]:
@@ -182,7 +244,8 @@ def _close(result: StudyResult, top: TrialResult) -> list[Advice]:
     if not near or result.seeds > 1 or result.confirmation is not None or situation(result) != "unfinished":
         return []
     return [
-        Advice(f"Give each trial three seeds (seeds: 3): {words.count(near, 'other')} within 1 % of it may be as good.")
+        Advice(f"Give each trial three seeds (seeds: 3) {_ANEW}: {words.count(near, 'other')} within 1 % of it may be "
+               "as good.")
     ]
 
 
@@ -193,7 +256,7 @@ def _cell(result: StudyResult) -> list[Advice]:
     pair, ratio = paired(result, fastest), speed(result, fastest) or 1.0
     if pair is None or ratio < 1.2 or pair.verdict not in ("equal", "better"):
         return []
-    return [Advice(f"Search on {words.short(fastest.name, 40)}: it scores as well here and {faster(ratio)}.")]
+    return [Advice(f"Search on {words.short(fastest.name, 40)} {_ANEW}: it scores as well and {faster(ratio)}.")]
 
 
 def _use(result: StudyResult) -> list[Advice]:

@@ -33,6 +33,7 @@ from fmtune.report.summary import (
     complete,
     improvements,
     pace,
+    peak,
     ranked,
     sign,
     target,
@@ -72,7 +73,7 @@ def curves(result: StudyResult, save: Save = to_svg, leaders: int = 5) -> Chart 
             axes.plot(*_broken(others[start : start + 25], every), color=FAINT, lw=0.7, alpha=faint)
         for trial, colour, marker in reversed(list(zip(top, SERIES, MARKERS, strict=False))):
             epochs = range(1, len(trial.curve) + 1)
-            at = [min(max((trial.best_epoch or 1) - 1, 0), len(trial.curve) - 1)]
+            at = [peak(result, trial) - 1]
             axes.plot(epochs, trial.curve, color=colour, lw=1.8, marker=marker, markevery=at, ms=7,
                       label=f"trial {trial.number}")  # fmt: skip
         axes.set(xlabel="epoch", ylabel=name, ylim=(low, high))
@@ -304,7 +305,7 @@ def _slice(panel: Axes, result: StudyResult, cell: CellResult, top: TrialResult,
         if span.get("log") and ends and min(ends) > 0:
             panel.set_xscale("log")
             panel.set_xlim(min(ends), max(ends) * 1.0001)
-            log_numbers(panel.xaxis, min(ends), max(ends))
+            log_numbers(panel.xaxis, min(ends), max(ends), whole=all(isinstance(v, int) for v in raw))
         else:
             panel.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=all(isinstance(v, int) for v in raw)))
             plain_numbers(panel.xaxis)
@@ -330,11 +331,13 @@ def _window(result: StudyResult, values: Sequence[float]) -> tuple[float, float]
 
 
 def _curve_window(result: StudyResult, drawn: list[TrialResult], top: list[TrialResult]) -> tuple[float, float]:
-    """Return limits for the ends of all curves and the last three quarters of the best ones."""
+    """Return limits for the ends of all curves, and of the best ones for the last three quarters and the best epoch."""
     if not top:
         return _window(result, [v for t in drawn for v in t.curve])
     ends = _window(result, [t.curve[-1] for t in drawn])
-    course = _window(result, [v for t in top for v in t.curve[len(t.curve) // 4 :]])
+    course = _window(
+        result, [v for t in top for v in (*t.curve[len(t.curve) // 4 :], t.curve[peak(result, t) - 1])]
+    )  # fmt: skip
     return min(ends[0], course[0]), max(ends[1], course[1])
 
 

@@ -1,8 +1,8 @@
 """Compare: one page of several studies, cell by cell; and from which density on dense rows are faster.
 
-Scores are ranked only where they answer one question: the same objective on the same rows, by digest.  Otherwise
-they stand side by side and the page says why it does not rank them.  Speeds are compared whatever the question,
-and the page says when they come from different machines.
+Scores are ranked only where they answer one question: the same objective on the same rows, however these are encoded,
+by digest.  Otherwise they stand side by side and the page says why it does not rank them.  Speeds are compared
+whatever the question, and the page says when they come from different machines.
 """
 
 from __future__ import annotations
@@ -71,8 +71,7 @@ def build_comparison(results: Sequence[StudyResult]) -> str:
     UsageError
         There is only one study, or none.
     """
-    if len(results) < 2:
-        raise UsageError("a comparison needs two studies", hint="fmtune report a.yaml b.yaml")
+    several(results)
     records = [to_json(r) for r in results]
     shown = [from_json(r) for r in records]
     parts = [_verdict(shown), _studies(shown), _chart("pace", pace_chart(shown)), _chart("crossover", crossover(shown)),
@@ -82,18 +81,31 @@ def build_comparison(results: Sequence[StudyResult]) -> str:
     return assembled([p for p in parts if p is not None], record, won=False, version=version)
 
 
+def several(results: Sequence[StudyResult]) -> None:
+    """Refuse to compare less than two studies."""
+    if len(results) < 2:
+        raise UsageError("a comparison needs two studies", hint="fmtune report a.yaml b.yaml")
+
+
 def unranked(results: Sequence[StudyResult]) -> str | None:
     """Return why the studies' scores are not to be ranked, or None when they are."""
     objectives = list(dict.fromkeys(words.metric(r.objective) for r in results))
     if len({(r.objective, r.direction) for r in results}) > 1:
         return f"they have different objectives ({words.listing([words.short(o, 60) for o in objectives])})"
     for name in ("test", "train"):
-        digests = [r.channels.get(name, {}).get("digest") for r in results]
-        if len(set(map(str, digests))) > 1:
+        if _same(results, name, "digest") or _same(results, name, "origin"):
+            continue
+        if all(r.channels.get(name, {}).get("origin") for r in results):
             return f"their {name} rows differ"
-        if digests[0] is None:
-            return f"it is not known whether their {name} rows are the same"
+        if all(r.channels.get(name, {}).get("digest") for r in results):
+            return f"their encoded {name} rows differ"
+        return f"it is not known whether their {name} rows are the same"
     return None
+
+
+def _same(results: Sequence[StudyResult], channel: str, digest: str) -> bool:
+    found = {str(r.channels.get(channel, {}).get(digest) or "") for r in results}
+    return len(found) == 1 and found != {""}
 
 
 def verdict(results: Sequence[StudyResult]) -> str:
@@ -105,7 +117,13 @@ def verdict(results: Sequence[StudyResult]) -> str:
     if not done:
         return "None of the studies has a winner."
     top, score = min(done, key=lambda pair: sign(pair[0]) * pair[1].naive)
-    name = f"{words.short(top.study_name, 60)} scores best: {words.metric(top.objective)} {words.score(score.naive)}"
+    reached = f"{words.metric(top.objective)} {words.score(score.naive)}"
+    if score.low is None or score.high is None:
+        return (
+            f"Which study is best is not decided: {words.short(top.study_name, 60)} reached {reached}, and no interval "
+            "of that is known."
+        )
+    name = f"{words.short(top.study_name, 60)} scores best: {reached}"
     near = [
         words.short(r.study_name, 40) for r, w in done
         if r is not top and (w.naive == score.naive or _inside(w.naive, score.low, score.high))
@@ -230,29 +248,42 @@ def pace_chart(results: Sequence[StudyResult], save: Save = to_svg) -> Chart | N
 
 
 def _verdict(results: Sequence[StudyResult]) -> Section:
+    facts = [words.short(r.study_name, 60) for r in results[:12]]
+    body = render("verdict", lead=verdict(results), sure=caveats(results), compared=[], facts=facts)
+    return Section("verdict", "Comparison of studies", body)
+
+
+def caveats(results: Sequence[StudyResult]) -> list[str]:
+    """Return what to know of a comparison, in sentences."""
     why, machines = unranked(results), _machines(results)
     sure = [] if why is None else ["Each score answers its own question; speeds are compared all the same."]
     if why is None:
         sure.append("These scores selected their winners; where another lies inside the best one's interval over test "
                     "rows, this page does not decide.")  # fmt: skip
+        if not all(_same(results, name, "digest") for name in ("test", "train")):
+            sure.append("The studies have the same rows, encoded differently.")
     if machines:
         sure.append(f"Speeds come from different machines or versions ({words.listing(machines)} differ): "
                     "they compare those too.")  # fmt: skip
-    facts = [words.short(r.study_name, 60) for r in results[:12]]
-    body = render("verdict", lead=verdict(results), sure=sure, compared=[], facts=facts)
-    return Section("verdict", "Comparison of studies", body)
+    return sure
 
 
 def _studies(results: Sequence[StudyResult]) -> Section:
+    ranked, rows = unranked(results) is None, lines(results)
+    name = words.metric(results[0].objective) if ranked else "score"
+    return Section("studies", "Studies and cells", render("studies", rows=rows, name=name, ranked=ranked))
+
+
+def lines(results: Sequence[StudyResult]) -> list[dict[str, Any]]:
+    """Return the comparison's table: a line for each cell of each study."""
     ranked, goal = unranked(results) is None, _goal(results)
-    tops = [w.naive * sign(r) for r in results if (w := worth(r)) is not None] if ranked else []
-    rows = [
-        _row(result, cell, goal if ranked else None, min(tops, default=None), first=place == 0)
+    tops = [(w.naive * sign(r), w.low is not None) for r in results if (w := worth(r)) is not None] if ranked else []
+    best_of, known = min(tops, default=(None, False))
+    return [
+        _row(result, cell, goal if ranked else None, best_of if known else None, first=place == 0)
         for result in results
         for place, cell in enumerate(result.cells)
     ]
-    name = words.metric(results[0].objective) if ranked else "score"
-    return Section("studies", "Studies and cells", render("studies", rows=rows, name=name, ranked=ranked))
 
 
 def _row(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from fmtune.report import words
+from fmtune.report import compare, words
 from fmtune.report.advice import advice, command, comparison, lead
 from fmtune.report.record import masked
 from fmtune.report.summary import best, in_states, ranked, speed, time_spent, time_to_target
@@ -34,6 +36,33 @@ def markdown(result: StudyResult) -> str:
     parts += [_steps(shown), _matrix(shown), _winner(shown), _finalists(worth(shown)), _leaders(shown)]
     parts += [_explained(shown)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def comparison_markdown(results: Sequence[StudyResult]) -> str:
+    """Return several studies side by side as GitHub-flavoured Markdown; all free text is escaped.
+
+    Raises
+    ------
+    UsageError
+        There is only one study, or none.
+    """
+    compare.several(results)
+    shown = [masked(result) for result in results]
+    head = f"| study | cell | score | 95 % | corrected | holdout | rows/s | to target | model |\n|:--|:--|{'--:|' * 7}"
+    parts = ["## Comparison of studies", f"**{text(compare.verdict(shown))}**", *map(text, compare.caveats(shown))]
+    return "\n\n".join([*parts, "\n".join([head, *map(_line, compare.lines(shown))])]) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    cell = row["cell"]
+    if cell.note and not row["ran"]:
+        return f"| {text(words.short(row['study'], 60))} | {text(cell.name)} | {text(cell.note)} |{' |' * 6}"
+    cells = [
+        text(words.short(row["study"], 60)), text(cell.name), f"**{row['score']}**" if row["top"] else row["score"],
+        row["ends"] or words.NONE, row["corrected"], " ".join(filter(None, (row["holdout"], row["opened"]))),
+        words.rate(cell.rows_per_s), row["reached"], row["bytes"],
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def text(value: object) -> str:

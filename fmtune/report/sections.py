@@ -6,8 +6,6 @@ for it), a template, and put the function into ``SECTIONS``.
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -33,8 +31,7 @@ from fmtune.report.summary import (
 from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
-_WORDS = {"true", "false", "null", "none", "yes", "no", "on", "off", "y", "n"}
+_LINEAR = ("num_factors", "optimizer", "linear_lr", "linear_wd")
 _MARKS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
@@ -82,8 +79,8 @@ def winner(result: StudyResult) -> Section | None:
     if top is None:
         return None
     settings = {**top.params, **{k: v for k, v in result.fixed.items() if k not in top.params}}
-    yaml = "\n".join(["hyperparameters:", *(f"  {_yaml(k)}: {_yaml(v)}" for k, v in settings.items())])
-    pairs = [part for k, v in settings.items() for part in ("-p", f"{k}={_yaml(v)}")]
+    yaml = "\n".join(["hyperparameters:", *(f"  {words.yaml(k)}: {words.yaml(v)}" for k, v in settings.items())])
+    pairs = [part for k, v in settings.items() for part in ("-p", f"{k}={words.yaml(v)}")]
     alone = shlex.join(["fmtune", "fit", "TRAIN", "--test", "TEST", *pairs, "-o", "winner.fm"])
     body = render(
         "winner", trial=top, yaml=yaml, again=command(result, "run", "--fresh"), alone=alone,
@@ -134,12 +131,15 @@ def baseline(result: StudyResult) -> Section | None:
         sentence = f"The linear model is {side} by {gap} (95 %: {_ends(low, high)})."
     else:
         sentence = f"Whether the linear model is worse is not decided: {gap} (95 %: {_ends(low, high)})."
-    settings = ", ".join(f"{k} {words.setting(v)}" for k, v in (found.get("params") or {}).items())
+    chosen = found.get("params") or {}
+    settings = [f"{k} {words.setting(chosen[k])}" for k in _LINEAR if k in chosen]
+    settings += [f"epoch {found['epoch']}"] if found.get("epoch") else []
     tried = words.count(int(found.get("tried", 1)), "setting")
+    # Linear models of before they were tuned for themselves do not say how long they were trained.
     body = render(
         "baseline", sentence=sentence, name=name, top=top, ours=words.score(top.value),
-        theirs=words.score(found["value"]),
-        what=f"best of {tried} on test: {settings}",
+        theirs=words.score(found["value"]), own="epochs" in found, sgd=result.fixed.get("solver", "sgd") == "sgd",
+        what=f"best of {tried} on test: {', '.join(settings)}",
     )  # fmt: skip
     return Section("baseline", "Beside a linear model", body)
 
@@ -299,7 +299,9 @@ def _metrics(values: Mapping[str, Any] | None) -> dict[str, str]:
 def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int | None, bool]]:
     """Return the rungs from the score as found to the holdout: what, score, interval, rows, whether to quote it."""
     test, sealed = _rows_of(result, "test"), _rows_of(result, "holdout")
-    rungs = [(f"as selected on test, the best of {words.count(found.among, 'score')}", words.score(found.naive),
+    tried = len(result.cells[0].trials)
+    scored = f", {found.among:,} with a score" if found.among < tried else ""
+    rungs = [(f"as selected on test, the best of {words.count(tried, 'trial')}{scored}", words.score(found.naive),
               _ends(found.low, found.high), found.rows or test)]  # fmt: skip
     if found.corrected is not None:
         rungs.append(("corrected for the picking", words.score(found.corrected), "", found.rows or test))
@@ -352,16 +354,3 @@ def _trial_row(seen: dict[str, TrialResult], ran: list[CellResult], names: list[
 
 def _state(trial: TrialResult) -> str:
     return _MARKS.get(trial.state, trial.state.lower())
-
-
-def _yaml(value: Any) -> str:
-    """Return a scalar that YAML 1.1 and 1.2 readers take alike, exactly."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, float):
-        text = repr(value)
-        return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
-    if isinstance(value, int):
-        return str(value)
-    text = str(value)
-    return text if _PLAIN.match(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)

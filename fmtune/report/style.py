@@ -8,6 +8,7 @@ put back.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from fmtune.report import svg, words
 
@@ -125,8 +126,21 @@ def plain_numbers(axis: Any) -> None:
     axis.get_major_formatter().set_scientific(False)
 
 
-def log_numbers(axis: Any, low: float, high: float) -> None:
-    """Write at most a handful of numbers on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(base=10 if high >= 100 * low else 2, numticks=5))
+def log_numbers(axis: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Write at most a handful of round numbers on a logarithmic axis: powers of two where only whole ones stand."""
+    axis.set_major_locator(FixedLocator(_round_numbers(low, high, whole)))
     axis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
     axis.set_minor_locator(NullLocator())
+
+
+def _round_numbers(low: float, high: float, whole: bool) -> list[float]:
+    if whole and high < 100 * low:
+        powers = [2.0**e for e in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
+        return powers[:: math.ceil(len(powers) / 5)] if len(powers) > 1 else [low, high]
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        # A bound such as 0.1 may have lost its last bit on the way.
+        inside = [v for e in decades for s in steps if low * 0.9999 <= (v := s * 10.0**e) <= high * 1.0001]
+        if len(inside) > 2:
+            return inside[:: math.ceil(len(inside) / 5)]
+    return [v for v in MaxNLocator(nbins=3).tick_values(low, high) if low <= v <= high]

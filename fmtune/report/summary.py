@@ -11,6 +11,7 @@ from collections import Counter
 from statistics import NormalDist, fmean, stdev
 from typing import Any, NamedTuple
 
+from fmtune.fm.fit import best_epoch
 from fmtune.report import words
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
@@ -62,6 +63,11 @@ def best(result: StudyResult, cell: CellResult | None = None) -> TrialResult | N
 def ranked(result: StudyResult, cell: CellResult) -> list[TrialResult]:
     """Return the cell's complete trials, best first."""
     return sorted(complete(cell), key=lambda t: (sign(result) * (t.value or 0.0), t.number))
+
+
+def peak(result: StudyResult, trial: TrialResult) -> int:
+    """Return the first epoch (1-based) of a trial's best score; 0 without a curve."""
+    return best_epoch(trial.curve, result.direction)
 
 
 def close(result: StudyResult, top: TrialResult) -> list[TrialResult]:

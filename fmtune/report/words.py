@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_WORDS = {"true", "false", "null", "none", "yes", "no", "on", "off", "y", "n"}
 
 NONE = "–"
 
@@ -134,3 +139,16 @@ def listing(items: list[str]) -> str:
 def short(text: str, length: int = 120) -> str:
     """Return the text cut to so many characters, with an ellipsis where it was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def yaml(value: Any) -> str:
+    """Return a scalar that YAML 1.1 and 1.2 readers take alike, exactly."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        text = repr(value)
+        return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
+    if isinstance(value, int):
+        return str(value)
+    text = str(value)
+    return text if _PLAIN.match(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)

@@ -11,6 +11,7 @@ from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.selection import Finalists
+from fmtune.tune.sources import epochs_of
 
 
 class AgainSource:
@@ -37,8 +38,8 @@ class AgainSource:
             return None
         trial = self._trials.pop(0)
         h = Hyperparameters.of({**self._fixed, **trial.params})
-        epochs = int(trial.user_attrs["best_epoch"])
-        return Job(trial.number, seeds_of(h, self._seeds), Progress("minimize", 0), epochs, trial.value, replay=True)
+        progress = Progress("minimize", 0)
+        return Job(trial.number, seeds_of(h, self._seeds), progress, epochs_of(trial), trial.value, replay=True)
 
     def pause(self) -> None:
         """Nothing is waited for."""

@@ -1,36 +1,60 @@
-"""Baseline: the linear model that a winner must beat, tuned with little effort under the winner's own settings.
+"""Baseline: the linear model that a winner must beat, tuned for itself, a grid of settings side by side in one pack.
 
-It is the winner's configuration with ``num_factors: 0``.  What matters most to a linear model is tried at
-``FACTORS`` of the winner's value, side by side in one pack: the rate of the linear weights for sgd, their decay for
-als; mcmc has neither.  Like the winner it is selected on the test channel, and at its best epoch; it has the same
-patience.
+What shapes the pass, and the bias, it has from the winner.  For sgd its rate and its decay are searched, whatever the
+winner's are, with adam, which needs the least care; for als the decay, around the winner's; mcmc has nothing to
+search.  By gradients a linear model may need more epochs than one with factors, so it gets up to ``LONGER`` times the
+winner's.  It ends when none of the grid has got better for ``PATIENCE`` epochs.  Like the winner it is selected on the
+test channel, and at its best epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fmtune.fm import cuda_card
 from fmtune.fm.feed import Recipe
-from fmtune.fm.fit import Channels, Progress
+from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
-from fmtune.fm.solvers import trainer
+from fmtune.fm.solvers import memory_of, trainer
+from fmtune.machine import free_memory
 from fmtune.tune.selection import contributions, joined
 
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+FACTORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
-_TUNED = {"sgd": "linear_lr", "als": "linear_wd"}
+LONGER = 3
+PATIENCE = 5
+_BETTER = 1e-3  # a smaller share of the score is not worth more epochs
+
+_SHAPE = (
+    "predictor_type", "solver", "seed", "mini_batch_size", "shuffle", "shuffle_seed", "lazy", "exact", "pad_last_batch",
+    "use_bias", "bias_lr", "bias_wd", "bias_init_method", "bias_init_sigma", "bias_init_scale", "bias_init_value",
+)  # fmt: skip
+_TUNED = {"sgd": ("linear_lr", "linear_wd"), "als": ("linear_wd",), "mcmc": ()}
 _DRAWS = 1000
+
+
+def settings(winner: Hyperparameters) -> list[Hyperparameters]:
+    """Return the linear models that are tried beside a winner."""
+    if winner.solver != "sgd":
+        plain = winner.replace(num_factors=0, patience=0)
+        decay = plain.linear_wd or Hyperparameters().linear_wd
+        return [plain] if winner.solver == "mcmc" else [plain.replace(linear_wd=decay * f) for f in FACTORS]
+    own = {name: getattr(winner, name) for name in _SHAPE}
+    plain = Hyperparameters.of({**own, "num_factors": 0, "optimizer": "adam", "epochs": LONGER * winner.epochs})
+    return [plain.replace(linear_lr=rate, linear_wd=decay) for rate in RATES for decay in DECAYS]
 
 
 def baseline(
     channels: Channels, winner: Hyperparameters, device: str, layout: str, metric: str, scores: Array,
-    stop: Callable[[], bool] | None = None,
+    stop: Callable[[], bool] | None = None, room: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the linear model and compare it with the winner on the same test rows.
+    """Train the linear models and compare the best of them with the winner on the same test rows.
 
     Parameters
     ----------
@@ -44,42 +68,66 @@ def baseline(
         The winner's raw scores of the test rows, float32 (n,).
     stop
         Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
+    room
+        Bytes that a pack may take, by default half of what is free on the device; more make several packs.
 
     Returns
     -------
     dict
-        ``value``; ``tried``, how many settings; ``params``, what differs from the winner; ``epoch``; ``difference``,
-        how much worse the linear model is, with ``low`` and ``high`` of its 95 % interval over test rows (None for
-        a metric that is no sum over rows).
+        ``value``; ``tried``, how many settings; ``params``, what was tuned or differs from the winner; ``epoch``, the
+        best; ``epochs``, how many were trained;
+        ``difference``, how much worse the linear model is, with ``low`` and ``high``
+        of its 95 % interval over test rows.
     """
-    tuned = _TUNED.get(winner.solver)
-    plain = winner.replace(num_factors=0)
-    tries = [plain.replace(**{tuned: getattr(plain, tuned) * f}) for f in FACTORS] if tuned else [plain]
-    pack = trainer(channels.feed, Recipe.of(plain, layout, device))
+    tries = settings(winner)
+    free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
+    wide = max(1, int(free // memory_of(tries[0], channels.feed)))
+    found = [
+        one for start in range(0, len(tries), wide)
+        if (one := _best(channels, tries[start : start + wide], device, layout, metric, stop)) is not None
+    ]  # fmt: skip
+    if not found:
+        return {"value": None, "tried": len(tries), "params": {}}
+    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    best = min(found, key=lambda one: sign * one.value)
+    params = {n: v for n, v in vars(best.h).items() if n in _TUNED[winner.solver] or v != getattr(winner, n)}
+    return {
+        "value": best.value, "tried": len(tries), "params": params, "epoch": best.epoch, "epochs": best.epochs,
+        **_difference(metric, scores, best.scores, channels.test_labels),
+    }  # fmt: skip
+
+
+class _Best(NamedTuple):
+    value: float
+    h: Hyperparameters
+    epoch: int
+    epochs: int
+    scores: Array
+
+
+def _best(
+    channels: Channels, tries: Sequence[Hyperparameters], device: str, layout: str, metric: str,
+    stop: Callable[[], bool] | None,
+) -> _Best | None:  # fmt: skip
+    """Train a pack until none of it gets better; return the best of all its epochs, None without a finite score."""
+    pack = trainer(channels.feed, Recipe.of(tries[0], layout, device))
     pack.change(enter=tries)
     test, labels = channels.test(layout), channels.test_labels
     assert test is not None
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
-    found: tuple[float, int, int, Array] | None = None
-    progress = [Progress(METRICS[metric].direction, winner.patience) for _ in tries]
-    for epoch in range(1, winner.epochs + 1):
+    best: tuple[float, int, int, Array] | None = None
+    marks, since, epoch = np.full(len(tries), np.inf), np.zeros(len(tries), int), 0
+    while epoch < tries[0].epochs and epoch - since.max() < PATIENCE:
         pack.epoch(stop)
-        tired = []
+        epoch += 1
         for i, row in enumerate(pack.score(test)):
-            value = METRICS[metric].compute(row, labels)
-            tired.append(progress[i].add(value))
-            if np.isfinite(value) and (found is None or sign * value < sign * found[0]):
-                found = value, i, epoch, row
-        if all(tired):
-            break
-    if found is None:
-        return {"value": None, "tried": len(tries), "params": {}}
-    value, i, epoch, row = found
-    params = {"num_factors": 0, **({tuned: getattr(tries[i], tuned)} if tuned else {})}
-    return {
-        "value": value, "tried": len(tries), "params": params, "epoch": epoch,
-        **_difference(metric, scores, row, labels),
-    }  # fmt: skip
+            with np.errstate(over="ignore", invalid="ignore"):
+                value = METRICS[metric].compute(row, labels)
+            if np.isfinite(value) and (best is None or sign * value < sign * best[0]):
+                best = value, i, epoch, row
+            if sign * value < marks[i]:
+                marks[i], since[i] = sign * value - _BETTER * abs(value), epoch
+    return None if best is None else _Best(best[0], tries[best[1]], best[2], epoch, best[3])
 
 
 def _difference(metric: str, winner: Array, other: Array, labels: Array) -> dict[str, Any]:
@@ -87,13 +135,11 @@ def _difference(metric: str, winner: Array, other: Array, labels: Array) -> dict
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     compute = METRICS[metric].compute
     gap = sign * (compute(other, labels) - compute(winner, labels))
-    parts = [contributions(metric, scores, labels) for scores in (winner, other)]
-    if parts[0] is None or parts[1] is None:
-        return {"difference": gap, "low": None, "high": None}
+    ours, theirs = (contributions(metric, scores, labels) for scores in (winner, other))
     rng, n = np.random.default_rng(0), len(labels)
     draws = np.empty(_DRAWS)
     for k in range(_DRAWS):
         share = np.bincount(rng.integers(0, n, n), minlength=n) / n
-        draws[k] = sign * (joined(metric, parts[1] @ share) - joined(metric, parts[0] @ share))
+        draws[k] = sign * (joined(metric, theirs @ share) - joined(metric, ours @ share))
     low, high = (float(x) for x in np.quantile(draws, [0.025, 0.975]))
     return {"difference": gap, "low": low, "high": high}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fmtune.data import canonical, catalog, preparation, source
@@ -90,9 +93,11 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
     if "test" not in present:
         raise UsageError("the objective needs a test channel", where=str(spec.path), hint="add data.test")
     stats = {
-        name: {"rows": r.n, "nnz": r.nnz, "feature_dim": r.feature_dim, "digest": r.digest(), "layout": r.layout}
-        for name, r in present.items()
-    }
+        name: {
+            "rows": r.n, "nnz": r.nnz, "feature_dim": r.feature_dim, "digest": r.digest(), "layout": r.layout,
+            "origin": _origin(spec, name, r),
+        } for name, r in present.items()
+    }  # fmt: skip
     _tell_apart(stats)
     labels = present["test"].labels
     if spec.metric == "auc" and labels is not None and len(set(labels.tolist())) == 1:
@@ -101,6 +106,17 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
     raw = spec.groups or groups
     channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None)
     return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder, names)
+
+
+def _origin(spec: Spec, channel: str, rows: Rows) -> str:
+    """Return a digest of which rows these are, however they are encoded: where they are from, and their labels."""
+    data = spec.data
+    own = {"train": data.train, "test": data.test, "holdout": data.holdout}[channel]
+    names = [Path(path).name for path in own or data.train or ()]
+    split = None if own and channel != "train" else asdict(Split(**data.split))
+    state = hashlib.sha256(json.dumps([data.card, names, split]).encode())
+    state.update(b"" if rows.labels is None else rows.labels.tobytes())
+    return state.hexdigest()
 
 
 def _tell_apart(stats: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from fmtune.data.catalog import Card
 from fmtune.data.columns import MOST_BITS, Columns
 from fmtune.data.split import Split
 from fmtune.errors import UsageError
-from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value, check
+from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value, check, meant
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.algorithms import ELSEWHERE, PRUNERS, Algorithm, Option, card_option, names, short_name
 from fmtune.tune.dimension import FIXED, SEARCHABLE, Dimension, parse
@@ -317,7 +317,7 @@ def _value(name: str, raw: Any) -> tuple[Value, Wrong | None]:
 
 def _unknown(name: str, known: Collection[str], keys: Collection[str]) -> Wrong:
     hint = f"{name} is a key of the top level" if name in keys else None
-    return Wrong((name,), f"unknown parameter {shown(name)}{suggestion(name, known)}", hint, key=True)
+    return Wrong((name,), f"unknown parameter {shown(name)}{meant(name, known)}", hint, key=True)
 
 
 def _not_searched(name: str, searched: Collection[str], fixed: Mapping[str, Any]) -> Wrong:
@@ -326,7 +326,7 @@ def _not_searched(name: str, searched: Collection[str], fixed: Mapping[str, Any]
         return Wrong((name,), what, "move it to search_space, or leave it out here", key=True)
     if name in PARAMETERS:
         return Wrong((name,), f"{name} is not in search_space", "only searched parameters are enqueued", key=True)
-    return Wrong((name,), f"unknown parameter {shown(name)}{suggestion(name, searched)}", key=True)
+    return Wrong((name,), f"unknown parameter {shown(name)}{meant(name, searched)}", key=True)
 
 
 def _options(short: str, row: Algorithm, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:

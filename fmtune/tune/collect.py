@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from fmtune.errors import StorageError
+from fmtune.fm.fit import best_epoch
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
@@ -44,7 +45,7 @@ class Standing(NamedTuple):
     """How far a study is, counted in the database, however many trials it has.
 
     ``cells`` are names, notes and how many trials are in which state; ``workers`` the processes that run it, and those
-    that died: who, ``trials`` held, ``age``, ``lives``.
+    that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was looked for, without a password.
     """
 
     study_name: str
@@ -55,6 +56,7 @@ class Standing(NamedTuple):
     holdout: dict[str, Any] | None
     model_path: str | None
     workers: list[dict[str, Any]]
+    storage: str
 
 
 def standing(spec: Spec, root: Path | None = None) -> Standing:
@@ -68,11 +70,11 @@ def standing(spec: Spec, root: Path | None = None) -> Standing:
             id_ = None if name is None else storage.get_study_id_from_name(name)
             found.append((f"{fact['device']}-{fact['layout']}", fact.get("note"), _counted(storage, id_)))
             if id_ is not None and best is None:
-                best = _best(storage, id_, attrs.get("fmtune:direction", "minimize"))
+                best = _best(storage, id_, _direction(attrs))
         return Standing(
             spec.study_name, attrs.get("fmtune:objective", ""), attrs.get("fmtune:n_trials", 0),
             tuple(sorted(found, key=lambda cell: cell[1] is not None)), best, attrs.get("fmtune:holdout"),
-            attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage),
+            attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage), redacted(_url(spec, root)),
         )  # fmt: skip
     finally:
         storage.engine.dispose()
@@ -96,7 +98,7 @@ def _best(storage: RDBStorage, study_id: int, direction: str) -> TrialResult | N
     )
     with storage.engine.connect() as c:
         trial_id = c.scalar(first)
-    return None if trial_id is None else _trial(storage.get_trial(trial_id))
+    return None if trial_id is None else _trial(storage.get_trial(trial_id), direction)
 
 
 def _workers(spec: Spec, study: optuna.Study, storage: RDBStorage) -> list[dict[str, Any]]:
@@ -108,8 +110,12 @@ def _workers(spec: Spec, study: optuna.Study, storage: RDBStorage) -> list[dict[
     return [{**worker, "trials": held.count(worker["run"])} for worker in store.workers()]
 
 
+def _url(spec: Spec, root: Path | None) -> str:
+    return spec.storage or sqlite_url(folder_of(spec.study_name, root))
+
+
 def _open(spec: Spec, root: Path | None) -> tuple[optuna.Study, RDBStorage]:
-    url = spec.storage or sqlite_url(folder_of(spec.study_name, root))
+    url = _url(spec, root)
     hint = f"`fmtune run {spec.path}` begins it"
     if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
         raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint)
@@ -128,7 +134,7 @@ def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyR
         for key in ("objective", "data", "spec_path", "spec_text", "sampler", "pruner")
     }
     return StudyResult(
-        study_name=study_name, direction=attrs.get("fmtune:direction", "minimize"),
+        study_name=study_name, direction=_direction(attrs),
         n_trials=attrs.get("fmtune:n_trials", 0), cells=cells, search_space=attrs.get("fmtune:space", {}),
         fixed=attrs.get("fmtune:fixed", {}), channels=attrs.get("fmtune:channels", {}),
         holdout=attrs.get("fmtune:holdout"), selection=attrs.get("fmtune:selection"),
@@ -150,7 +156,8 @@ def _cells(
         trials: tuple[TrialResult, ...] = ()
         if name is not None:
             own = study if name == study_name else optuna.load_study(study_name=name, storage=storage)
-            trials = tuple(sorted((_trial(t) for t in own.get_trials(deepcopy=False)), key=lambda t: t.number))
+            read = (_trial(t, _direction(study.user_attrs)) for t in own.get_trials(deepcopy=False))
+            trials = tuple(sorted(read, key=lambda t: t.number))
         found.append(CellResult(
             fact["device"], fact["layout"], trials, fact.get("note"), fact.get("seconds"), fact.get("rows_per_s"),
             fact.get("peak_mb"),
@@ -172,10 +179,15 @@ def _stored(
             yield fact, own if own in names else None
 
 
-def _trial(t: FrozenTrial) -> TrialResult:
+def _direction(attrs: Mapping[str, Any]) -> str:
+    return str(attrs.get("fmtune:direction", "minimize"))
+
+
+def _trial(t: FrozenTrial, direction: str) -> TrialResult:
     a = t.user_attrs
     curve = tuple(t.intermediate_values[step] for step in sorted(t.intermediate_values))
     return TrialResult(
-        t.number, t.state.name, dict(t.params), t.value, curve, a.get("best_epoch"), a.get("metrics", {}),
-        a.get("seconds"), a.get("rows_per_s"), a.get("reason"), a.get("model_bytes"), a.get("attempts", 1),
+        t.number, t.state.name, dict(t.params), t.value, curve, best_epoch(curve, direction) or None,
+        a.get("metrics", {}), a.get("seconds"), a.get("rows_per_s"), a.get("reason"), a.get("model_bytes"),
+        a.get("attempts", 1),
     )  # fmt: skip

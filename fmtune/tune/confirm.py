@@ -30,6 +30,7 @@ from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
 from fmtune.tune.selection import contributions, joined
+from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
@@ -147,11 +148,10 @@ def _configuration(spec: Spec, trial: FrozenTrial) -> Hyperparameters:
 
 def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Trainer:
     """Return a pack with a trial's configuration under new seeds, trained as long as the trial's score took."""
-    epochs = int(trial.user_attrs.get("best_epoch") or len(trial.intermediate_values))
     cell, h = devices.first(spec), _configuration(spec, trial)
     pack = trainer(data.channels.feed, Recipe.of(h, cell.layout, cell.device))
     pack.change(enter=seeds_of(h, seeds))
-    for _ in range(epochs):
+    for _ in range(epochs_of(trial)):
         pack.epoch()
     return pack
 
@@ -198,7 +198,7 @@ def _pair(
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     differences = sign * (each[other] - each[best])
     gap = float(differences.mean())
-    draws = sign * _paired_draws(metric, scores[best], scores[other], each[best], each[other], labels, seed)
+    draws = sign * _paired_draws(metric, scores[best], scores[other], labels, seed)
     low, high = (float(x) for x in np.quantile(draws, [0.025, 0.975]))
     margin = EQUAL * abs(float(each[best].mean()))
     basis = f"paired, {len(labels):,} rows x {len(differences)} seeds"
@@ -214,28 +214,17 @@ def _pair(
     return {"trial": other, "difference": gap, "low": low, "high": high, "verdict": verdict, "sentence": words}
 
 
-def _paired_draws(
-    metric: str, a: Array, b: Array, values_a: Float64, values_b: Float64, labels: Array, seed: int
-) -> Float64:  # fmt: skip
-    """Return differences b - a over draws of rows and seeds; of seeds alone for a metric that is no sum over rows."""
+def _paired_draws(metric: str, a: Array, b: Array, labels: Array, seed: int) -> Float64:
+    """Return differences b - a over draws of rows and seeds."""
     rng, (seeds, n) = np.random.default_rng(seed), a.shape
-    first = contributions(metric, a[0], labels)
     picks = rng.integers(0, seeds, (_DRAWS, seeds))
-    if first is None:
-        return np.asarray((values_b - values_a)[picks].mean(axis=1))
-    tables = [np.stack([_parts(metric, row, labels) for row in x]) for x in (a, b)]
+    tables = [np.stack([contributions(metric, row, labels) for row in x]) for x in (a, b)]
     out = np.empty(_DRAWS)
     for i in range(_DRAWS):
         counts = np.bincount(rng.integers(0, n, n), minlength=n) / n
         drawn = [joined(metric, t[picks[i]] @ counts).mean() for t in tables]
         out[i] = drawn[1] - drawn[0]
     return out
-
-
-def _parts(metric: str, row: Array, labels: Array) -> Float64:
-    found = contributions(metric, row, labels)
-    assert found is not None
-    return found
 
 
 def _interval(gap: float, low: float, high: float) -> str:

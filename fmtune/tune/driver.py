@@ -63,7 +63,8 @@ class Job:
 class Outcome:
     """What became of a job; ``state`` is COMPLETE, PRUNED or FAIL, ``reason`` says why not COMPLETE.
 
-    ``scores`` are the test rows' raw scores at ``best_epoch``, float32 (seeds, rows).
+    ``best_epoch`` is the first of the best on ``curve``, ``epochs`` the one that ``value`` belongs to; both from 1.
+    ``scores`` are the test rows' raw scores at ``epochs``, float32 (seeds, rows).
     """
 
     state: str
@@ -75,6 +76,7 @@ class Outcome:
     rows_per_s: float
     model_bytes: int
     reason: str | None = None
+    epochs: int | None = None
     scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
@@ -330,7 +332,7 @@ class Driver:
             job.seconds += seat.pack.seconds * job.columns / total
             own = [place[id(lane)] for lane in job.lanes]
             ended = self._judge(job, float(np.mean([values[i] for i in own])))
-            if job.progress.best_epoch == job.lanes[0].epochs:
+            if job.progress.epochs == job.lanes[0].epochs:
                 job.scores = scores[own]
             if ended is not None:
                 self._source.finish(job, self._outcome(job, *ended))
@@ -361,7 +363,8 @@ class Driver:
             state, job.progress.value if state != "FAIL" else None, tuple(job.progress.curve),
             job.progress.best_epoch if state != "FAIL" else None, metrics, job.seconds,
             self._rows * done * lanes / max(job.seconds, 1e-9),
-            model_bytes(h, self._channels.feed.feature_dim), reason, job.scores,
+            model_bytes(h, self._channels.feed.feature_dim), reason,
+            job.progress.epochs if state != "FAIL" else None, job.scores,
         )  # fmt: skip
 
 

@@ -306,7 +306,7 @@ def _rows(model: Model, data: Any) -> Rows:
 
 
 def _note(trial: Trial, ended: Outcome) -> None:
-    for key in ("seconds", "rows_per_s", "metrics", "best_epoch", "model_bytes", "reason"):
+    for key in ("seconds", "rows_per_s", "metrics", "best_epoch", "epochs", "model_bytes", "reason"):
         if (value := getattr(ended, key)) is not None:
             trial.set_user_attr(key, value)
 

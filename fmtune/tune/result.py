@@ -26,7 +26,8 @@ class TrialResult:
     curve : tuple of float
         The objective on the test channel after epoch 1, 2, ...
     best_epoch : int or None
-        The epoch (1-based) whose score is ``value``.
+        The first epoch (1-based) of the best score on ``curve``; ``value`` is another one's, the last's, where there
+        was no ``patience``.
     metrics : dict
         All test metrics at the last epoch, by SageMaker's names without ``test:``.
     seconds : float or None
@@ -101,7 +102,8 @@ class StudyResult:
     fixed : dict
         Hyperparameters that were not searched.
     channels : dict
-        Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str}``.
+        Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str, "origin": str}``: ``digest`` of
+        the rows as they are encoded, ``origin`` of which rows they are.
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None

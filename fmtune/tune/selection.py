@@ -4,7 +4,9 @@ The best of N noisy scores is too good.  Bootstrap bias correction (Tsamardinos,
 2018): draw test rows with replacement, select among the finalists on the drawn rows, and score the chosen one
 on the rows that were not drawn; the mean over many draws is what the selected configuration is worth.
 
-Metrics are computed from sums over rows, so a draw is one product of row counts and row contributions.
+Metrics are computed from sums over rows, so a draw is one product of row counts and row contributions.  auc is
+no such sum, but near one: each row's share of the pairs that it wins adds up to it (DeLong, DeLong and
+Clarke-Pearson, 1988), exactly on all rows and to first order on drawn ones.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ DRAWS = 1000
 BUDGET = 2**26
 
 
-def contributions(metric: str, scores: Array, labels: Array) -> Float64 | None:
-    """Return what each row adds to a metric, float64 (parts, n); None for a metric that is no sum (auc)."""
+def contributions(metric: str, scores: Array, labels: Array) -> Float64:
+    """Return what each row adds to a metric, float64 (parts, n)."""
     if metric == "auc":
-        return None
+        return _placements(scores, labels)
     if metric in ("rmse", "mse"):
         return np.asarray(row_losses(scores, labels, "regressor")[None])
     if metric == "absolute_loss":
@@ -44,8 +46,28 @@ def contributions(metric: str, scores: Array, labels: Array) -> Float64 | None:
     return np.stack([2.0 * (said & true), said.astype(np.float64) + true])
 
 
+def _placements(scores: Array, labels: Array) -> Float64:
+    """Return each row's share of the rows of the other label that it is on the right side of, float64 (5, n).
+
+    The parts are: shares of label 1, label 1, shares of label 0, label 0, and auc itself.
+    """
+    true = labels >= 0.5
+    shares = np.empty(len(labels))
+    for own, way in ((true, 1), (~true, -1)):
+        others = np.sort(way * scores[~own])
+        wins = np.searchsorted(others, way * scores[own], "left") + np.searchsorted(others, way * scores[own], "right")
+        shares[own] = wins / max(1, 2 * len(others))
+    area = shares[true].mean() if true.any() else 0.5
+    return np.stack([shares * true, true, shares * ~true, ~true, np.full(len(labels), area)])
+
+
 def joined(metric: str, sums: Float64) -> Float64:
     """Return the metric from means of contributions, float64 (..., parts) to (...)."""
+    if metric == "auc":
+        area = sums[..., 4]
+        # Draws without one of the labels say nothing of its side.
+        sides = [np.divide(sums[..., i], sums[..., i + 1], out=area.copy(), where=sums[..., i + 1] > 0) for i in (0, 2)]
+        return np.asarray(sides[0] + sides[1] - area)
     if metric == "rmse":
         return np.asarray(np.sqrt(sums[..., 0]))
     if metric == "binary_f_beta":
@@ -148,12 +170,12 @@ def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int
         interval of the best one's score over test rows), ``wins`` (trial to the share of draws in which it was
         the best), ``curve`` (after each trial that took the lead: ``trial``, ``naive``, ``corrected``; where they
         part, the search has begun to fit the test rows), ``draws`` and ``rows``.  None for fewer than two
-        finalists or a metric that is no sum.
+        finalists.
     """
     parts = [_mean_over_seeds(metric, scores, labels) for scores in finalists.values()]
-    if len(parts) < 2 or any(p is None for p in parts):
+    if len(parts) < 2:
         return None
-    table = np.stack([p for p in parts if p is not None])
+    table = np.stack(parts)
     inside, outside, found = _draws(metric, table, seed)
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     chosen = np.argmin(sign * inside, axis=1)
@@ -175,9 +197,8 @@ def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int
     }  # fmt: skip
 
 
-def _mean_over_seeds(metric: str, scores: Array, labels: Array) -> Float64 | None:
-    each = [contributions(metric, row, labels) for row in scores]
-    return None if each[0] is None else np.mean([e for e in each if e is not None], axis=0)
+def _mean_over_seeds(metric: str, scores: Array, labels: Array) -> Float64:
+    return np.asarray(np.mean([contributions(metric, row, labels) for row in scores], axis=0))
 
 
 def _draws(metric: str, table: Float64, seed: int, block: int = 50) -> tuple[Float64, Float64, Float64]:

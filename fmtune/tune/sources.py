@@ -191,8 +191,8 @@ class _Cell:
         device, layout = self.cell.split("-", 1)
         attrs = {
             "seconds": outcome.seconds, "rows_per_s": outcome.rows_per_s, "metrics": outcome.metrics,
-            "best_epoch": outcome.best_epoch, "model_bytes": outcome.model_bytes, "device": device, "layout": layout,
-            "peak_mb": environment.peak_mb(),
+            "best_epoch": outcome.best_epoch, "epochs": outcome.epochs, "model_bytes": outcome.model_bytes,
+            "device": device, "layout": layout, "peak_mb": environment.peak_mb(),
         }  # fmt: skip
         if outcome.reason:
             attrs["reason"] = outcome.reason
@@ -372,6 +372,15 @@ class ReplaySource(_Cell):
         """Write the end of a trial, in the state that it had in the searching cell."""
         state = "FAIL" if outcome.state == "FAIL" else self._searched[job.number].state.name
         self._end(job, state, outcome, {})
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """Return after how many epochs a finished trial had its value.
+
+    Trials of before ``epochs`` was kept have it under the name ``best_epoch``.
+    """
+    attrs = trial.user_attrs
+    return int(attrs.get("epochs") or attrs.get("best_epoch") or len(trial.intermediate_values))
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:

@@ -302,6 +302,10 @@ def worded(detail: ErrorDetails) -> Wrong:
         hint = None
         if at[-1] in PARAMETERS and len(at) == 1:
             hint = f"{name} belongs under hyperparameters or search_space"
+        if at[-1] in Matrix.model_fields and len(at) == 1:
+            words = value if isinstance(value, list) else [value]
+            plain = all(isinstance(word, str) and word.isalnum() for word in words)
+            hint = f"write matrix: {{{name}: [{', '.join(words)}]}}" if plain else f"{name} belongs under matrix"
         return Wrong(at, f"unknown key {shown(at[-1])}{suggestion(str(at[-1]), list(known))}", hint, key=True)
     if kind == "literal_error":
         return Wrong(at, f"{name} must be {context['expected']}, not {shown(value)}")

@@ -34,7 +34,7 @@ from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
 from fmtune.tune.selection import Finalists, honest
-from fmtune.tune.sources import Emit, values_of
+from fmtune.tune.sources import Emit, epochs_of, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
 from fmtune.tune.store import Store
@@ -137,7 +137,7 @@ class Winner:
                       holdout=attrs.get("fmtune:holdout"))  # fmt: skip
             return
         self._doing(f"training trial {top.number} again, the winner")
-        epochs = int(top.user_attrs.get("best_epoch") or len(top.intermediate_values))
+        epochs = epochs_of(top)
         own = Hyperparameters.of({**self._fixed, **top.params})
         h = own.replace(patience=0)
         metric = self._spec.metric
