@@ -1,0 +1,68 @@
+"""Four neighbouring floats at a time: one access of 16 bytes a thread.
+
+A thread that reads one float waits for memory as long as one that reads four, and has asked for a quarter.  Arrays
+are contiguous and of one dimension, and a quad begins at a multiple of four.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import cuda
+from numba.core import config
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+if SIMULATED:
+
+    @cuda.jit(device=True)
+    def load4(array, at):  # type: ignore[no-untyped-def]
+        """Return four floats of an array, from ``at`` on."""
+        return array[at], array[at + 1], array[at + 2], array[at + 3]
+
+    @cuda.jit(device=True)
+    def store4(array, at, a, b, c, d):  # type: ignore[no-untyped-def]
+        """Write four floats into an array, from ``at`` on."""
+        array[at] = a
+        array[at + 1] = b
+        array[at + 2] = c
+        array[at + 3] = d
+
+else:
+    # The simulator has neither.
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    _QUAD = ir.VectorType(ir.FloatType(), 4)
+    _PLACES = [ir.Constant(ir.IntType(32), n) for n in range(4)]
+
+    def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        return builder.bitcast(builder.gep(view.data, [args[1]]), _QUAD.as_pointer())
+
+    @intrinsic
+    def load4(typing_context: Any, array: Any, at: Any) -> Any:
+        """Return four floats of an array, from ``at`` on."""
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            quad = builder.load(_address(context, builder, sig, args))
+            quad.align = 16
+            parts = [builder.extract_element(quad, place) for place in _PLACES]
+            return context.make_tuple(builder, sig.return_type, parts)
+
+        return types.UniTuple(types.float32, 4)(array, types.int64), generate
+
+    @intrinsic
+    def store4(typing_context: Any, array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        """Write four floats into an array, from ``at`` on."""
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            quad = ir.Constant(_QUAD, ir.Undefined)
+            for place, value in zip(_PLACES, args[2:], strict=True):
+                quad = builder.insert_element(quad, value, place)
+            builder.store(quad, _address(context, builder, sig, args)).align = 16
+            return context.get_dummy_value()
+
+        one = types.float32
+        return types.void(array, types.int64, one, one, one, one), generate
