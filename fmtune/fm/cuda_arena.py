@@ -339,12 +339,18 @@ class CudaDenseArena(_CardArena):
         return arena[plane], 0
 
     @cached_property
-    def _queue(self) -> Queue:
+    def queue(self) -> Queue:
+        """Where its kernels are queued, and recorded."""
         return Queue(None if SIMULATED else Graphs())
 
     @cached_property
     def _product(self) -> Cublas | Simulated:
         return Simulated() if SIMULATED else Cublas()
+
+    def product_on(self, stream: Any) -> Cublas | Simulated:
+        """Return its product, queued on a stream from now on."""
+        self._product.on(int(stream))
+        return self._product
 
     def _way(self, stream: Any, scored: bool = False) -> cuda_dense.Way:
         """Return how a mini-batch is multiplied, by products that are queued on the stream from now on."""
@@ -352,21 +358,20 @@ class CudaDenseArena(_CardArena):
         spans = [(0, columns)]
         if self._exact:
             spans = [(int(a), int(b - a)) for a, b in zip(first, [*first[1:], columns], strict=True)]
-        self._product.on(int(stream))
         tf32 = not self._exact and not scored
         # A lane's bits may then depend on its neighbours; and a few lanes are done sooner without.
         thin = tf32 and len(self._factors) >= self.many
-        return cuda_dense.Way(self._product, spans, tf32, thin, stream)
+        return cuda_dense.Way(self.product_on(stream), spans, tf32, thin, stream)
 
     def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
         """Keep some lanes, in the given order, and add new ones after them."""
         super().place(keep, enter)
-        self._queue.forget()
+        self.queue.forget()
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""
         assert isinstance(batches, cpu_dense.Batches)
-        tf32, queue, origin = not self._exact, self._queue, int(batches.rows[first])
+        tf32, queue, origin = not self._exact, self.queue, int(batches.rows[first])
         # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.  What is
         # rounded is known by another one: exact packs may have the same rows.
         on = self._card.resident(batches.labels if tf32 else batches.matrix, lambda: _dense_batches(batches, tf32))
@@ -414,7 +419,7 @@ class CudaDenseArena(_CardArena):
         columns = self._arena.shape[2]
         s = _empty(max(1, min(rows.n, _SCRATCH // columns)), columns)
         theta, q = _zeros(self._dim, columns), _empty(len(self._factors), self._dim)
-        cuda_dense.score(self._way(self._queue.stream, scored=True), self._arena, self._lanes, on, s, theta, q, to)
+        cuda_dense.score(self._way(self.queue.stream, scored=True), self._arena, self._lanes, on, s, theta, q, to)
         _bring(to, scores)
         return scores
 

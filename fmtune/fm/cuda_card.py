@@ -64,9 +64,9 @@ def missing(layout: str) -> str | None:
     """Return why a layout cannot run on a card here, or None."""
     if not cards():
         return "no CUDA device"
-    from fmtune.kernels.cuda_quads import SIMULATED
+    from numba.core import config
 
-    if SIMULATED:
+    if config.ENABLE_CUDASIM:
         return None
     # numba's own CUDA is too old for a driver of today, and has the same name.
     if importlib.util.find_spec("numba_cuda") is None:

@@ -30,9 +30,13 @@ if SIMULATED:
         array[at + 3] = d
 
 else:
-    # The simulator has neither.
+    # The simulator has none of these.
     from numba.cuda import types
+    from numba.cuda.core import config as settings
     from numba.cuda.extending import intrinsic
+
+    # A small pack has small grids, and that is no mistake.
+    settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
     _QUAD = ir.VectorType(ir.FloatType(), 4)
     _PLACES = [ir.Constant(ir.IntType(32), n) for n in range(4)]
