@@ -47,7 +47,7 @@ class Sizes:
     """
 
     sparse: tuple[int, int, int, int] = (262_144, 1_000_000, 39, 16)
-    dense: tuple[int, int, int, int] = (131_072, 784, 784, 64)
+    dense: tuple[int, int, int, int] = (262_144, 784, 784, 64)
     check: tuple[int, int, int, int] = (4_096, 512, 24, 16)
     sparse_batches: tuple[int, ...] = (65_536, 1_000, 16_384, 4_096)
     dense_batches: tuple[int, ...] = (1_000, 65_536, 4_096, 16_384)

@@ -116,6 +116,11 @@ class _CardArena:
         self._scored: Any = _empty(0, 0)
         self._arena, self._lanes = self._room([])
 
+    @cached_property
+    def queue(self) -> Queue:
+        """Where its kernels are queued, and recorded."""
+        return Queue(None if SIMULATED else Graphs())
+
     def _room(self, factors: Sequence[int]) -> tuple[Any, Lanes]:
         """Return an arena of zeros for lanes of these widths, and where each has its columns."""
         columns, first, linear = self._columns(factors)
@@ -153,6 +158,7 @@ class _CardArena:
             _copy(old_lanes.bias, lane, lanes.bias, new, 1)
         # Columns that only fill up are never written: what is there must be zero anew.
         self._factors, self._arena, self._scratch = factors, arena, ((), None)
+        self.queue.forget()
         knobs = [self._knobs[lane] for lane in keep] + [
             knobs_of(x) if isinstance(x, Hyperparameters) else np.zeros(_knobs_shape(), np.float32) for x in enter
         ]
@@ -221,12 +227,24 @@ class _CardArena:
             self._weights = _sent(weights)
         return self._weights
 
-    def _learnt(self, scores: Float32, run: Callable[[Any], None]) -> None:
-        """Call ``run`` with a place for the scores of a pass on the card, wait for it, and bring them."""
+    def _learnt(
+        self, scores: Float32, first: int, last: int, launches: int, args: tuple[Any, ...], learn: Callable[..., None]
+    ) -> None:  # fmt: skip
+        """Queue some mini-batches, wait for them, and bring the scores of the pass.
+
+        ``learn`` queues them, given ``args``, a place for scores and its first mini-batch, the first, the last, and a
+        stream; a mini-batch takes so many ``launches``, or 0 if nothing is to be recorded.
+        """
         if self._scored.shape != scores.shape:
             self._scored = _empty(*scores.shape)
-        run(self._scored)
+        stretch = max(1, _STRETCH // launches) if launches else last - first
+        for k in range(first, last, stretch):
+            end = min(last, k + stretch)
+            given = (*args, self._scored, first, k, end)
+            key = addresses(self._arena, self._lanes, *given)
+            self.queue.run(key, (end - k) * launches, partial(learn, *given))
         _bring(self._scored, scores)
+        self._steps += last - first
 
 
 def _bring(on: Any, scores: Float32) -> None:
@@ -243,11 +261,12 @@ def _knobs_shape() -> tuple[int, ...]:
 class CudaSparseArena(_CardArena):
     """All lanes' parameters of a feature in one row, on the card; see ``kernels.cuda_sparse``.
 
-    A pass is one launch where a mini-batch has fewer than ``together`` numbers (rows times columns): four launches
-    would take longer than their work.  With more, kernels of their own keep more of the card's threads busy.
+    A pass is one launch where a mini-batch has fewer than ``together`` numbers (rows times columns), and four launches
+    a mini-batch where it has more: see ``kernels.cuda_sparse``.  Recorded, four cost no more than one: they are sooner
+    done from ``small`` numbers on.
     """
 
-    together = 2**21
+    together, small = 2**21, 2**18
 
     def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         width = np.array([-(-k // GROUP) * GROUP for k in factors], np.int64)
@@ -270,11 +289,20 @@ class CudaSparseArena(_CardArena):
         cut = cut._replace(weights=self._weighed(batches.weights))
         self._count(first, last)
         longest = int(np.diff(batches.rows).max())
-        work, together = self._work(longest, most), longest * self._arena.shape[2] < self.together
-        self._learnt(scores, lambda out: cuda_sparse.learn(
-            self._codes, self._arena, self._lanes, rows, cut, work, out, batches.rows, first, last, together
-        ))  # fmt: skip
-        self._steps += last - first
+        work, numbers = self._work(longest, most), longest * self._arena.shape[2]
+        launches = 0 if numbers < min(self.small, self.together) else 4
+        args = (numbers < self.together, rows, cut, work, batches.rows)
+        self._learnt(scores, first, last, launches, args, self._queued)
+
+    def _queued(
+        self, together: bool, rows: cuda_sparse.Rows, cut: cuda_sparse.Batches, work: cuda_sparse.Work,
+        starts: NDArray[np.int64], out: Any, origin: int, first: int, last: int, stream: Any,
+    ) -> None:  # fmt: skip
+        together = together and stream is self.queue.stream  # on another it is recorded
+        cuda_sparse.learn(
+            self._codes, self._arena, self._lanes, rows, cut, work, out, starts, first, last, int(starts[origin]),
+            stream, together,
+        )  # fmt: skip
 
     def _work(self, longest: int, most: int) -> cuda_sparse.Work:
         columns, lanes = self._arena.shape[2], len(self._factors)
@@ -297,7 +325,8 @@ class CudaSparseArena(_CardArena):
         scores, to = np.empty((len(self._factors), rows.n), np.float32), _empty(len(self._factors), rows.n)
         columns = self._arena.shape[2]
         block = max(1, min(rows.n, _SCRATCH // columns))
-        cuda_sparse.score(self._arena, self._lanes, on, _empty(block, columns), _empty(block, columns), to, rows.n)
+        q, p = _empty(block, columns), _empty(block, columns)
+        cuda_sparse.score(self._arena, self._lanes, on, q, p, to, rows.n, self.queue.stream)
         _bring(to, scores)
         return scores
 
@@ -321,8 +350,7 @@ def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda
 class CudaDenseArena(_CardArena):
     """All lanes' parameters as one matrix, on the card; see ``kernels.cuda_dense``.
 
-    With ``many`` lanes or more, if they need not be exact, products do what kernels do for a few.  A stretch of
-    mini-batches that comes again is one launch: see ``cuda_queue``.
+    With ``many`` lanes or more, if they need not be exact, products do what kernels do for a few.
     """
 
     many = 8
@@ -337,11 +365,6 @@ class CudaDenseArena(_CardArena):
 
     def _plane(self, arena: Any, plane: int) -> tuple[Any, int]:
         return arena[plane], 0
-
-    @cached_property
-    def queue(self) -> Queue:
-        """Where its kernels are queued, and recorded."""
-        return Queue(None if SIMULATED else Graphs())
 
     @cached_property
     def _product(self) -> Cublas | Simulated:
@@ -363,39 +386,27 @@ class CudaDenseArena(_CardArena):
         thin = tf32 and len(self._factors) >= self.many
         return cuda_dense.Way(self.product_on(stream), spans, tf32, thin, stream)
 
-    def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
-        """Keep some lanes, in the given order, and add new ones after them."""
-        super().place(keep, enter)
-        self.queue.forget()
-
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""
         assert isinstance(batches, cpu_dense.Batches)
-        tf32, queue, origin = not self._exact, self.queue, int(batches.rows[first])
+        tf32 = not self._exact
         # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.  What is
         # rounded is known by another one: exact packs may have the same rows.
         on = self._card.resident(batches.labels if tf32 else batches.matrix, lambda: _dense_batches(batches, tf32))
         on = on._replace(weights=self._weighed(batches.weights))
         self._count(first, last)
-        way = self._way(queue.stream)
+        way = self._way(self.queue.stream)
         work = self._work(int(np.diff(batches.rows).max()), way.thin)
-        stretch = max(1, _STRETCH // way.launches)
+        self._learnt(scores, first, last, way.launches, (on, work, batches.rows), self._queued)
 
-        def run(out: Any) -> None:
-            for k in range(first, last, stretch):
-                end = min(last, k + stretch)
-                queue.run(
-                    addresses(k, end, origin, way.spans, self._arena, self._lanes, on, work, out),
-                    (end - k) * way.launches,
-                    partial(self._stretch, (self._arena, self._lanes, on, work, out, batches.rows, k, end, origin)),
-                )  # fmt: skip
-
-        self._learnt(scores, run)
-        self._steps += last - first
-
-    def _stretch(self, args: tuple[Any, ...], stream: Any) -> None:
-        """Queue some mini-batches on a stream."""
-        cuda_dense.learn(self._codes, self._way(stream), *args)
+    def _queued(
+        self, on: cuda_dense.Batches, work: cuda_dense.Work, starts: NDArray[np.int64], out: Any, origin: int,
+        first: int, last: int, stream: Any,
+    ) -> None:  # fmt: skip
+        cuda_dense.learn(
+            self._codes, self._way(stream), self._arena, self._lanes, on, work, out, starts, first, last,
+            int(starts[origin]),
+        )  # fmt: skip
 
     def _work(self, longest: int, thin: bool) -> cuda_dense.Work:
         columns, lanes, dim = self._arena.shape[2], len(self._factors), self._dim

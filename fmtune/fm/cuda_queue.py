@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any, Protocol
 
 from numba import cuda
@@ -36,8 +37,13 @@ class Graphs:
         from cuda.bindings import driver  # comes with numba-cuda
 
         self._driver = driver
+
+    @cached_property
+    def _recorder(self) -> Any:
         cuda.current_context()
-        self._recorder = cuda.external_stream(int(self._call("cuStreamCreate", driver.CUstream_flags(1))))
+        handle = self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        weakref.finalize(self, self._driver.cuStreamDestroy, handle)
+        return cuda.external_stream(int(handle))
 
     def stream(self) -> Any:
         """Return a stream of its own that waits for the default stream, as that waits for it."""
@@ -111,9 +117,11 @@ class Queue:
     def run(self, key: Hashable, launches: int, work: Callable[[Any], None]) -> None:
         """Queue work: as ``work`` does it on the stream it is given or, with a key that came before, as one launch.
 
-        Equal keys mean that ``work`` would queue equal launches, with arrays at the same addresses.
+        Equal keys mean that ``work`` would queue equal launches, with arrays at the same addresses.  Without
+        ``launches`` there is nothing to gain.
         """
-        if self._driver is not None and key in self._seen and key not in self._kept and launches <= self._left:
+        again = key in self._seen and key not in self._kept
+        if self._driver is not None and again and 0 < launches <= self._left:
             try:
                 self._kept[key] = self._driver.recorded(work)
                 self._left -= launches
@@ -136,9 +144,9 @@ class Queue:
 
 
 def addresses(*things: Any) -> tuple[Hashable, ...]:
-    """Return where arrays on the card lie, those in tuples too, and their shapes; other values as they are.
+    """Return where arrays on the card lie, those in tuples too, and their shapes; whole numbers as they are.
 
-    Those of the simulator lie nowhere.
+    Others, such as the simulator's, lie nowhere.
     """
     found: list[Hashable] = []
     for thing in things:
@@ -146,6 +154,6 @@ def addresses(*things: Any) -> tuple[Hashable, ...]:
             found.append(addresses(*thing))
         elif hasattr(thing, "device_ctypes_pointer"):
             found.append((thing.device_ctypes_pointer.value, thing.shape))
-        elif isinstance(thing, Hashable):
+        elif isinstance(thing, int):
             found.append(thing)
     return tuple(found)

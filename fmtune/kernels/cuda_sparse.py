@@ -13,10 +13,9 @@ A piece is at most ``PIECE`` entries of a feature in the mini-batch, so that a f
 busy alone.  No atomics: each number is written by one thread, and every sum runs in an order that depends on the rows
 and on ``num_factors`` only.  So two runs give the same bytes, and a lane's bits do not depend on its neighbours.
 
-Small mini-batches are one launch for all phases of all of them (:func:`learn_together`), with the grid's own barrier
-between phases: four launches each would take longer than their work.  With large ones a kernel a phase keeps more of
-the card's threads busy.  In kernels all arrays of more than one dimension but ``scores``, ``bias``, ``knobs`` and
-``slots`` are laid out flat.
+All phases of many mini-batches can be one launch (:func:`learn_together`), with the grid's own barrier between phases:
+four launches each take the host longer than the card.  A kernel a phase keeps more of the card's threads busy.  In
+kernels all arrays of more than one dimension but ``scores``, ``bias``, ``knobs`` and ``slots`` are laid out flat.
 """
 
 from __future__ import annotations
@@ -265,7 +264,7 @@ def _finish(rule, lazy, arena, planes, columns, lanes, batches, work, k, n, star
 
 @cuda.jit
 def learn_together(  # type: ignore[no-untyped-def]
-    rule, loss, lazy, arena, planes, columns, lanes, rows, batches, work, scores, first, last
+    rule, loss, lazy, arena, planes, columns, lanes, rows, batches, work, scores, first, last, origin
 ):  # fmt: skip
     """Train on mini-batches ``first`` to ``last`` (exclusive) in one launch; all blocks must be resident at once."""
     grid = cuda.cg.this_grid()
@@ -275,7 +274,7 @@ def learn_together(  # type: ignore[no-untyped-def]
         n = batches.rows[k + 1] - r0
         _forward(arena, planes, columns, rows, work.q, work.p, r0, n, start, step)
         grid.sync()
-        _slopes(loss, columns, lanes, batches, work, scores, r0, n, r0 - batches.rows[first], start, step)
+        _slopes(loss, columns, lanes, batches, work, scores, r0, n, r0 - origin, start, step)
         grid.sync()
         _update(rule, lazy, arena, planes, columns, lanes, batches, work, k, n, start, step)
         grid.sync()
@@ -319,7 +318,7 @@ def scored(lanes, columns, q, p, out, at, n):  # type: ignore[no-untyped-def]
 
 def learn(
     codes: tuple[int, int, bool], arena: Any, lanes: Lanes, rows: Rows, batches: Batches, work: Work, scores: Any,
-    starts: NDArray[np.int64], first: int, last: int, together: bool = True,
+    starts: NDArray[np.int64], first: int, last: int, origin: int, stream: Any, together: bool,
 ) -> None:  # fmt: skip
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive); returns before the card is done.
 
@@ -328,38 +327,40 @@ def learn(
     codes
         Rule, loss and whether untouched features stay as they are, as in ``cpu_sparse.learn``.
     arena, lanes, rows, batches, work, scores
-        On the card; ``scores`` float32 (lanes, rows of the batches or 0).
+        On the card; ``scores`` float32 (lanes, rows from ``origin`` on, or 0).
     starts
         ``batches.rows``, on the host.
+    stream
+        Where it is queued.
     together
         Whether to use one launch instead of four a mini-batch.
     """
     rule, loss, lazy = codes
     if not lazy:
-        fill[blocks(len(work.mark)), THREADS](work.mark, -1)
+        fill[blocks(len(work.mark)), THREADS, stream](work.mark, -1)
     (_, planes, columns), count = arena.shape, len(lanes.first)
     arena, work = flat(arena), Work(*map(flat, work))
     if together:
-        args = (rule, loss, lazy, arena, planes, columns, lanes, rows, batches, work, scores, first, last)
-        learn_together[_resident(args), THREADS](*args)
+        args = (rule, loss, lazy, arena, planes, columns, lanes, rows, batches, work, scores, first, last, origin)
+        learn_together[_resident(args), THREADS, stream](*args)
         return
     for k in range(first, last):
         r0, n = int(starts[k]), int(starts[k + 1] - starts[k])
-        grid, at = blocks(n * columns // 4), r0 - int(starts[first])
-        forward[grid, THREADS](arena, planes, columns, rows, work.q, work.p, r0, n)
-        slopes[blocks(n * count), THREADS](loss, columns, lanes, batches, work, scores, r0, n, at)
-        update[grid, THREADS](rule, lazy, arena, planes, columns, lanes, batches, work, k, n)
-        finish[grid, THREADS](rule, lazy, arena, planes, columns, lanes, batches, work, k, n)
+        grid, at = blocks(n * columns // 4), r0 - origin
+        forward[grid, THREADS, stream](arena, planes, columns, rows, work.q, work.p, r0, n)
+        slopes[blocks(n * count), THREADS, stream](loss, columns, lanes, batches, work, scores, r0, n, at)
+        update[grid, THREADS, stream](rule, lazy, arena, planes, columns, lanes, batches, work, k, n)
+        finish[grid, THREADS, stream](rule, lazy, arena, planes, columns, lanes, batches, work, k, n)
 
 
-def score(arena: Any, lanes: Lanes, rows: Rows, q: Any, p: Any, out: Any, n: int) -> None:
+def score(arena: Any, lanes: Lanes, rows: Rows, q: Any, p: Any, out: Any, n: int, stream: Any) -> None:
     """Write raw scores of ``n`` rows into ``out`` (float32, (lanes, n)), as many rows at a time as ``q`` holds."""
     (_, planes, columns), count, most = arena.shape, len(lanes.first), len(q)
     arena, q, p = flat(arena), flat(q), flat(p)
     for at in range(0, n, most):
         m = min(most, n - at)
-        forward[blocks(m * columns // 4), THREADS](arena, planes, columns, rows, q, p, at, m)
-        scored[blocks(m * count), THREADS](lanes, columns, q, p, out, at, m)
+        forward[blocks(m * columns // 4), THREADS, stream](arena, planes, columns, rows, q, p, at, m)
+        scored[blocks(m * count), THREADS, stream](lanes, columns, q, p, out, at, m)
 
 
 def _resident(args: tuple[Any, ...]) -> int:

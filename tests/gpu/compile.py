@@ -45,7 +45,7 @@ def kernels() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     own = (f1, 2, 8, lanes)
     yield "fill", cuda_parts.fill, (f1, 0)
     yield "copy_columns", cuda_parts.copy_columns, (f2, 0, f2, 0, 1)
-    yield "sparse learn_together", cuda_sparse.learn_together, (0, 1, True, *own, rows, cut, work, f2, 0, 1)
+    yield "sparse learn_together", cuda_sparse.learn_together, (0, 1, True, *own, rows, cut, work, f2, 0, 1, 0)
     yield "sparse forward", cuda_sparse.forward, (f1, 2, 8, rows, f1, f1, 0, 1)
     yield "sparse slopes", cuda_sparse.slopes, (1, 8, lanes, cut, work, f2, 0, 1, 0)
     yield "sparse update", cuda_sparse.update, (0, True, *own, cut, work, 0, 1)
@@ -60,7 +60,7 @@ def kernels() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         moved = (f1, 2, 2, 8, lanes, u1, f1, f1, f1, f1, 0, 1)
         yield f"{name} update", dense.update, (0, True, True, *moved)
     yield "probe copy", cuda_probe.copy, (f1, f1)
-    yield "probe gather", cuda_probe.gather, (f2, i1, f1)
+    yield "probe gather", cuda_probe.gather, (f1, 8, i1, f1)
 
 
 def _tool(name: str, *args: object) -> str:
@@ -90,7 +90,7 @@ def check(kernel: Any, args: tuple[Any, ...], capability: tuple[int, int], folde
     wrong = [f"{spills} bytes spilled"] if spills else []
     wrong += [f"float64: {' '.join(double)}"] if double else []
     wrong += [f"{len(local)} accesses to local memory"] if local else []
-    return f"{registers} registers, {len(re.findall(r'/[*][0-9a-f]{4}[*]/', code))} instructions", wrong
+    return f"{registers} registers, {len(re.findall(r'/[*][0-9a-f]{4,}[*]/', code))} instructions", wrong
 
 
 def main() -> int:
