@@ -15,9 +15,6 @@ from fmtune.kernels.cuda_quads import SIMULATED, load4, store4
 from fmtune.kernels.rules import apart, decayed
 from fmtune.kernels.steps import step
 
-# numba-cuda 0.30 looks for this name, which NumPy 2.5 no longer has.
-vars(np).setdefault("row_stack", np.vstack)
-
 # Threads of a block, and blocks at most; the simulator makes a Python thread of each thread.
 THREADS = 8 if SIMULATED else 128
 _BLOCKS = 2 if SIMULATED else 65535

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import cuda
 from numba.core import config
+
+# numba-cuda 0.30 looks for this name at its first compilation, and NumPy 2.5 no longer has it.
+vars(np).setdefault("row_stack", np.vstack)
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 

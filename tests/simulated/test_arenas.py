@@ -157,6 +157,26 @@ def test_one_product_for_all_lanes_in_tf32() -> None:
     assert 1e-6 < np.abs(found[0] - found[1]).max() < 2e-2
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_many_lanes_are_multiplied_otherwise(rule: str) -> None:
+    """Products of squares for many lanes, and the kernels for a few, give the same models.
+
+    To 2e-4: a number that is rounded to 11 bits may fall to either side.
+    """
+    lanes = [h.replace(optimizer=rule) for h in (*RAGGED, BASE.replace(num_factors=4, seed=3))]
+    batches = Feed(DATA).batches(Recipe.of(lanes[0], "dense", "gpu"), 0)
+    found = []
+    for many in (4, 5):
+        arena = cuda_arena.CudaDenseArena(7, rule, "binary_classifier", exact=False)
+        arena.many = many
+        arena.place([], lanes)
+        arena.learn(batches, 0, 3, np.empty((4, 0), np.float32))
+        found.append([arena.parameters(lane) for lane in range(4)])
+    for one, other in zip(*found, strict=True):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_allclose(x, y, atol=2e-4)
+
+
 def test_parameters_go_in_and_out() -> None:
     """A model that is only scored has the CPU's scores, and comes back as it went in."""
     rng = np.random.default_rng(0)
