@@ -7,6 +7,7 @@ scores that are asked for.  Lanes are placed anew at an epoch's end, by copies o
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -298,11 +299,15 @@ class CudaSparseArena(_CardArena):
         self, together: bool, rows: cuda_sparse.Rows, cut: cuda_sparse.Batches, work: cuda_sparse.Work,
         starts: NDArray[np.int64], out: Any, origin: int, first: int, last: int, stream: Any,
     ) -> None:  # fmt: skip
-        together = together and stream is self.queue.stream  # on another it is recorded
-        cuda_sparse.learn(
-            self._codes, self._arena, self._lanes, rows, cut, work, out, starts, first, last, int(starts[origin]),
-            stream, together,
-        )  # fmt: skip
+        args = (self._codes, self._arena, self._lanes, rows, cut, work, out, starts, first, last, int(starts[origin]))
+        if together and stream is self.queue.stream:  # on another it is recorded
+            try:
+                cuda_sparse.learn(*args, stream, True)
+                return
+            except Exception as error:  # whatever a compiler or driver says: nothing was queued
+                warnings.warn(f"a pass is no single launch on this card: {error}", RuntimeWarning, stacklevel=2)
+                type(self).together = 0
+        cuda_sparse.learn(*args, stream, False)
 
     def _work(self, longest: int, most: int) -> cuda_sparse.Work:
         columns, lanes = self._arena.shape[2], len(self._factors)

@@ -37,7 +37,8 @@ class Cublas:
         cuda.current_context()
         self._handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
-        weakref.finalize(self, self._blas.cublasDestroy_v2, self._handle)
+        # At the process's end the driver may be gone before this.
+        weakref.finalize(self, self._blas.cublasDestroy_v2, self._handle).atexit = False
         self._scratch = cuda.device_array(_WORKSPACE, "u1")
         self._one, self._zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
         self._stream: int | None = None

@@ -42,7 +42,7 @@ class Graphs:
     def _recorder(self) -> Any:
         cuda.current_context()
         handle = self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
-        weakref.finalize(self, self._driver.cuStreamDestroy, handle)
+        weakref.finalize(self, self._driver.cuStreamDestroy, handle).atexit = False
         return cuda.external_stream(int(handle))
 
     def stream(self) -> Any:
@@ -86,7 +86,7 @@ class _Recording:
 
     def __init__(self, graph: Any, destroy: Callable[[Any], Any]) -> None:
         self.graph = graph
-        weakref.finalize(self, destroy, graph)
+        weakref.finalize(self, destroy, graph).atexit = False
 
 
 class Queue:

@@ -31,7 +31,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from fmtune.kernels.cuda_parts import THREADS, Lanes, blocks, flat, move1, move4, move_bias, rounded
-from fmtune.kernels.cuda_quads import SIMULATED, load4, store4
+from fmtune.kernels.cuda_quads import SIMULATED, load1, load4, store4
 from fmtune.kernels.losses import slope
 
 GROUP = 8
@@ -242,13 +242,13 @@ def _kernels(team: int, thin: bool) -> Kernels:
                     part = _length(s, b * columns, first, last, member, team)
                     if not thin:
                         for i in range(member, dim, team):
-                            x = matrix[(r0 + b) * dim + i]
-                            part -= (x * x) * q[lane * dim + i]
-                    linear = s[b * columns + lanes.linear[lane]]
+                            x = load1(matrix, (r0 + b) * dim + i)
+                            part -= (x * x) * load1(q, lane * dim + i)
+                    linear = load1(s, b * columns + last)
                 pairs = _together(shared, part, team)
                 if b < end:
                     if thin:
-                        pairs -= p[b * count + lane]
+                        pairs -= load1(p, b * count + lane)
                     z = lanes.bias[0, lane] + linear + _HALF * pairs
                     if member == 0 and scores.shape[1] > 0:
                         scores[lane, at + b] = z
@@ -261,14 +261,17 @@ def _kernels(team: int, thin: bool) -> Kernels:
                         _sloped(thin or use_tf32, error, b * columns, first, last, s, member, team)
             if learning and not thin:
                 cuda.syncthreads()
-                for i in range(cuda.threadIdx.x, dim + 1, THREADS):
+                for i in range(cuda.threadIdx.x, dim, THREADS):
                     total = _ZERO
                     for b in range(begin, end):
-                        x = _ONE
-                        if i < dim:
-                            x = matrix[(r0 + b) * dim + i]
-                        total += e[b * count + lane] * (x * x)
+                        x = load1(matrix, (r0 + b) * dim + i)
+                        total += load1(e, b * count + lane) * (x * x)
                     w[item * (dim + 1) + i] = total
+                if cuda.threadIdx.x == 0:
+                    total = _ZERO
+                    for b in range(begin, end):
+                        total += load1(e, b * count + lane)
+                    w[item * (dim + 1) + dim] = total
             item += cuda.gridDim.x
 
     @cuda.jit
@@ -284,7 +287,7 @@ def _kernels(team: int, thin: bool) -> Kernels:
             weight = _ZERO
             if i <= dim:
                 for piece in range(member, pieces, team):
-                    weight += w[(piece * count + lane) * (dim + 1) + i]
+                    weight += load1(w, (piece * count + lane) * (dim + 1) + i)
             weight = _together(shared, weight, team)
             part, moves = _ZERO, i < dim and (not lazy or touched[k * dim + min(i, dim - 1)] != 0)
             if moves:

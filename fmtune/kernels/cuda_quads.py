@@ -21,6 +21,11 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 if SIMULATED:
 
     @cuda.jit(device=True)
+    def load1(array, at):  # type: ignore[no-untyped-def]
+        """Return an element of an array; ``at`` is not negative."""
+        return array[at]
+
+    @cuda.jit(device=True)
     def load4(array, at):  # type: ignore[no-untyped-def]
         """Return four floats of an array, from ``at`` on."""
         return array[at], array[at + 1], array[at + 2], array[at + 3]
@@ -45,9 +50,23 @@ else:
     _QUAD = ir.VectorType(ir.FloatType(), 4)
     _PLACES = [ir.Constant(ir.IntType(32), n) for n in range(4)]
 
+    def _place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.gep(context.make_array(sig.args[0])(context, builder, args[0]).data, [args[1]])
+
     def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        view = context.make_array(sig.args[0])(context, builder, args[0])
-        return builder.bitcast(builder.gep(view.data, [args[1]]), _QUAD.as_pointer())
+        return builder.bitcast(_place(context, builder, sig, args), _QUAD.as_pointer())
+
+    @intrinsic
+    def load1(typing_context: Any, array: Any, at: Any) -> Any:
+        """Return an element of an array; ``at`` is not negative.
+
+        numba's own indexing looks for negative places at each element, and keeps the array's length at hand for it.
+        """
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.load(_place(context, builder, sig, args))
+
+        return array.dtype(array, types.int64), generate
 
     @intrinsic
     def load4(typing_context: Any, array: Any, at: Any) -> Any:

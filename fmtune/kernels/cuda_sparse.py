@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels import cpu_sparse
 from fmtune.kernels.cuda_parts import THREADS, Lanes, blocks, fill, flat, move1, move4, move_bias
-from fmtune.kernels.cuda_quads import SIMULATED, load4, store4
+from fmtune.kernels.cuda_quads import SIMULATED, load1, load4, store4
 from fmtune.kernels.losses import slope
 
 GROUP = 8
@@ -92,22 +92,23 @@ def _forward(arena, planes, columns, rows, q, p, r0, n, start, step):  # type: i
     down, along = step // quads, step % quads * 4
     while b < n:
         q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = _ZERO
-        e, last = rows.indptr[r0 + b], rows.indptr[r0 + b + 1]
+        e, last = load1(rows.indptr, r0 + b), load1(rows.indptr, r0 + b + 1)
         # Four at a time: their loads are then under way together.
         while e + 4 <= last:
-            x, y, u, v = rows.values[e], rows.values[e + 1], rows.values[e + 2], rows.values[e + 3]
-            x0, x1, x2, x3 = load4(arena, rows.indices[e] * stride + c)
-            y0, y1, y2, y3 = load4(arena, rows.indices[e + 1] * stride + c)
-            u0, u1, u2, u3 = load4(arena, rows.indices[e + 2] * stride + c)
-            v0, v1, v2, v3 = load4(arena, rows.indices[e + 3] * stride + c)
+            x, y = load1(rows.values, e), load1(rows.values, e + 1)
+            u, v = load1(rows.values, e + 2), load1(rows.values, e + 3)
+            x0, x1, x2, x3 = load4(arena, load1(rows.indices, e) * stride + c)
+            y0, y1, y2, y3 = load4(arena, load1(rows.indices, e + 1) * stride + c)
+            u0, u1, u2, u3 = load4(arena, load1(rows.indices, e + 2) * stride + c)
+            v0, v1, v2, v3 = load4(arena, load1(rows.indices, e + 3) * stride + c)
             q0, s0 = _four(q0, s0, x * x0, y * y0, u * u0, v * v0)
             q1, s1 = _four(q1, s1, x * x1, y * y1, u * u1, v * v1)
             q2, s2 = _four(q2, s2, x * x2, y * y2, u * u2, v * v2)
             q3, s3 = _four(q3, s3, x * x3, y * y3, u * u3, v * v3)
             e += 4
         while e < last:
-            x = rows.values[e]
-            x0, x1, x2, x3 = load4(arena, rows.indices[e] * stride + c)
+            x = load1(rows.values, e)
+            x0, x1, x2, x3 = load4(arena, load1(rows.indices, e) * stride + c)
             x0, x1, x2, x3 = x * x0, x * x1, x * x2, x * x3
             q0, q1, q2, q3 = q0 + x0, q1 + x1, q2 + x2, q3 + x3
             s0, s1, s2, s3 = s0 + x0 * x0, s1 + x1 * x1, s2 + x2 * x2, s3 + x3 * x3
@@ -156,12 +157,13 @@ def _slopes(loss, columns, lanes, batches, work, scores, r0, n, at, start, step)
 def _gather(columns, count, batches, work, piece, lane, c):  # type: ignore[no-untyped-def]
     """Return a piece's sums of ``x e q`` of four columns and, of factors, of ``x^2 e``."""
     g0 = g1 = g2 = g3 = w = _ZERO
-    t, last = batches.entries[piece], batches.entries[piece + 1]
+    t, last = load1(batches.entries, piece), load1(batches.entries, piece + 1)
     while t + 2 <= last:
-        x, y, b, d = batches.value[t], batches.value[t + 1], batches.row[t], batches.row[t + 1]
+        x, y = load1(batches.value, t), load1(batches.value, t + 1)
+        b, d = load1(batches.row, t), load1(batches.row, t + 1)
         e = f = _ONE
         if lane >= 0:
-            e, f = work.e[b * count + lane], work.e[d * count + lane]
+            e, f = load1(work.e, b * count + lane), load1(work.e, d * count + lane)
         x0, x1, x2, x3 = load4(work.q, b * columns + c)
         y0, y1, y2, y3 = load4(work.q, d * columns + c)
         g0, g1 = (g0 + x * (e * x0)) + y * (f * y0), (g1 + x * (e * x1)) + y * (f * y1)
@@ -169,10 +171,10 @@ def _gather(columns, count, batches, work, piece, lane, c):  # type: ignore[no-u
         w = (w + (x * x) * e) + (y * y) * f
         t += 2
     if t < last:
-        x, b = batches.value[t], batches.row[t]
+        x, b = load1(batches.value, t), load1(batches.row, t)
         e = _ONE
         if lane >= 0:
-            e = work.e[b * count + lane]
+            e = load1(work.e, b * count + lane)
         x0, x1, x2, x3 = load4(work.q, b * columns + c)
         g0, g1, g2, g3 = g0 + x * (e * x0), g1 + x * (e * x1), g2 + x * (e * x2), g3 + x * (e * x3)
         w += (x * x) * e
@@ -201,7 +203,8 @@ def _update(rule, lazy, arena, planes, columns, lanes, batches, work, k, n, star
     piece, c = begin + start // quads, start % quads * 4
     down, along = step // quads, step % quads * 4
     while piece < end:
-        lane, feature, slot = lanes.owner[c // 4], batches.feature[piece], batches.slot[piece]
+        lane = load1(lanes.owner, c // 4)
+        feature, slot = load1(batches.feature, piece), load1(batches.slot, piece)
         g0, g1, g2, g3, w = _gather(columns, count, batches, work, piece, lane, c)
         if slot < 0:
             _move(rule, arena, planes, columns, lanes, feature, c, lane, g0, g1, g2, g3, w, k)

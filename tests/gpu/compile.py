@@ -23,8 +23,8 @@ from fmtune.kernels import cuda_dense, cuda_parts, cuda_probe, cuda_sparse
 
 TOOLS = Path(next(iter(nvidia.__path__))) / "cu13"
 CAPABILITIES = ((8, 0), (9, 0))
-# With 128 threads a block, three blocks fit a multiprocessor; a kernel that needs more would spill.
-REGISTERS = 168
+# What a thread may have; with 128 threads a block, two blocks then fit a multiprocessor.
+REGISTERS = 255
 _FLOAT64 = re.compile(r"\b(DADD|DMUL|DFMA|DSETP|F2F\.F64\S*|I2F\.F64\S*|F2I\S*\.F64\S*)\b")
 
 
