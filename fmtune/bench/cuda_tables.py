@@ -43,7 +43,7 @@ class Sizes:
 
     ``sparse`` and ``dense``: rows, features, non-zeros a row (dense: all), num_factors; ``check`` likewise, for the
     comparison with the CPU; ``batches`` and ``lanes``: the grid, of each layout in the order in which it is measured;
-    ``copied``: floats; ``epochs``: timed ones.
+    ``rules``: those that are checked; ``copied``: floats; ``epochs``: timed ones.
     """
 
     sparse: tuple[int, int, int, int] = (262_144, 1_000_000, 39, 16)
@@ -52,6 +52,7 @@ class Sizes:
     sparse_batches: tuple[int, ...] = (65_536, 1_000, 16_384, 4_096)
     dense_batches: tuple[int, ...] = (1_000, 65_536, 4_096, 16_384)
     lanes: tuple[int, ...] = (64, 1, 8)
+    rules: tuple[str, ...] = tuple(RULES)
     copied: int = 2**28
     epochs: int = 5
 
@@ -197,7 +198,7 @@ def checks(layout: str, sizes: Sizes) -> Parts:
         return
     for way, lanes in _LANES.items():
         if layout == "dense" or way == "exact":
-            for rule in RULES:
+            for rule in sizes.rules:
                 yield f"{layout} {rule} {way}", partial(_check, layout, rule, way, lanes, sizes)
 
 
