@@ -233,8 +233,8 @@ def sentence(target: dict[str, Any]) -> str:
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the card is held to, with what was found so far."""
     checks, rates, ceilings = result["checks"], result["rates"], result["ceilings"]
-    exact = [part for part in checks if part["check"].endswith("exact")]
-    rough = [part for part in checks if not part["check"].endswith("exact")]
+    exact = [part for part in checks if "tf32" not in part["check"]]
+    rough = [part for part in checks if "tf32" in part["check"]]
     most = max((part["lanes"] for part in rates if part["device"] == "gpu"), default=0)
 
     def best(layout: str, size: int, device: str = "gpu", **of: Any) -> float | None:

@@ -33,17 +33,14 @@ from fmtune.rows import DenseRows, Rows, SparseRows
 Part = dict[str, Any]
 Parts = Iterator[tuple[str, Callable[[], Part]]]
 
-# Lanes from which a pack that is not exact multiplies otherwise: a check must have both.
-_LANES = {"exact": 2, "tf32": 1, "tf32 pack": 9}
-
-
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured; tests take less.
 
     ``sparse`` and ``dense``: rows, features, non-zeros a row (dense: all), num_factors; ``check`` likewise, for the
     comparison with the CPU; ``batches`` and ``lanes``: the grid, of each layout in the order in which it is measured;
-    ``rules``: those that are checked; ``copied``: floats; ``epochs``: timed ones.
+    ``rules``: those that are checked; ``packs``: so many lanes of a check, exact and in tf32, that kernels are taken which
+    few lanes do not need; ``copied``: floats; ``epochs``: timed ones.
     """
 
     sparse: tuple[int, int, int, int] = (262_144, 1_000_000, 39, 16)
@@ -53,6 +50,7 @@ class Sizes:
     dense_batches: tuple[int, ...] = (1_000, 65_536, 4_096, 16_384)
     lanes: tuple[int, ...] = (64, 1, 8)
     rules: tuple[str, ...] = tuple(RULES)
+    packs: tuple[int, int] = (17, 9)
     copied: int = 2**28
     epochs: int = 5
 
@@ -196,8 +194,8 @@ def checks(layout: str, sizes: Sizes) -> Parts:
     """Yield, by rule and way: distance to float64 scores and to the CPU's model, and whether two runs agree."""
     if cuda_card.missing(layout):
         return
-    for way, lanes in _LANES.items():
-        if layout == "dense" or way == "exact":
+    for way, lanes in {"exact": 2, "exact pack": sizes.packs[0], "tf32": 1, "tf32 pack": sizes.packs[1]}.items():
+        if layout == "dense" or way.startswith("exact"):
             for rule in sizes.rules:
                 yield f"{layout} {rule} {way}", partial(_check, layout, rule, way, lanes, sizes)
 
@@ -205,7 +203,8 @@ def checks(layout: str, sizes: Sizes) -> Parts:
 def _check(layout: str, rule: str, way: str, count: int, sizes: Sizes) -> Part:
     rows = _rows(sizes.check, layout)
     matrix = rows.to_dense().matrix.astype(np.float64)
-    lanes = _lanes(sizes.check, rule, min(1_000, rows.n), count, way == "exact")
+    exact = way.startswith("exact")
+    lanes = _lanes(sizes.check, rule, min(1_000, rows.n), count, exact)
     (pack, one), (_, again) = (_trained(rows, layout, "gpu", lanes) for _ in range(2))
     _, cpu = _trained(rows, layout, "cpu", lanes[-1:])
     v, w = one.factors.astype(np.float64), one.linear.astype(np.float64)
@@ -213,8 +212,8 @@ def _check(layout: str, rule: str, way: str, count: int, sizes: Sizes) -> Part:
     score = float(np.abs(pack.score(rows)[-1] - wanted).max() / max(1.0, np.abs(wanted).max()))
     moved = one.factors - cpu.factors
     start = np.linalg.norm(cpu.factors)
-    model = float(np.linalg.norm(moved) / start) if way != "exact" else float(np.abs(moved).max())
-    same, limit = _digest(one) == _digest(again), 1e-4 if way == "exact" else 3e-2
+    model = float(np.abs(moved).max()) if exact else float(np.linalg.norm(moved) / start)
+    same, limit = _digest(one) == _digest(again), 1e-4 if exact else 3e-2
     return {"check": f"{layout} {rule} {way}", "score_to_float64": score, "model_to_cpu": model, "limit": limit,
             "same_twice": same, "fine": same and score < 1e-4 and model < limit}  # fmt: skip
 

@@ -10,7 +10,7 @@ from fmtune.report.card import build_card
 
 TINY = cuda_tables.Sizes(
     sparse=(6, 20, 3, 1), dense=(6, 3, 3, 1), check=(5, 4, 2, 1), sparse_batches=(6,), dense_batches=(6,), lanes=(2, 1),
-    rules=("adam",), copied=2**8, epochs=1,
+    rules=("adam",), packs=(3, 8), copied=2**8, epochs=1,
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_every_table_is_filled() -> None:
     assert not cuda_suite.failed(result), result["failures"]
     assert [part["ceiling"] for part in result["ceilings"]][:3] == ["copy", "gather", "gather"]
     assert {part["lanes"] for part in result["ceilings"][3:]} == {1, 2}
-    assert len(result["checks"]) == 1 + 3 and all(part["same_twice"] for part in result["checks"])
+    assert len(result["checks"]) == 2 + 4 and all(part["same_twice"] for part in result["checks"])
     ways = {(part["layout"], part["device"], part["way"]) for part in result["rates"]}
     assert {("sparse", "gpu", "exact"), ("dense", "gpu", "exact"), ("dense", "gpu", "tf32")} <= ways
     assert {(part["way"], part["lanes"]) for part in result["rates"] if part["device"] == "cpu"} == {
