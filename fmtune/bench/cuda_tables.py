@@ -33,13 +33,14 @@ from fmtune.rows import DenseRows, Rows, SparseRows
 Part = dict[str, Any]
 Parts = Iterator[tuple[str, Callable[[], Part]]]
 
+
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured; tests take less.
 
     ``sparse`` and ``dense``: rows, features, non-zeros a row (dense: all), num_factors; ``check`` likewise, for the
     comparison with the CPU; ``batches`` and ``lanes``: the grid, of each layout in the order in which it is measured;
-    ``rules``: those that are checked; ``packs``: so many lanes of a check, exact and in tf32, that kernels are taken which
+    ``rules``: those that are checked; ``packs``: so many lanes, exact and in tf32, that a check takes the kernels which
     few lanes do not need; ``copied``: floats; ``epochs``: timed ones.
     """
 
