@@ -36,9 +36,11 @@ from fmtune.kernels.losses import slope
 
 GROUP = 8
 
-# Threads that share a row or feature of a lane, where there are few lanes and where many; rows of a piece at least.
+# Threads that share a row or feature of a lane, where there are few lanes and where many.
 FEW, MANY = (4, 2) if SIMULATED else (32, 8)
-PIECE = 4 if SIMULATED else 8
+
+# Rows of a piece at least: one for each team of a block.
+PIECE = THREADS // FEW
 
 # Pieces of a mini-batch at most: the update sums them.
 _PIECES = 512
