@@ -29,6 +29,8 @@ from fmtune.fm import cuda_card
 # Seconds that a group may take: one that waits for itself must not take the others' time.
 _PATIENCE = 180.0
 
+TABLES = ("ceilings", "checks", "rates", "profiles", "targets", "failures")
+
 Measure = Callable[[str, Sizes, float], Iterator[Part]]
 """From a group, sizes and seconds to the lines that ``cuda_tables.here`` describes."""
 
@@ -61,7 +63,7 @@ def run(
     if not cuda_card.cards():
         say("not run: no CUDA device")
         return {**result, "not_run": "no CUDA device"}
-    tables: dict[str, list[Part]] = {name: [] for name in ("ceilings", "checks", "rates", "targets", "failures")}
+    tables: dict[str, list[Part]] = {name: [] for name in TABLES}
     result |= {"card": None, **tables}
     began = time.monotonic()
     for layout in ("sparse", "dense"):
@@ -166,6 +168,14 @@ class Rate(_Open):
     row_lanes_s: float
 
 
+class Profile(_Open):
+    """Where the card's time goes in an epoch: kernels, their calls and microseconds a call."""
+
+    profile: str
+    seconds: float
+    kernels: list[dict[str, str | int | float]]
+
+
 class Target(_Open):
     """What the card is held to: ``held`` is None where it was not measured."""
 
@@ -194,6 +204,7 @@ class Result(_Open):
     ceilings: list[Ceiling] = []
     checks: list[Check] = []
     rates: list[Rate] = []
+    profiles: list[Profile] = []
     targets: list[Target] = []
     failures: list[Failure] = []
 

@@ -251,7 +251,7 @@ def _rate(feed: Feed, layout: str, device: str, lanes: list[Hyperparameters], ep
     # The first epoch compiles, the second records.
     seconds = _timed(pack.epoch, epochs, warm=2 if device == "gpu" else 1)
     return {"layout": layout, "device": device, "way": way, "mini_batch_size": lanes[0].mini_batch_size,
-            "lanes": len(lanes), "row_lanes_s": feed.n * len(lanes) / seconds}  # fmt: skip
+            "lanes": len(lanes), "row_lanes_s": feed.n * len(lanes) / seconds, "replays": pack.replays}  # fmt: skip
 
 
 def processor(layout: str, sizes: Sizes) -> Parts:
@@ -312,6 +312,34 @@ def _torch(layout: str, shape: tuple[int, int, int, int], size: int, epochs: int
             "row_lanes_s": rows.n / _timed(one, epochs)}  # fmt: skip
 
 
+def profiles(sizes: Sizes) -> Parts:
+    """Yield where the card's time goes in an epoch of the packs that are held to a figure, by torch's profiler."""
+    for layout, way in (("dense", "tf32"), ("sparse", "exact")):
+        if cuda_card.missing(layout) is None:
+            feed, size = Feed(_rows(sizes.shape(layout), layout)), sizes.batches(layout)[0]
+            for count in sizes.lanes[:2]:
+                lanes = _lanes(sizes.shape(layout), "adagrad", size, count, way == "exact")
+                name = f"{layout} {way} {size} x {count}"
+                yield name, partial(_profile, name, feed, layout, lanes)
+
+
+def _profile(name: str, feed: Feed, layout: str, lanes: list[Hyperparameters], most: int = 10) -> Part:
+    from torch.profiler import ProfilerActivity, profile  # type: ignore[import-not-found, unused-ignore]
+
+    pack = Pack(feed, Recipe.of(lanes[0], layout, "gpu"))
+    pack.change(enter=lanes)
+    for _ in range(3):
+        pack.epoch()
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        pack.epoch()
+    spent = [(each.self_device_time_total, each.count, each.key) for each in found.key_averages()]
+    kernels = [
+        {"kernel": key[:80], "calls": count, "us_a_call": total / count}
+        for total, count, key in sorted(spent, reverse=True)[:most] if total
+    ]  # fmt: skip
+    return {"profile": name, "seconds": pack.seconds, "kernels": kernels}
+
+
 GROUPS: dict[str, tuple[str, Callable[[Sizes], Parts]]] = {
     "ceilings": ("ceilings", ceilings),
     "checks of dense": ("checks", partial(checks, "dense")),
@@ -320,6 +348,7 @@ GROUPS: dict[str, tuple[str, Callable[[Sizes], Parts]]] = {
     "sparse": ("rates", partial(rates, "sparse")),
     "torch, sparse": ("rates", partial(torch, "sparse")),
     "cpu, dense": ("rates", partial(processor, "dense")),
+    "torch's profiles": ("profiles", profiles),
     "torch, dense": ("rates", partial(torch, "dense")),
     "cpu, sparse": ("rates", partial(processor, "sparse")),
 }
