@@ -6,7 +6,6 @@ scores that are asked for.  Lanes are placed anew at an epoch's end, by copies o
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -16,15 +15,15 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from fmtune.errors import ResourceError
 from fmtune.fm.arena import GROUP, Float32, initial, knobs_of
-from fmtune.fm.cuda_card import Card, card, free
+from fmtune.fm.cuda_card import Card, card
+from fmtune.fm.cuda_memory import copy, empty, sent, zeros
 from fmtune.fm.cuda_product import Cublas, Simulated
 from fmtune.fm.cuda_queue import Graphs, Queue, addresses
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.kernels import cpu_dense, cpu_sparse, cuda_dense, cuda_sparse
-from fmtune.kernels.cuda_parts import THREADS, Lanes, blocks, copy_columns, fill, flat
+from fmtune.kernels.cuda_parts import Lanes
 from fmtune.kernels.cuda_quads import SIMULATED
 from fmtune.kernels.losses import CODES
 from fmtune.kernels.rules import RULES, correction
@@ -38,49 +37,8 @@ _FASTER = 500.0
 
 _CORRECTIONS = 4096
 
-
 # Launches that are recorded as one.
 _STRETCH = 2**11
-
-
-def _zeros(*shape: int) -> Any:
-    array = _empty(*shape)
-    if array.size:
-        fill[blocks(array.size), THREADS](flat(array), 0)
-    return array
-
-
-def _empty(*shape: int, dtype: type = np.float32) -> Any:
-    return _taken(lambda: cuda.device_array(shape, dtype), 4.0 * math.prod(shape))
-
-
-def _sent(host: NDArray[Any]) -> Any:
-    array = np.ascontiguousarray(host)
-    return _taken(lambda: cuda.to_device(array), float(array.nbytes))
-
-
-def _taken(make: Callable[[], Any], size: float) -> Any:
-    """Return an array on the card, or say that there is no room for it.
-
-    Raises
-    ------
-    ResourceError
-        The card's memory is full.
-    """
-    try:
-        return make()
-    except Exception as error:  # the driver's; the simulator has no class for it
-        if "OUT_OF_MEMORY" not in str(error):
-            raise
-        raise ResourceError(
-            f"{size / 2**30:.1f} GiB are needed on the card, and {free() / 2**30:.1f} GiB are free",
-            where="device: gpu", hint="fewer lanes a pack (pack), fewer num_factors, or device: cpu",
-        ) from None  # fmt: skip
-
-
-def _copy(source: Any, at: int, target: Any, to: int, width: int) -> None:
-    if width and source.shape[0]:
-        copy_columns[blocks(source.shape[0] * width), THREADS](source, at, target, to, width)
 
 
 class _CardArena:
@@ -105,7 +63,7 @@ class _CardArena:
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
         self._planes, self._dim = 1 + (rule.states if rule else 0), feature_dim
         self._card, self._exact = on or card(), exact
-        self._decays = _sent(np.zeros(0, np.float32) if decays is None else decays)
+        self._decays = sent(np.zeros(0, np.float32) if decays is None else decays)
         self._factors: list[int] = []
         self._knobs = np.zeros((0, *_knobs_shape()), np.float32)
         self._steps = np.zeros(0, np.int64)
@@ -113,8 +71,8 @@ class _CardArena:
         self._corrections = np.zeros(0, np.float32)
         self._scratch: tuple[tuple[int, ...], Any] = ((), None)
         # Where row weights and the scores of a pass lie: the same place each time, so that launches stay the same.
-        self._weights: Any = _empty(0)
-        self._scored: Any = _empty(0, 0)
+        self._weights: Any = empty(0)
+        self._scored: Any = empty(0, 0)
         self._arena, self._lanes = self._room([])
 
     @cached_property
@@ -129,9 +87,9 @@ class _CardArena:
         owner = np.full(columns // 4, -1, np.int32)
         for lane in range(len(factors)):
             owner[first[lane] // 4 : -(-last[lane] // 8) * 2] = lane
-        owner, first, last, linear = (_sent(a.astype(np.int32)) for a in (owner, first, last, linear))
-        lanes = Lanes(owner, first, last, linear, _zeros(self._planes, len(factors)), None, None, None, self._decays)
-        return _zeros(*self._shape(columns)), lanes
+        owner, first, last, linear = (sent(a.astype(np.int32)) for a in (owner, first, last, linear))
+        lanes = Lanes(owner, first, last, linear, zeros(self._planes, len(factors)), None, None, None, self._decays)
+        return zeros(*self._shape(columns)), lanes
 
     def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         """Return how many columns there are, and each lane's first factor column and linear column."""
@@ -154,9 +112,9 @@ class _CardArena:
         for new, lane in enumerate(keep):
             for plane in range(self._planes):
                 (source, at), (target, to) = self._plane(old, plane), self._plane(arena, plane)
-                _copy(source, at + int(first_before[lane]), target, to + int(first[new]), factors[new])
-                _copy(source, at + int(linear_before[lane]), target, to + int(linear[new]), 1)
-            _copy(old_lanes.bias, lane, lanes.bias, new, 1)
+                copy(source, at + int(first_before[lane]), target, to + int(first[new]), factors[new])
+                copy(source, at + int(linear_before[lane]), target, to + int(linear[new]), 1)
+            copy(old_lanes.bias, lane, lanes.bias, new, 1)
         # Columns that only fill up are never written: what is there must be zero anew.
         self._factors, self._arena, self._scratch = factors, arena, ((), None)
         self.queue.forget()
@@ -165,7 +123,7 @@ class _CardArena:
         ]
         self._knobs = np.array(knobs, np.float32).reshape(len(factors), *_knobs_shape())
         self._steps = np.concatenate([self._steps[list(keep)], np.zeros(len(enter), np.int64)])
-        self._lanes = lanes._replace(knobs=_sent(self._knobs))
+        self._lanes = lanes._replace(knobs=sent(self._knobs))
         self._count()
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start, int(first[lane]), int(linear[lane]))
@@ -179,9 +137,9 @@ class _CardArena:
             for name, array in (("factors", factors), ("linear", weights), ("bias", bias)):
                 initial(start, name, array)
         plane, at = self._plane(self._arena, 0)
-        _copy(_sent(factors), 0, plane, at + first, start.num_factors)
-        _copy(_sent(weights), 0, plane, at + linear, 1)
-        _copy(_sent(bias), 0, self._lanes.bias, lane, 1)
+        copy(sent(factors), 0, plane, at + first, start.num_factors)
+        copy(sent(weights), 0, plane, at + linear, 1)
+        copy(sent(bias), 0, self._lanes.bias, lane, 1)
 
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
@@ -202,9 +160,9 @@ class _CardArena:
             self._corrections = np.array([correction(self._codes[0], t) for t in range(1, upto + 1)], np.float32)
             self._lanes = self._lanes._replace(corrections=None)
         if self._lanes.corrections is None:
-            self._lanes = self._lanes._replace(corrections=_sent(self._corrections))
+            self._lanes = self._lanes._replace(corrections=sent(self._corrections))
         if self._lanes.began is None:
-            self._lanes = self._lanes._replace(began=_sent(began.astype(np.int32)))
+            self._lanes = self._lanes._replace(began=sent(began.astype(np.int32)))
         elif not np.array_equal(began, self._began):
             self._lanes.began.copy_to_device(began.astype(np.int32))
         self._began = began
@@ -214,10 +172,10 @@ class _CardArena:
         _, first, linear = self._columns(self._factors)
         k = self._factors[lane]
         plane, at = self._plane(self._arena, 0)
-        factors, weights, bias = _empty(self._dim, k), _empty(self._dim, 1), _empty(self._planes, 1)
-        _copy(plane, at + int(first[lane]), factors, 0, k)
-        _copy(plane, at + int(linear[lane]), weights, 0, 1)
-        _copy(self._lanes.bias, lane, bias, 0, 1)
+        factors, weights, bias = empty(self._dim, k), empty(self._dim, 1), empty(self._planes, 1)
+        copy(plane, at + int(first[lane]), factors, 0, k)
+        copy(plane, at + int(linear[lane]), weights, 0, 1)
+        copy(self._lanes.bias, lane, bias, 0, 1)
         return float(bias.copy_to_host()[0, 0]), weights.copy_to_host()[:, 0], factors.copy_to_host()
 
     def _weighed(self, weights: Float32) -> Any:
@@ -225,7 +183,7 @@ class _CardArena:
         if self._weights.shape == weights.shape:
             self._weights.copy_to_device(weights)
         else:
-            self._weights = _sent(weights)
+            self._weights = sent(weights)
         return self._weights
 
     def _learnt(
@@ -237,7 +195,7 @@ class _CardArena:
         stream; a mini-batch takes so many ``launches``, or 0 if nothing is to be recorded.
         """
         if self._scored.shape != scores.shape:
-            self._scored = _empty(*scores.shape)
+            self._scored = empty(*scores.shape)
         stretch = max(1, _STRETCH // launches) if launches else last - first
         for k in range(first, last, stretch):
             end = min(last, k + stretch)
@@ -314,9 +272,9 @@ class CudaSparseArena(_CardArena):
         shape = (longest, most, columns, lanes)
         if self._scratch[0] != shape:
             self._scratch = (shape, cuda_sparse.Work(
-                _empty(longest, columns), _empty(longest, columns), _empty(longest, lanes), _empty(most, columns),
-                _empty(most, lanes), _empty(-(-longest // cuda_sparse.PIECE), lanes),
-                _empty(0 if self._codes[2] else self._dim, dtype=np.int32),
+                empty(longest, columns), empty(longest, columns), empty(longest, lanes), empty(most, columns),
+                empty(most, lanes), empty(-(-longest // cuda_sparse.PIECE), lanes),
+                empty(0 if self._codes[2] else self._dim, dtype=np.int32),
             ))  # fmt: skip
         work: cuda_sparse.Work = self._scratch[1]
         return work
@@ -325,12 +283,12 @@ class CudaSparseArena(_CardArena):
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, SparseRows)
         on = self._card.resident(rows, lambda: cuda_sparse.Rows(
-            *(_sent(a) for a in (rows.indptr, rows.indices, rows.values))
+            *(sent(a) for a in (rows.indptr, rows.indices, rows.values))
         ))  # fmt: skip
-        scores, to = np.empty((len(self._factors), rows.n), np.float32), _empty(len(self._factors), rows.n)
+        scores, to = np.empty((len(self._factors), rows.n), np.float32), empty(len(self._factors), rows.n)
         columns = self._arena.shape[2]
         block = max(1, min(rows.n, _SCRATCH // columns))
-        q, p = _empty(block, columns), _empty(block, columns)
+        q, p = empty(block, columns), empty(block, columns)
         cuda_sparse.score(self._arena, self._lanes, on, q, p, to, rows.n, self.queue.stream)
         _bring(to, scores)
         return scores
@@ -344,8 +302,8 @@ class CudaSparseArena(_CardArena):
 def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda_sparse.Batches, int]:
     """Put mini-batches on the card."""
     cut = cuda_sparse.pieces(batches, cuda_sparse.PIECE)
-    rows = cuda_sparse.Rows(*(_sent(a) for a in (batches.indptr, batches.indices, batches.values)))
-    on = cuda_sparse.Batches(*(_sent(a) for a in (
+    rows = cuda_sparse.Rows(*(sent(a) for a in (batches.indptr, batches.indices, batches.values)))
+    on = cuda_sparse.Batches(*(sent(a) for a in (
         batches.labels, batches.weights[:0], batches.rows, cut.pieces, cut.feature, cut.slot, cut.entries, batches.row,
         batches.value, cut.splits, cut.split, cut.slots,
     )))  # fmt: skip
@@ -420,9 +378,9 @@ class CudaDenseArena(_CardArena):
             pieces = 1 if thin else cuda_dense.pieces_of(longest)
             wide = -(-(dim + 1) // GROUP) * GROUP
             self._scratch = (shape, cuda_dense.Work(
-                _empty(longest, columns), _empty(longest, lanes), _empty(dim, columns),
-                _empty(pieces * lanes, dim + 1), _zeros(dim, columns), _empty(lanes, dim),
-                _empty(*((longest, lanes) if thin else (0, 0))), _empty(*((longest, wide) if thin else (0, 0))),
+                empty(longest, columns), empty(longest, lanes), empty(dim, columns),
+                empty(pieces * lanes, dim + 1), zeros(dim, columns), empty(lanes, dim),
+                empty(*((longest, lanes) if thin else (0, 0))), empty(*((longest, wide) if thin else (0, 0))),
             ))  # fmt: skip
         work: cuda_dense.Work = self._scratch[1]
         return work
@@ -430,11 +388,11 @@ class CudaDenseArena(_CardArena):
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, DenseRows)
-        on = self._card.resident(rows, lambda: _sent(rows.matrix))
-        scores, to = np.empty((len(self._factors), rows.n), np.float32), _empty(len(self._factors), rows.n)
+        on = self._card.resident(rows, lambda: sent(rows.matrix))
+        scores, to = np.empty((len(self._factors), rows.n), np.float32), empty(len(self._factors), rows.n)
         columns = self._arena.shape[2]
-        s = _empty(max(1, min(rows.n, _SCRATCH // columns)), columns)
-        theta, q = _zeros(self._dim, columns), _empty(len(self._factors), self._dim)
+        s = empty(max(1, min(rows.n, _SCRATCH // columns)), columns)
+        theta, q = zeros(self._dim, columns), empty(len(self._factors), self._dim)
         cuda_dense.score(self._way(self.queue.stream, scored=True), self._arena, self._lanes, on, s, theta, q, to)
         _bring(to, scores)
         return scores
@@ -449,7 +407,7 @@ def _dense_batches(batches: cpu_dense.Batches, tf32: bool) -> cuda_dense.Batches
     """Put mini-batches on the card, rounded to tf32 where the products are."""
     matrix = cuda_dense.tf32(batches.matrix) if tf32 else batches.matrix
     arrays = (matrix, batches.labels, batches.weights[:0], batches.touched.view(np.uint8))
-    return cuda_dense.Batches(*(_sent(a) for a in arrays))
+    return cuda_dense.Batches(*(sent(a) for a in arrays))
 
 
 CUDA_ARENAS: dict[str, type[CudaSparseArena] | type[CudaDenseArena]] = {
