@@ -35,7 +35,7 @@ TOP = {"fmtune", "__main__", "cli", "screen"}  # one room: the package's face, t
 
 LAZY = {"fmtune", "fmtune.cli", "fmtune.__main__", "fmtune.fm.solvers"}  # may import inside functions
 # What only `pip install fmtune[...]` brings, and a peer of the benchmarks.
-EXTRAS = {"cupy", "mlflow", "onnx", "optuna_dashboard", "pyarrow", "ray", "torch"}
+EXTRAS = {"cuda", "mlflow", "onnx", "optuna_dashboard", "pyarrow", "ray", "torch"}
 SLOW = {"pandas"}  # half a second to import, and needed only where a table is read
 # llvmlite is what numba's own intrinsics are written in.
 KERNELS_MAY_IMPORT = {"__future__", "math", "operator", "typing", "numpy", "numba", "llvmlite"}

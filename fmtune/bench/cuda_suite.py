@@ -1,60 +1,60 @@
 """The suite ``gpu``: what a CUDA card does, checked and measured, beside the CPU of its machine and torch.
 
 It is a list of tables, not of cases: a card is not compared in turns with another version, and what is measured here
-is a grid.  Without a card it says so.
+is a grid.  Without a card it says so.  Whatever happens to a part, the others are measured and kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import statistics
+import json
+import math
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.sparse import csr_matrix
 
 from fmtune.bench import machine as place
+from fmtune.bench.cuda_tables import GROUPS, Part, Sizes, text
 from fmtune.bench.run import Say
 from fmtune.errors import DataError
 from fmtune.fm import cuda_card
-from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.model import Model
-from fmtune.fm.pack import Pack
-from fmtune.kernels.rules import RULES
-from fmtune.machine import cores
-from fmtune.rows import DenseRows, Rows, SparseRows
+
+# Seconds that a group may take: one that waits for itself must not take the others' time.
+_PATIENCE = 180.0
+
+TABLES = ("ceilings", "checks", "rates", "profiles", "targets", "failures")
+
+Measure = Callable[[str, Sizes, float], Iterator[Part]]
+"""From a group, sizes and seconds to the lines that ``cuda_tables.here`` describes."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured; tests take less.
-
-    ``sparse`` and ``dense``: rows, features, non-zeros a row (dense: all), num_factors; ``check`` likewise, for the
-    comparison with the CPU; ``batches`` and ``lanes``: the grid; ``copied``: floats; ``epochs``: timed ones.
-    """
-
-    sparse: tuple[int, int, int, int] = (262_144, 1_000_000, 39, 16)
-    dense: tuple[int, int, int, int] = (65_536, 784, 784, 64)
-    check: tuple[int, int, int, int] = (4_096, 512, 24, 16)
-    batches: tuple[int, ...] = (1_000, 4_096, 16_384, 65_536)
-    lanes: tuple[int, ...] = (1, 8, 64)
-    copied: int = 2**28
-    epochs: int = 3
-
-
-def run(say: Say, sizes: Sizes | None = None) -> dict[str, Any]:
+def run(
+    say: Say, sizes: Sizes | None = None, within: float = math.inf,
+    save: Callable[[dict[str, Any]], None] | None = None, measure: Measure | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the suite's result as plain values; ``say`` is told a line a figure.
 
     Without a CUDA device the result has ``not_run`` and nothing is measured.
+
+    Parameters
+    ----------
+    say
+        Told a line a figure, and at the end what was held.
+    sizes
+        How much is measured.
+    within
+        Seconds; groups that would begin later are left out, one that is under way is ended.
+    save
+        Given the result so far after each part.
+    measure
+        Measures a group; by default in a process of its own.
     """
     result: dict[str, Any] = {
         "suite": "gpu", "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": place.commit(),
@@ -63,13 +63,65 @@ def run(say: Say, sizes: Sizes | None = None) -> dict[str, Any]:
     if not cuda_card.cards():
         say("not run: no CUDA device")
         return {**result, "not_run": "no CUDA device"}
-    sizes = sizes or Sizes()
-    found: dict[str, Any] = {"card": _card(), "ceilings": [], "checks": [], "rates": []}
-    for kind, parts in (("ceilings", _ceilings(sizes)), ("checks", _checks(sizes)), ("rates", _rates(sizes))):
-        for part in parts:
-            found[kind].append(part)
-            say(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in part.items()))
-    return {**result, **found}
+    tables: dict[str, list[Part]] = {name: [] for name in TABLES}
+    result |= {"card": None, **tables}
+    began = time.monotonic()
+    for layout in ("sparse", "dense"):
+        if (why := cuda_card.missing(layout)) is not None:
+            _add(result, "", {"name": layout, "failed": why}, say)
+    for group, (table, _) in GROUPS.items():
+        if group.startswith("torch") and importlib.util.find_spec("torch") is None:
+            say(f"{group}: torch is not installed")
+            continue
+        left = within - (time.monotonic() - began)
+        if left <= 0:
+            _add(result, table, {"name": group, "failed": "left out: no time was left"}, say)
+            continue
+        for line in (measure or apart)(group, sizes or Sizes(), min(left, _PATIENCE)):
+            _add(result, table, line, say)
+            result["targets"] = targets(result)
+            if save is not None:
+                save(result)
+        say(f"{group}: {time.monotonic() - began:.0f} s since the beginning")
+    for target in result["targets"]:
+        say(sentence(target))
+    return result
+
+
+def _add(result: dict[str, Any], table: str, line: Part, say: Say) -> None:
+    """Put a line of a group where it belongs, and say it."""
+    if "failed" in line:
+        result["failures"].append(line)
+        say(f"failed: {line['name']}: {line['failed']}")
+        return
+    part = line["part"]
+    if "memory" in part:
+        result["card"] = part
+    else:
+        result[table].append(part)
+    say(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in part.items()))
+
+
+def apart(group: str, sizes: Sizes, seconds: float) -> Iterator[Part]:
+    """Yield the lines of a group that is measured in a process of its own, ended after so many seconds."""
+    command = [sys.executable, "-m", "fmtune.bench.cuda_tables", group, text(sizes)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        late = threading.Timer(seconds, process.kill)
+        late.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+            process.wait()
+        finally:
+            in_time = late.is_alive()
+            late.cancel()
+            process.kill()
+    if not in_time:
+        yield {"name": group, "failed": f"ended after {seconds:.0f} s"}
+    elif process.returncode:
+        yield {"name": group, "failed": f"its process ended with {process.returncode}"}
 
 
 class _Open(BaseModel):
@@ -85,11 +137,14 @@ class Card(_Open):
 
 
 class Ceiling(_Open):
-    """How fast it moves numbers."""
+    """How fast it moves numbers, or multiplies them: row-lanes a second if a mini-batch were its two products."""
 
     ceiling: str
-    gb_s: float
+    gb_s: float | None = None
     table_mb: float | None = None
+    tflop_s: float | None = None
+    lanes: int | None = None
+    row_lanes_s: float | None = None
 
 
 class Check(_Open):
@@ -113,6 +168,30 @@ class Rate(_Open):
     row_lanes_s: float
 
 
+class Profile(_Open):
+    """Where the card's time goes in an epoch: kernels, their calls and microseconds a call."""
+
+    profile: str
+    seconds: float
+    kernels: list[dict[str, str | int | float]]
+
+
+class Target(_Open):
+    """What the card is held to: ``held`` is None where it was not measured."""
+
+    target: str
+    wanted: float
+    found: float | None
+    held: bool | None
+
+
+class Failure(_Open):
+    """A part or a group that was not measured, and why."""
+
+    name: str
+    failed: str
+
+
 class Result(_Open):
     """A result of the suite; without a card there is ``not_run`` and nothing is measured."""
 
@@ -125,6 +204,9 @@ class Result(_Open):
     ceilings: list[Ceiling] = []
     checks: list[Check] = []
     rates: list[Rate] = []
+    profiles: list[Profile] = []
+    targets: list[Target] = []
+    failures: list[Failure] = []
 
 
 def read(path: Path) -> Result | None:
@@ -148,170 +230,63 @@ def read(path: Path) -> Result | None:
 
 
 def failed(result: dict[str, Any]) -> bool:
-    """Whether a check of a result found the card wrong."""
-    return any(not part["fine"] for part in result.get("checks", ()))
+    """Whether a check of a result found the card wrong, or something could not be measured."""
+    return any(not part["fine"] for part in result.get("checks", ())) or bool(result.get("failures"))
 
 
-def _card() -> dict[str, Any]:
-    from numba import cuda
-
-    free, total = cuda.current_context().get_memory_info()
-    name = getattr(cuda.gpus[0], "name", "simulator")
-    words = name.decode() if isinstance(name, bytes) else str(name)
-    return {"name": words, "free": float(free), "memory": float(total), "cards": cuda_card.cards()}
+def sentence(target: dict[str, Any]) -> str:
+    """Return in words whether the card holds a target."""
+    words = {True: "held", False: "NOT HELD", None: "not measured"}[target["held"]]
+    found = "" if target["found"] is None else f", found {target['found']:.4g}"
+    return f"{words}: {target['target']}: wanted {target['wanted']:.4g}{found}"
 
 
-def _timed(work: Callable[[], Any], times: int = 3) -> float:
-    """Return the median of seconds, after one call that is not counted; ``work`` ends when the card is done."""
-    work()
-    seconds = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the card is held to, with what was found so far."""
+    checks, rates, ceilings = result["checks"], result["rates"], result["ceilings"]
+    exact = [part for part in checks if "tf32" not in part["check"]]
+    rough = [part for part in checks if "tf32" in part["check"]]
+    most = max((part["lanes"] for part in rates if part["device"] == "gpu"), default=0)
+
+    def best(layout: str, size: int, device: str = "gpu", **of: Any) -> float | None:
+        wanted = {"layout": layout, "mini_batch_size": size, "device": device, **of}
+        found = [
+            part["row_lanes_s"] for part in rates
+            if all(part[name] == value for name, value in wanted.items()) and (part["way"] == "torch") <= ("way" in of)
+        ]  # fmt: skip
+        return max(found, default=None)
+
+    sizes = {layout: {part["mini_batch_size"] for part in rates if part["layout"] == layout} for layout in
+             ("sparse", "dense")}  # fmt: skip
+    large, small = max(sizes["sparse"], default=0), min(sizes["dense"], default=0)
+    pack, lone = (best("dense", small, way="tf32", lanes=lanes) for lanes in (most, 1))
+    roof = max((part["row_lanes_s"] for part in ceilings if part.get("lanes") == 1), default=None)
+    sparse = best("sparse", large)
+    made = [
+        ("models to the CPU's, largest difference at most", 1e-4, _worst(exact, "model_to_cpu"), False),
+        ("models in tf32 to the CPU's, relative, at most", 3e-2, _worst(rough, "model_to_cpu"), False),
+        ("scores to float64's, relative, at most", 1e-4, _worst(checks, "score_to_float64"), False),
+        ("checks whose two runs differ by a bit", 0.0, sum(not c["same_twice"] for c in checks) if checks else None,
+         False),
+        (f"sparse, mini-batches of {large}: row-lanes/s", 2e8, sparse, True),
+        (f"dense, mini-batches of {small}, {most} lanes: row-lanes/s", 4e8, pack, True),
+        (f"dense, {most} lanes: times a lone lane", 8.0, _ratio(pack, lone), True),
+        ("dense, a lone lane: share of what its two products alone allow", 0.4, _ratio(lone, roof), True),
+        (f"sparse, mini-batches of {large}: times torch on the card", 10.0,
+         _ratio(sparse, best("sparse", large, way="torch")), True),
+        (f"dense, mini-batches of {small}, {most} lanes: times the CPU", 20.0,
+         _ratio(pack, best("dense", small, "cpu")), True),
+    ]  # fmt: skip
+    return [
+        {"target": what, "wanted": wanted, "found": found,
+         "held": None if found is None else (found >= wanted if more else found <= wanted)}
+        for what, wanted, found, more in made
+    ]  # fmt: skip
 
 
-def _ceilings(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Yield how fast the card copies, and gathers rows of 24 floats from tables in and beyond its cache."""
-    from numba import cuda
-
-    from fmtune.kernels import cuda_probe
-    from fmtune.kernels.cuda_parts import THREADS, blocks
-
-    n = sizes.copied
-    source, target = cuda.device_array(n, np.float32), cuda.device_array(n, np.float32)
-
-    def copy() -> None:
-        cuda_probe.copy[blocks(n), THREADS](source, target)
-        cuda.synchronize()
-
-    yield {"ceiling": "copy", "bytes": 8 * n, "gb_s": 8 * n / _timed(copy) / 1e9}
-    width, many = 24, max(1, n // 16)
-    for rows in (max(1, n // 2**12), max(1, n // 2**5)):
-        table = cuda.to_device(np.ones((rows, width), np.float32))
-        indices = cuda.to_device(np.random.default_rng(0).integers(0, rows, many).astype(np.int32))
-        out = cuda.device_array(max(1, many // 64) * width, np.float32)
-
-        def gather(table: Any = table, indices: Any = indices, out: Any = out) -> None:
-            cuda_probe.gather[blocks(out.size), THREADS](table, indices, out)
-            cuda.synchronize()
-
-        yield {"ceiling": "gather", "table_mb": rows * width * 4 / 1e6,
-               "gb_s": 4.0 * many * (width + 1) / _timed(gather) / 1e9}  # fmt: skip
+def _worst(checks: list[dict[str, Any]], name: str) -> float | None:
+    return max((part[name] for part in checks), default=None)
 
 
-def _rows(shape: tuple[int, int, int, int], layout: str, seed: int = 0) -> Rows:
-    """Return random rows: click-like features, few of them frequent, or a matrix one fifth of which is filled."""
-    n, dim, nnz, _ = shape
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, n).astype(np.float32)
-    if layout == "dense":
-        matrix = rng.random((n, dim), np.float32) * (rng.random((n, dim), np.float32) < 0.2)
-        return DenseRows(matrix, labels, dim)
-    # A feature's number falls off as a power within each field; fields do not overlap, so a row names none twice.
-    field = max(1, dim // nnz)
-    picked = (field * rng.random((n, nnz)) ** 3).astype(np.int64) + np.arange(nnz) * field
-    values = np.ones(n * nnz, np.float32)
-    return SparseRows(np.arange(n + 1, dtype=np.int64) * nnz, picked.astype(np.int32).ravel(), values, labels, dim)
-
-
-def _lanes(shape: tuple[int, int, int, int], rule: str, size: int, lanes: int) -> list[Hyperparameters]:
-    h = Hyperparameters(
-        predictor_type="binary_classifier", num_factors=shape[3], mini_batch_size=size, optimizer=rule, bias_lr=0.01,
-        linear_lr=0.01, factors_lr=0.01,
-    )  # fmt: skip
-    return [h.replace(seed=lane) for lane in range(lanes)]
-
-
-def _trained(rows: Rows, layout: str, device: str, lanes: list[Hyperparameters]) -> tuple[Pack, Model]:
-    pack = Pack(Feed(rows), Recipe.of(lanes[0], layout, device))
-    placed = pack.change(enter=lanes)
-    pack.epoch()
-    return pack, pack.model(placed[-1])
-
-
-def _checks(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Yield, by layout and rule: distance to float64 scores and to the CPU's model, and whether two runs agree."""
-    for layout in ("sparse", "dense"):
-        rows = _rows(sizes.check, layout)
-        matrix = rows.to_dense().matrix.astype(np.float64)
-        for rule in RULES:
-            lanes = _lanes(sizes.check, rule, min(1_000, rows.n), 2)
-            (pack, one), (_, again) = (_trained(rows, layout, "gpu", lanes) for _ in range(2))
-            _, cpu = _trained(rows, layout, "cpu", lanes)
-            v, w = one.factors.astype(np.float64), one.linear.astype(np.float64)
-            wanted = one.bias + matrix @ w + 0.5 * (((matrix @ v) ** 2).sum(1) - (matrix**2 @ v**2).sum(1))
-            score = float(np.abs(pack.score(rows)[-1] - wanted).max())
-            model = float(np.abs(one.factors - cpu.factors).max())
-            same = _digest(one) == _digest(again)
-            yield {"check": f"{layout} {rule}", "score_to_float64": score, "model_to_cpu": model, "same_twice": same,
-                   "fine": same and score < 1e-4 and model < 1e-4}  # fmt: skip
-
-
-def _digest(model: Model) -> str:
-    arrays = np.float32(model.bias).tobytes() + model.linear.tobytes() + model.factors.tobytes()
-    return hashlib.sha256(arrays).hexdigest()
-
-
-def _rates(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Yield row-lanes a second over the grid; the CPU's at the ends of it, and torch's."""
-    for layout, shape in (("sparse", sizes.sparse), ("dense", sizes.dense)):
-        rows = _rows(shape, layout)
-        part = rows.slice(0, min(rows.n, max(sizes.batches[0], rows.n // 8)))
-        for size in sizes.batches:
-            for lanes in sizes.lanes:
-                of = _lanes(shape, "adagrad", size, lanes)
-                for way in ("exact", "tf32") if layout == "dense" else ("exact",):
-                    yield _rate(rows, layout, "gpu", of, sizes.epochs, way)
-                if size in (sizes.batches[0], sizes.batches[-1]):
-                    yield _rate(part, layout, "cpu", of, 1, "one thread")
-                    if lanes > 1:
-                        yield _host(part, layout, of)
-            if importlib.util.find_spec("torch") is not None:
-                yield _torch(rows, layout, shape[3], size, sizes.epochs)
-
-
-def _rate(rows: Rows, layout: str, device: str, lanes: list[Hyperparameters], epochs: int, way: str) -> dict[str, Any]:
-    lanes = [h.replace(exact=way != "tf32") for h in lanes]
-    pack = Pack(Feed(rows), Recipe.of(lanes[0], layout, device))
-    pack.change(enter=lanes)
-    seconds = _timed(pack.epoch, epochs)
-    return {"layout": layout, "device": device, "way": way, "mini_batch_size": lanes[0].mini_batch_size,
-            "lanes": len(lanes), "row_lanes_s": rows.n * len(lanes) / seconds}  # fmt: skip
-
-
-def _host(rows: Rows, layout: str, lanes: list[Hyperparameters]) -> dict[str, Any]:
-    """Return the rate of the whole processor: as a study does it, lanes in packs of their own, one thread each."""
-    threads = min(cores(), len(lanes))
-    feed = Feed(rows)
-    packs = [Pack(feed, Recipe.of(lanes[0], layout, "cpu")) for _ in range(threads)]
-    for n, pack in enumerate(packs):
-        pack.change(enter=lanes[n::threads])
-    with ThreadPoolExecutor(threads) as pool:
-        seconds = _timed(lambda: list(pool.map(Pack.epoch, packs)), 1)
-    return {"layout": layout, "device": "cpu", "way": f"{threads} threads", "mini_batch_size": lanes[0].mini_batch_size,
-            "lanes": len(lanes), "row_lanes_s": rows.n * len(lanes) / seconds}  # fmt: skip
-
-
-def _torch(rows: Rows, layout: str, k: int, size: int, epochs: int) -> dict[str, Any]:
-    """Return the rate of one model in torch on the card: embedding bags and sparse Adagrad, or dense products."""
-    import torch  # type: ignore[import-not-found, unused-ignore]
-
-    from fmtune.bench.peers.torch_fm import DEFAULTS, machine
-
-    if isinstance(rows, SparseRows):
-        x: Any = csr_matrix((rows.values, rows.indices, rows.indptr), shape=(rows.n, rows.feature_dim))
-    else:
-        x = rows.matrix
-    few = (x[:2], np.zeros(2, np.float32))
-    h = {**DEFAULTS, "num_factors": k, "mini_batch_size": size}
-    learn, _ = machine((x, rows.labels), few, h, layout == "dense", "cuda")
-
-    def one() -> None:
-        learn()
-        torch.cuda.synchronize()
-
-    seconds = _timed(one, epochs)
-    return {"layout": layout, "device": "gpu", "way": "torch", "mini_batch_size": size, "lanes": 1,
-            "row_lanes_s": rows.n / seconds}  # fmt: skip
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other

@@ -106,13 +106,16 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
 
 
 def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
-    """Run the suite of a CUDA card; 1 when a check failed, 0 also where there is no card."""
-    result = cuda_suite.run(say)
-    text = json.dumps(result)
+    """Run the suite of a CUDA card; 1 when something failed, 0 also where there is no card."""
+
+    def save(result: dict[str, Any]) -> None:
+        if options.out is not None:
+            atomic_write(options.out, json.dumps(result).encode() + b"\n")
+
+    result = cuda_suite.run(say, within=options.within, save=save)
     if options.as_json:
-        put(text)
-    if options.out is not None:
-        atomic_write(options.out, text.encode() + b"\n")
+        put(json.dumps(result))
+    save(result)
     return int(cuda_suite.failed(result))
 
 

@@ -26,7 +26,7 @@ from fmtune.cli.common import FILE
 @click.option("--peer-python", metavar="PATH", help="The interpreter that has the peers.")
 @click.option("--tolerance", type=float, metavar="SHARE", help="How much slower is nobody's business.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds for a case that is not decided.")
-@click.option("--within", default=math.inf, metavar="SECONDS", help="Limit of a comparison of all cases.")
+@click.option("--within", default=math.inf, metavar="SECONDS", help="Limit of all cases compared, or of suite gpu.")
 @click.option("--ci", is_flag=True, help="Against the last accepted version; fails only for what two runs find.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a case cannot be told.")
 @click.pass_context

@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fmtune.errors import ResourceError
+
 # Locks of the card that is this process's.
 _held: list[FileLock] = []
 
@@ -62,10 +64,20 @@ def missing(layout: str) -> str | None:
     """Return why a layout cannot run on a card here, or None."""
     if not cards():
         return "no CUDA device"
-    from fmtune.kernels.cuda_parts import SIMULATED
+    from numba.core import config
 
-    if layout == "dense" and not SIMULATED and importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed"
+    if config.ENABLE_CUDASIM:
+        return None
+    # numba's own CUDA is too old for a driver of today, and has the same name.
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    if layout == "dense":
+        from fmtune.fm.cuda_product import library
+
+        try:
+            library()
+        except ResourceError as error:
+            return error.what
     return None
 
 

@@ -178,6 +178,12 @@ class Pack:
         found = _mean(lane.tail) if lane.tail else self._present(self.lanes.index(lane))
         return replace(found, facts=dict(facts))
 
+    @property
+    def replays(self) -> int:
+        """How often a card was given a recorded stretch of mini-batches, instead of each launch."""
+        queue = getattr(self._arena, "queue", None)
+        return queue.replays if queue else 0
+
     def state(self) -> State:
         """Return what the lone lane of a pack on the CPU holds, as views to read and to write between epochs."""
         assert isinstance(self._arena, SparseArena | DenseArena)

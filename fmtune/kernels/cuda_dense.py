@@ -1,21 +1,25 @@
-r"""Learn and score on a CUDA card over dense rows: two matrix products a mini-batch, and three small kernels.
+r"""Learn and score on a CUDA card over dense rows: matrix products of a mini-batch, and a few small kernels.
 
 The same pass as ``cpu_dense``.  The arena is float32 of shape (planes, feature_dim, columns), so that plane 0 is one
 matrix of all lanes: a lane's factors, then its linear weights, then zeros up to a multiple of eight.  With ``T`` for
-what is multiplied::
+what is multiplied and ``q_i`` for ``|t_i|^2``::
 
     S = X T                                            a product
-    rows     row x lane         z, e, then S becomes E = [e S_f ..., e]
-    weigh    piece x feature    sum_b e x^2 over pieces of the rows
+    rows     piece of rows x lane    z = S_w + (|S|^2 - X^2 q) / 2, e, then S becomes E = [e S_f ..., e]
+                                     and sum_b e x^2 over the piece
     G = X' E                                           a product
-    update   feature x lane     g_if = G_if - t_if sum_b e x^2, the rule, and |t_i|^2 for the next mini-batch
+    update   feature x lane          g_if = G_if - t_if sum_b e x^2, the rule, and q_i for the next mini-batch
+
+For a few lanes ``rows`` computes ``X^2 q`` and ``(X^2)' e`` itself.  For many it would read each row once a lane: then
+they are two products too, of ``X^2``, which ``square`` writes for the mini-batch.
 
 The products are handed in (:class:`Product`), so that a test can use NumPy.  With tf32, ``X`` and ``T`` are rounded
-before they are multiplied and ``|t_i|^2`` is that of the rounded ``T``: a tensor core then multiplies them exactly,
+before they are multiplied and ``q`` is that of the rounded ``T``: a tensor core then multiplies them exactly,
 and ``|S|^2 - X^2 q`` does not subtract two numbers that mean different parameters.  Parameters themselves, their
-states and all scores of a test channel stay float32.
+states and all scores of a test channel stay float32, and so do products with ``X^2``.
 
-No atomics; every sum runs in an order that depends on shapes only, so two runs give the same bytes.
+No atomics; every sum runs in an order that depends on shapes only, so two runs give the same bytes.  In kernels all
+arrays of more than one dimension but ``scores``, ``bias`` and ``knobs`` are laid out flat.
 """
 
 from __future__ import annotations
@@ -26,18 +30,20 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from fmtune.kernels.cuda_parts import SIMULATED, THREADS, Lanes, blocks, move_bias, moved, rounded
+from fmtune.kernels.cuda_parts import THREADS, Lanes, blocks, flat, move1, move4, move_bias, rounded
+from fmtune.kernels.cuda_quads import SIMULATED, load1, load4, store4
 from fmtune.kernels.losses import slope
-from fmtune.kernels.rules import apart
 
 GROUP = 8
 
-# Threads that share one row or feature of a lane, and rows of a piece at least; both small in the simulator.
-TEAM = 2 if SIMULATED else 32
-PIECE = 8 if SIMULATED else 32
+# Threads that share a row or feature of a lane, where there are few lanes and where many.
+FEW, MANY = (4, 2) if SIMULATED else (32, 8)
+
+# Rows of a piece at least: one for each team of a block.
+PIECE = THREADS // FEW
 
 # Pieces of a mini-batch at most: the update sums them.
-_PIECES = 64
+_PIECES = 512
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
@@ -53,9 +59,31 @@ class Part(NamedTuple):
 
 
 class Product(Protocol):
-    """``out = a b``, or ``a' b``; it is queued, not waited for."""
+    """``out = a b``, each of the two transposed first where that is said; it is queued, not waited for."""
 
-    def __call__(self, a: Part, b: Part, out: Part, transposed: bool) -> None: ...
+    def __call__(
+        self, a: Part, b: Part, out: Part, turn_a: bool = False, turn_b: bool = False, tf32: bool = False
+    ) -> None: ...
+
+
+class Way(NamedTuple):
+    """How mini-batches are multiplied.
+
+    ``product``; ``spans``: (first column, columns) of each product: one a lane, whose bits then depend on nothing
+    else, or one of all; ``tf32``: whether what is multiplied is rounded to tf32, then ``Batches.matrix`` must be, too;
+    ``thin``: whether ``X^2`` is multiplied by products; ``stream``: where kernels are queued.
+    """
+
+    product: Product
+    spans: list[tuple[int, int]]
+    tf32: bool
+    thin: bool
+    stream: Any
+
+    @property
+    def launches(self) -> int:
+        """Launches of a mini-batch."""
+        return 2 * len(self.spans) + (5 if self.thin else 2)
 
 
 class Batches(NamedTuple):
@@ -69,9 +97,10 @@ class Batches(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch: ``s`` (rows, columns), ``e`` (rows, lanes), ``g`` (feature_dim, columns), ``w`` (pieces,
-    feature_dim + 1, lanes; the last is the bias's), ``theta`` (feature_dim, columns): what is multiplied, plane 0
-    or that rounded; ``q`` (lanes, feature_dim): sums of its squares."""
+    """Scratch: ``s`` (rows, columns), ``e`` (rows, lanes), ``g`` (feature_dim, columns), ``w`` (pieces * lanes,
+    feature_dim + 1; the last is the bias's), ``theta`` (feature_dim, columns): what is multiplied, plane 0 or that
+    rounded; ``q`` (lanes, feature_dim): sums of its squares.  ``p`` (rows, lanes) and ``x2`` (rows, feature_dim + 1
+    at least), the products with ``X^2`` and that, are (0, 0) where there are none."""
 
     s: Any
     e: Any
@@ -79,13 +108,15 @@ class Work(NamedTuple):
     w: Any
     theta: Any
     q: Any
+    p: Any
+    x2: Any
 
 
 @cuda.jit(device=True)
-def _together(shared, x):  # type: ignore[no-untyped-def]
+def _together(shared, x, team):  # type: ignore[no-untyped-def]
     """Return the sum of ``x`` over the threads of a team, as a tree; every thread of the block takes part."""
     me = cuda.threadIdx.x
-    member, half = me % TEAM, TEAM // 2
+    member, half = me % team, team // 2
     shared[me] = x
     cuda.syncthreads()
     while half > 0:
@@ -98,133 +129,210 @@ def _together(shared, x):  # type: ignore[no-untyped-def]
     return total
 
 
-@cuda.jit
-def squares(theta, lanes, use_tf32, q, out):  # type: ignore[no-untyped-def]
-    """Write ``theta`` (feature_dim, columns), rounded where asked, into ``out``, and its sums of squares into ``q``.
+@cuda.jit(device=True)
+def _factors(total, a, b, c, d, column, last):  # type: ignore[no-untyped-def]
+    """Add the squares of those of a quad's four numbers that are factors: before column ``last``."""
+    if column + 4 <= last:
+        return (((total + a * a) + b * b) + c * c) + d * d
+    if column < last:
+        total += a * a
+    if column + 1 < last:
+        total += b * b
+    if column + 2 < last:
+        total += c * c
+    return total
 
-    In the order of :func:`update`, so that it does not matter where a pass is interrupted.
-    """
-    shared = cuda.shared.array(THREADS, np.float32)
-    count, teams = len(lanes.first), cuda.gridsize(1) // TEAM
-    item, member = cuda.grid(1) // TEAM, cuda.threadIdx.x % TEAM
-    for _ in range((theta.shape[0] * count + teams - 1) // teams):
-        i, lane = item // count, item % count
-        part = _ZERO
-        if i < theta.shape[0]:
-            for c in range(lanes.first[lane] + member, lanes.linear[lane] + 1, TEAM):
-                x = rounded(theta[i, c]) if use_tf32 else theta[i, c]
-                out[i, c] = x
-                if c < lanes.last[lane]:
-                    part += x * x
-        total = _together(shared, part)
-        if i < theta.shape[0] and member == 0:
-            q[lane, i] = total
-        item += teams
+
+@cuda.jit(device=True)
+def _rounded4(use_tf32, a, b, c, d):  # type: ignore[no-untyped-def]
+    if use_tf32:
+        return rounded(a), rounded(b), rounded(c), rounded(d)
+    return a, b, c, d
 
 
 @cuda.jit
-def rows(loss, learning, use_tf32, lanes, matrix, labels, weights, s, q, e, scores, r0, n, at):  # type: ignore[no-untyped-def]
-    """Turn ``s = X T`` into raw scores, in columns ``at`` on of ``scores`` if it has any; learning, ``s`` becomes E."""
-    shared = cuda.shared.array(THREADS, np.float32)
-    count, teams = len(lanes.first), cuda.gridsize(1) // TEAM
-    item, member = cuda.grid(1) // TEAM, cuda.threadIdx.x % TEAM
-    # As many turns for every thread of a block: they wait for each other.
-    for _ in range((n * count + teams - 1) // teams):
-        part = linear = _ZERO
-        b, lane = item // count, item % count
-        if item < n * count:
-            for c in range(lanes.first[lane] + member, lanes.last[lane], TEAM):
-                part += s[b, c] * s[b, c]
-            for i in range(member, matrix.shape[1], TEAM):
-                x = matrix[r0 + b, i]
-                part -= (x * x) * q[lane, i]
-            linear = s[b, lanes.linear[lane]]
-        pairs = _together(shared, part)
-        if item < n * count:
-            z = lanes.bias[0, lane] + linear + _HALF * pairs
-            if member == 0 and scores.shape[1] > 0:
-                scores[lane, at + b] = z
-            if learning:
-                error = slope(loss, z, labels[r0 + b])
-                if len(weights) > 0:
-                    error = error * weights[r0 + b]
-                if member == 0:
-                    e[b, lane] = error
-                for c in range(lanes.first[lane] + member, lanes.linear[lane] + 1, TEAM):
-                    x = error * s[b, c] if c < lanes.last[lane] else error
-                    s[b, c] = rounded(x) if use_tf32 else x
-        item += teams
-
-
-@cuda.jit
-def weigh(matrix, e, w, r0, n, length):  # type: ignore[no-untyped-def]
-    """Sum ``e x^2`` over pieces of ``length`` rows; past the last feature, ``e`` itself."""
-    dim, count = matrix.shape[1], e.shape[1]
+def square(matrix, dim, width, r0, n, out):  # type: ignore[no-untyped-def]
+    """Write the squares of a mini-batch's rows into ``out`` (n, ``width``), and a one after each: the bias's."""
     i, step = cuda.grid(1), cuda.gridsize(1)
-    while i < ((n + length - 1) // length) * (dim + 1) * count:
-        rest, lane = i // count, i % count
-        piece, feature = rest // (dim + 1), rest % (dim + 1)
-        total = _ZERO
-        for b in range(piece * length, min(n, (piece + 1) * length)):
-            x = matrix[r0 + b, feature] if feature < dim else _ONE
-            total += e[b, lane] * (x * x)
-        w[piece, feature, lane] = total
+    while i < n * width:
+        b, feature = i // width, i % width
+        x = _ONE
+        if feature < dim:
+            x = matrix[(r0 + b) * dim + feature]
+        out[i] = x * x
         i += step
 
 
 @cuda.jit(device=True)
-def _move(rule, arena, lanes, i, c, lane, array, gradient, k):  # type: ignore[no-untyped-def]
-    """Apply the rule to one parameter of the arena and return it."""
-    planes = arena.shape[0]
-    second, third = min(1, planes - 1), min(2, planes - 1)
-    if len(lanes.decays) > 0:
-        knobs = lanes.knobs
-        gradient += apart(lanes.decays[i], knobs[lane, array, 1], knobs[lane, array, 2]) * arena[0, i, c]
-    theta, a, b = moved(
-        rule, arena[0, i, c], arena[second, i, c], arena[third, i, c], gradient, lanes, lane, array, k
-    )  # fmt: skip
-    arena[third, i, c] = b
-    arena[second, i, c] = a
-    arena[0, i, c] = theta
-    return theta
+def _length(s, at, first, last, member, team):  # type: ignore[no-untyped-def]
+    """Return a thread's part of a row's ``|S|^2``."""
+    part = _ZERO
+    for c in range(first + 4 * member, last, 4 * team):
+        s0, s1, s2, s3 = load4(s, at + c)
+        part = _factors(part, s0, s1, s2, s3, c, last)
+    return part
 
 
-@cuda.jit
-def update(rule, lazy, use_tf32, arena, lanes, touched, work, k, pieces):  # type: ignore[no-untyped-def]
-    """Move all parameters of mini-batch ``k``, given ``work.g`` and ``pieces`` sums in ``work.w``."""
-    shared = cuda.shared.array(THREADS, np.float32)
-    dim, count, teams = arena.shape[1], len(lanes.first), cuda.gridsize(1) // TEAM
-    item, member = cuda.grid(1) // TEAM, cuda.threadIdx.x % TEAM
-    for _ in range(((dim + 1) * count + teams - 1) // teams):
-        i, lane = item // count, item % count
-        part = _ZERO
-        if i <= dim:
-            for piece in range(member, pieces, TEAM):
-                part += work.w[piece, i, lane]
-        weight = _together(shared, part)
-        part, moves = _ZERO, i < dim and (not lazy or touched[k, min(i, dim - 1)] != 0)
-        if moves:
-            for c in range(lanes.first[lane] + member, lanes.linear[lane] + 1, TEAM):
-                g, array = work.g[i, c], 1
-                if c < lanes.last[lane]:
-                    g, array = g - work.theta[i, c] * weight, 2
-                x = _move(rule, arena, lanes, i, c, lane, array, g, k)
-                if use_tf32:
-                    x = rounded(x)
-                work.theta[i, c] = x
-                if array == 2:
-                    part += x * x
-        elif i == dim and member == 0:
-            move_bias(rule, lanes, lane, weight, k)
-        total = _together(shared, part)
-        if moves and member == 0:
-            work.q[lane, i] = total
-        item += teams
+@cuda.jit(device=True)
+def _sloped(use_tf32, error, at, first, last, s, member, team):  # type: ignore[no-untyped-def]
+    """Turn a row of S into one of E."""
+    for c in range(first + 4 * member, last + 1, 4 * team):
+        s0, s1, s2, s3 = load4(s, at + c)
+        s0 = error * s0 if c != last else error
+        s1 = error * s1 if c + 1 != last else error
+        s2 = error * s2 if c + 2 != last else error
+        s3 = error * s3 if c + 3 != last else error
+        s0, s1, s2, s3 = _rounded4(use_tf32, s0, s1, s2, s3)
+        store4(s, at + c, s0, s1, s2, s3)
+
+
+class Kernels(NamedTuple):
+    """The kernels that teams of threads run: for a few lanes, or for many (``thin``)."""
+
+    squares: Any
+    rows: Any
+    update: Any
+
+
+def _kernels(team: int, thin: bool) -> Kernels:
+    # Known to the compiler, and so is that what is thin is in tf32.
+    @cuda.jit
+    def squares(theta, dim, columns, lanes, use_tf32, q, out):  # type: ignore[no-untyped-def]
+        """Write ``theta``, rounded where asked, into ``out``, and its sums of squares into ``q``.
+
+        In the order of :func:`update`, so that it does not matter where a pass is interrupted.
+        """
+        shared = cuda.shared.array(THREADS, np.float32)
+        count, teams = len(lanes.first), cuda.gridsize(1) // team
+        item, member = cuda.grid(1) // team, cuda.threadIdx.x % team
+        # As many turns for every thread of a block: they wait for each other.
+        for _ in range((dim * count + teams - 1) // teams):
+            i, lane = item // count, item % count
+            part = _ZERO
+            if i < dim:
+                for c in range(lanes.first[lane] + 4 * member, lanes.linear[lane] + 1, 4 * team):
+                    t0, t1, t2, t3 = load4(theta, i * columns + c)
+                    t0, t1, t2, t3 = _rounded4(thin or use_tf32, t0, t1, t2, t3)
+                    store4(out, i * columns + c, t0, t1, t2, t3)
+                    part = _factors(part, t0, t1, t2, t3, c, lanes.last[lane])
+            total = _together(shared, part, team)
+            if i < dim and member == 0:
+                q[lane * dim + i] = total
+            item += teams
+
+    @cuda.jit
+    def rows(  # type: ignore[no-untyped-def]
+        loss, learning, use_tf32, lanes, matrix, dim, columns, labels, weights, s, q, p, e, w, scores, r0, n, length,
+        at,
+    ):  # fmt: skip
+        """Turn ``s = X T`` into raw scores, in columns ``at`` on of ``scores`` if it has any, and then into E.
+
+        A block takes pieces of ``length`` rows of a lane and, unless ``thin``, leaves their sums of ``e x^2`` in ``w``,
+        and of ``e`` after the last feature.  Not learning, there are only scores.
+        """
+        shared = cuda.shared.array(THREADS, np.float32)
+        count, teams = len(lanes.first), THREADS // team
+        own, member = cuda.threadIdx.x // team, cuda.threadIdx.x % team
+        item, pieces = cuda.blockIdx.x, (n + length - 1) // length
+        while item < pieces * count:
+            lane, begin = item % count, item // count * length
+            first, last, end = lanes.first[lane], lanes.last[lane], min(n, begin + length)
+            for turn in range((end - begin + teams - 1) // teams):
+                b = begin + turn * teams + own
+                part = linear = _ZERO
+                if b < end:
+                    part = _length(s, b * columns, first, last, member, team)
+                    if not thin:
+                        for i in range(member, dim, team):
+                            x = load1(matrix, (r0 + b) * dim + i)
+                            part -= (x * x) * load1(q, lane * dim + i)
+                    linear = load1(s, b * columns + last)
+                pairs = _together(shared, part, team)
+                if b < end:
+                    if thin:
+                        pairs -= load1(p, b * count + lane)
+                    z = lanes.bias[0, lane] + linear + _HALF * pairs
+                    if member == 0 and scores.shape[1] > 0:
+                        scores[lane, at + b] = z
+                    if learning:
+                        error = slope(loss, z, labels[r0 + b])
+                        if len(weights) > 0:
+                            error = error * weights[r0 + b]
+                        if member == 0:
+                            e[b * count + lane] = error
+                        _sloped(thin or use_tf32, error, b * columns, first, last, s, member, team)
+            if learning and not thin:
+                cuda.syncthreads()
+                for i in range(cuda.threadIdx.x, dim, THREADS):
+                    total = _ZERO
+                    for b in range(begin, end):
+                        x = load1(matrix, (r0 + b) * dim + i)
+                        total += load1(e, b * count + lane) * (x * x)
+                    w[item * (dim + 1) + i] = total
+                if cuda.threadIdx.x == 0:
+                    total = _ZERO
+                    for b in range(begin, end):
+                        total += load1(e, b * count + lane)
+                    w[item * (dim + 1) + dim] = total
+            item += cuda.gridDim.x
+
+    @cuda.jit
+    def update(  # type: ignore[no-untyped-def]
+        rule, lazy, use_tf32, arena, planes, dim, columns, lanes, touched, g, w, theta, q, k, pieces
+    ):  # fmt: skip
+        """Move all parameters of mini-batch ``k``, given ``g`` and ``pieces`` sums in ``w``."""
+        shared = cuda.shared.array(THREADS, np.float32)
+        count, teams, stride = len(lanes.first), cuda.gridsize(1) // team, dim * columns
+        item, member = cuda.grid(1) // team, cuda.threadIdx.x % team
+        for _ in range(((dim + 1) * count + teams - 1) // teams):
+            i, lane = item // count, item % count
+            weight = _ZERO
+            if i <= dim:
+                for piece in range(member, pieces, team):
+                    weight += load1(w, (piece * count + lane) * (dim + 1) + i)
+            weight = _together(shared, weight, team)
+            part, moves = _ZERO, i < dim and (not lazy or touched[k * dim + min(i, dim - 1)] != 0)
+            if moves:
+                last = lanes.last[lane]
+                for c in range(lanes.first[lane] + 4 * member, last + 1, 4 * team):
+                    at = i * columns + c
+                    t0, t1, t2, t3 = load4(theta, at)
+                    if c + 4 <= last:
+                        g0, g1, g2, g3 = load4(g, at)
+                        g0, g1, g2, g3 = g0 - t0 * weight, g1 - t1 * weight, g2 - t2 * weight, g3 - t3 * weight
+                        t0, t1, t2, t3 = move4(rule, arena, at, stride, planes, g0, g1, g2, g3, lanes, i, lane, k)
+                    else:
+                        # The last factors, and the linear weight after them.
+                        for j in range(last + 1 - c):
+                            t = t0 if j == 0 else (t1 if j == 1 else (t2 if j == 2 else t3))
+                            gradient, array = g[at + j], 1
+                            if c + j < last:
+                                gradient, array = gradient - t * weight, 2
+                            t = move1(rule, arena, at + j, stride, planes, gradient, lanes, i, lane, array, k)
+                            t0 = t if j == 0 else t0
+                            t1 = t if j == 1 else t1
+                            t2 = t if j == 2 else t2
+                            t3 = t if j == 3 else t3
+                    t0, t1, t2, t3 = _rounded4(thin or use_tf32, t0, t1, t2, t3)
+                    store4(theta, at, t0, t1, t2, t3)
+                    part = _factors(part, t0, t1, t2, t3, c, last)
+            elif i == dim and member == 0:
+                move_bias(rule, lanes, lane, weight, k)
+            total = _together(shared, part, team)
+            if moves and member == 0:
+                q[lane * dim + i] = total
+            item += teams
+
+    return Kernels(squares, rows, update)
+
+
+KERNELS = {False: _kernels(FEW, False), True: _kernels(MANY, True)}
+"""Of passes that are not thin, and that are."""
 
 
 def learn(
-    codes: tuple[int, int, bool], product: Product, spans: list[tuple[int, int]], tf32: bool, arena: Any,
-    lanes: Lanes, batches: Batches, work: Work, scores: Any, starts: NDArray[np.int64], first: int, last: int,
+    codes: tuple[int, int, bool], way: Way, arena: Any, lanes: Lanes, batches: Batches, work: Work, scores: Any,
+    starts: NDArray[np.int64], first: int, last: int, origin: int,
 ) -> None:  # fmt: skip
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive); returns before the card is done.
 
@@ -232,64 +340,75 @@ def learn(
     ----------
     codes
         Rule, loss and whether columns that are all zero in a mini-batch stay as they are.
-    product
-        Does the two products.
-    spans
-        (first column, columns) of each product: one a lane, whose bits then depend on nothing else, or one of all.
-    tf32
-        Whether what is multiplied is rounded to tf32; then ``batches.matrix`` must be, too.
+    way
+        How it is multiplied, and where it is queued.
     arena, lanes, batches, work, scores
-        On the card; ``scores`` float32 (lanes, rows of the batches or 0).
+        On the card; ``scores`` float32 (lanes, rows from ``origin`` on, or 0).
     starts
         First row of each mini-batch, on the host.
     """
     rule, loss, lazy = codes
-    dim, count = arena.shape[1], len(lanes.first)
-    squares[blocks(dim * count * TEAM), THREADS](arena[0], lanes, tf32, work.q, work.theta)
-    length = max(PIECE, -(-len(work.s) // _PIECES))
+    (planes, dim, columns), count = arena.shape, len(lanes.first)
+    product, stream = way.product, way.stream
+    kernels, team = KERNELS[way.thin], MANY if way.thin else FEW
+    length = THREADS // team if way.thin else length_of(len(work.s))
+    own, at = Work(*map(flat, work)), flat(arena)
+    matrix, touched = flat(batches.matrix), flat(batches.touched)
+    kernels.squares[blocks(dim * count * team), THREADS, stream](at, dim, columns, lanes, way.tf32, own.q, own.theta)
     for k in range(first, last):
         r0, n = int(starts[k]), int(starts[k + 1] - starts[k])
-        x = Part(batches.matrix, r0, n, 0, dim)
-        for at, width in spans:
-            product(x, Part(work.theta, 0, dim, at, width), Part(work.s, 0, n, at, width), False)
-        rows[blocks(n * count * TEAM), THREADS](
-            loss, True, tf32, lanes, batches.matrix, batches.labels, batches.weights, work.s, work.q, work.e, scores,
-            r0, n, r0 - int(starts[first]),
+        x, e, pieces = Part(batches.matrix, r0, n, 0, dim), Part(work.e, 0, n, 0, count), -(-n // length)
+        for c, width in way.spans:
+            product(x, Part(work.theta, 0, dim, c, width), Part(work.s, 0, n, c, width), tf32=way.tf32)
+        if way.thin:
+            width = work.x2.shape[1]
+            square[blocks(n * width), THREADS, stream](matrix, dim, width, r0, n, own.x2)
+            product(Part(work.x2, 0, n, 0, dim), Part(work.q, 0, count, 0, dim), Part(work.p, 0, n, 0, count),
+                    turn_b=True)  # fmt: skip
+        kernels.rows[blocks(pieces * count, 1), THREADS, stream](
+            loss, True, way.tf32, lanes, matrix, dim, columns, batches.labels, batches.weights, own.s, own.q,
+            own.p, own.e, own.w, scores, r0, n, length, r0 - origin,
         )  # fmt: skip
-        pieces = -(-n // length)
-        weigh[blocks(pieces * (dim + 1) * count), THREADS](batches.matrix, work.e, work.w, r0, n, length)
-        for at, width in spans:
-            product(x, Part(work.s, 0, n, at, width), Part(work.g, 0, dim, at, width), True)
-        update[blocks((dim + 1) * count * TEAM), THREADS](
-            rule, lazy, tf32, arena, lanes, batches.touched, work, k, pieces
+        if way.thin:
+            product(e, Part(work.x2, 0, n, 0, dim + 1), Part(work.w, 0, count, 0, dim + 1), turn_a=True)
+        for c, width in way.spans:
+            product(x, Part(work.s, 0, n, c, width), Part(work.g, 0, dim, c, width), turn_a=True, tf32=way.tf32)
+        kernels.update[blocks((dim + 1) * count * team), THREADS, stream](
+            rule, lazy, way.tf32, at, planes, dim, columns, lanes, touched, own.g, own.w, own.theta, own.q, k,
+            1 if way.thin else pieces,
         )  # fmt: skip
 
 
-def score(
-    product: Product, spans: list[tuple[int, int]], arena: Any, lanes: Lanes, matrix: Any, s: Any, theta: Any,
-    q: Any, out: Any,
-) -> None:  # fmt: skip
+def score(way: Way, arena: Any, lanes: Lanes, matrix: Any, s: Any, theta: Any, q: Any, out: Any) -> None:
     """Write raw scores of the rows of ``matrix`` into ``out`` (float32, (lanes, rows)), ``len(s)`` rows at a time.
 
     Always float32, of the parameters as they are; ``theta`` and ``q`` are scratch as in :class:`Work`.
     """
-    dim, count = arena.shape[1], len(lanes.first)
-    squares[blocks(dim * count * TEAM), THREADS](arena[0], lanes, False, q, theta)
-    for at in range(0, matrix.shape[0], len(s)):
-        n = min(len(s), matrix.shape[0] - at)
-        for begin, width in spans:
-            product(
-                Part(matrix, at, n, 0, dim), Part(theta, 0, dim, begin, width), Part(s, 0, n, begin, width), False
-            )  # fmt: skip
-        # Labels and slopes are not looked at: the score itself takes their place.
-        rows[blocks(n * count * TEAM), THREADS](
-            0, False, False, lanes, matrix, lanes.corrections, lanes.corrections, s, q, out, out, at, n, at
+    (_, dim, columns), count, stream, most = arena.shape, len(lanes.first), way.stream, len(s)
+    flat_q, flat_s, flat_x = flat(q), flat(s), flat(matrix)
+    kernels = KERNELS[False]
+    kernels.squares[blocks(dim * count * FEW), THREADS, stream](
+        flat(arena), dim, columns, lanes, False, flat_q, flat(theta)
+    )  # fmt: skip
+    for at in range(0, matrix.shape[0], most):
+        n = min(most, matrix.shape[0] - at)
+        for c, width in way.spans:
+            way.product(Part(matrix, at, n, 0, dim), Part(theta, 0, dim, c, width), Part(s, 0, n, c, width))
+        # Labels, weights, slopes and sums of them are not looked at: other arrays of their kind take their place.
+        kernels.rows[blocks(-(-n // PIECE) * count, 1), THREADS, stream](
+            0, False, False, lanes, flat_x, dim, columns, lanes.corrections, lanes.corrections, flat_s, flat_q,
+            flat_q, flat_q, flat_q, out, at, n, PIECE, at,
         )  # fmt: skip
+
+
+def length_of(longest: int) -> int:
+    """Return the rows of a piece, where the longest mini-batch is so long."""
+    return max(PIECE, -(-longest // _PIECES))
 
 
 def pieces_of(longest: int) -> int:
     """Return the pieces of the longest mini-batch: how many ``Work.w`` must hold."""
-    return -(-longest // max(PIECE, -(-longest // _PIECES)))
+    return -(-longest // length_of(longest))
 
 
 def tf32(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,15 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
-from numba.core import config
 
-from fmtune.kernels.rules import decayed
+from fmtune.kernels.cuda_quads import SIMULATED, load4, store4
+from fmtune.kernels.rules import apart, decayed
 from fmtune.kernels.steps import step
-
-# numba-cuda 0.30 looks for this name, which NumPy 2.5 no longer has.
-vars(np).setdefault("row_stack", np.vstack)
-
-SIMULATED = bool(config.ENABLE_CUDASIM)
 
 # Threads of a block, and blocks at most; the simulator makes a Python thread of each thread.
 THREADS = 8 if SIMULATED else 128
@@ -31,10 +26,10 @@ _KEPT = np.int32(-0x2000)
 class Lanes(NamedTuple):
     """The lanes of a pack, on the card.
 
-    ``owner`` (int32, (columns,)): the lane of each column, -1 for a column that only fills up; ``first`` and
-    ``last`` (int32, (lanes,)): its factor columns; ``linear`` (int32, (lanes,)): its linear column; ``bias``
-    (float32, (planes, lanes)); ``knobs`` (float32, (lanes, 3, k)): see ``kernels.steps``; ``began`` (int32,
-    (lanes,)): updates done before mini-batch 0; ``corrections`` (float32, (n,)): factor of the rate at update
+    ``owner`` (int32, (columns / 4,)): the lane of four factor columns, -1 for four linear ones, where those lie
+    apart; ``first`` and ``last`` (int32, (lanes,)): its factor columns; ``linear`` (int32, (lanes,)): its linear
+    column; ``bias`` (float32, (planes, lanes)); ``knobs`` (float32, (lanes, 3, k)): see ``kernels.steps``; ``began``
+    (int32, (lanes,)): updates done before mini-batch 0; ``corrections`` (float32, (n,)): factor of the rate at update
     1, 2, ... (``rules.correction``, computed in float64 on the host); ``decays`` (float32, (features,) or (0,)):
     factors of the features' decay.
     """
@@ -57,6 +52,50 @@ def moved(rule, theta, a, b, gradient, lanes, lane, array, k):  # type: ignore[n
     rate = knobs[lane, array, 0] * lanes.corrections[lanes.began[lane] + k]
     g = decayed(gradient, theta, knobs[lane, array, 2], knobs[lane, array, 1], knobs[lane, array, 3])
     return step(rule, theta, a, b, g, rate, knobs[lane, array, 4], knobs[lane, array, 5])
+
+
+@cuda.jit(device=True)
+def move1(rule, arena, at, stride, planes, gradient, lanes, feature, lane, array, k):  # type: ignore[no-untyped-def]
+    """Apply a rule to the parameter at ``at`` of an arena, whose states lie ``stride`` floats further on each."""
+    theta = a = b = arena[at]
+    if planes > 1:
+        a = arena[at + stride]
+    if planes > 2:
+        b = arena[at + 2 * stride]
+    if len(lanes.decays) > 0:
+        gradient += apart(lanes.decays[feature], lanes.knobs[lane, array, 1], lanes.knobs[lane, array, 2]) * theta
+    theta, a, b = moved(rule, theta, a, b, gradient, lanes, lane, array, k)
+    arena[at] = theta
+    if planes > 1:
+        arena[at + stride] = a
+    if planes > 2:
+        arena[at + 2 * stride] = b
+    return theta
+
+
+@cuda.jit(device=True)
+def move4(rule, arena, at, stride, planes, g0, g1, g2, g3, lanes, feature, lane, k):  # type: ignore[no-untyped-def]
+    """Do what :func:`move1` does to four factors of a lane, and return them."""
+    t0, t1, t2, t3 = load4(arena, at)
+    a0, a1, a2, a3 = t0, t1, t2, t3
+    b0, b1, b2, b3 = t0, t1, t2, t3
+    if planes > 1:
+        a0, a1, a2, a3 = load4(arena, at + stride)
+    if planes > 2:
+        b0, b1, b2, b3 = load4(arena, at + 2 * stride)
+    if len(lanes.decays) > 0:
+        own = apart(lanes.decays[feature], lanes.knobs[lane, 2, 1], lanes.knobs[lane, 2, 2])
+        g0, g1, g2, g3 = g0 + own * t0, g1 + own * t1, g2 + own * t2, g3 + own * t3
+    t0, a0, b0 = moved(rule, t0, a0, b0, g0, lanes, lane, 2, k)
+    t1, a1, b1 = moved(rule, t1, a1, b1, g1, lanes, lane, 2, k)
+    t2, a2, b2 = moved(rule, t2, a2, b2, g2, lanes, lane, 2, k)
+    t3, a3, b3 = moved(rule, t3, a3, b3, g3, lanes, lane, 2, k)
+    store4(arena, at, t0, t1, t2, t3)
+    if planes > 1:
+        store4(arena, at + stride, a0, a1, a2, a3)
+    if planes > 2:
+        store4(arena, at + 2 * stride, b0, b1, b2, b3)
+    return t0, t1, t2, t3
 
 
 @cuda.jit(device=True)
@@ -97,6 +136,11 @@ def copy_columns(source, at, target, to, width):  # type: ignore[no-untyped-def]
         i += step
 
 
-def blocks(items: int) -> int:
+def blocks(items: int, threads: int = THREADS) -> int:
     """Return how many blocks a kernel over so many items gets; it goes on by strides where that is not one each."""
-    return max(1, min(-(-items // THREADS), _BLOCKS))
+    return max(1, min(-(-items // threads), _BLOCKS))
+
+
+def flat(array: Any) -> Any:
+    """Return a contiguous array on the card as one of one dimension."""
+    return array.reshape(array.size)

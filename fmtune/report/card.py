@@ -25,7 +25,9 @@ def build_card(result: Result) -> str:
     """
     charts = [chart for layout in _LAYOUTS if (chart := rates(result, layout)) is not None]
     drawn = [Section(c.name, c.title, render("chart", chart=c, drawing=Markup(c.svg))) for c in charts]
-    parts = [_verdict(result), *drawn, *([_checks(result)] if result.checks else [])]
+    targets = [Section("targets", "What it is held to", render("targets", rows=_targets(result)))]
+    parts = [_verdict(result), *(targets if result.targets or result.failures else []), *drawn,
+             *([_checks(result)] if result.checks else [])]  # fmt: skip
     version = str(result.machine.get("fmtune", ""))
     return assembled(parts, json.loads(result.model_dump_json()), won=False, version=version)
 
@@ -105,9 +107,22 @@ def _of(result: Result, layout: str) -> list[Rate]:
     return [part for part in result.rates if part.layout == layout]
 
 
+def _targets(result: Result) -> list[tuple[str, str, str, str]]:
+    """Return what, wanted, found and whether it was held; what was not measured comes last, with why."""
+    said = {True: "held", False: "not held", None: "not measured"}
+    return [
+        *((part.target, f"{part.wanted:.4g}", "" if part.found is None else f"{part.found:.4g}", said[part.held])
+          for part in result.targets),
+        *((part.name, "", "", f"failed: {part.failed}") for part in result.failures),
+    ]  # fmt: skip
+
+
 def _checks(result: Result) -> Section:
     ceilings = [
-        (part.ceiling if part.table_mb is None else f"{part.ceiling}, table of {part.table_mb:.3g} MB", part.gb_s)
+        (
+            part.ceiling if part.table_mb is None else f"{part.ceiling}, table of {part.table_mb:.3g} MB",
+            f"{part.gb_s:.4g} GB/s" if part.gb_s is not None else f"{part.tflop_s or 0.0:.4g} TFLOP/s",
+        )
         for part in result.ceilings
     ]
     return Section("checks", "Checks and ceilings", render("card", checks=result.checks, ceilings=ceilings))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import cuda
 
 from fmtune.fm import cuda_arena
+from fmtune.fm.cuda_product import Simulated
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Lane, Pack
+from fmtune.kernels import cuda_dense
 from fmtune.kernels.rules import RULES
 from fmtune.rows import SparseRows
 from tests import fm_reference as reference
@@ -155,6 +158,41 @@ def test_one_product_for_all_lanes_in_tf32() -> None:
         arena.learn(batches, 0, 3, np.empty((3, 0), np.float32))
         found.append(arena.parameters(2)[2])
     assert 1e-6 < np.abs(found[0] - found[1]).max() < 2e-2
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_many_lanes_are_multiplied_otherwise(rule: str) -> None:
+    """Products of squares for many lanes, and the kernels for a few, give the same models.
+
+    To 2e-4: a number that is rounded to 11 bits may fall to either side.
+    """
+    lanes = [h.replace(optimizer=rule) for h in (*RAGGED, BASE.replace(num_factors=4, seed=3))]
+    batches = Feed(DATA).batches(Recipe.of(lanes[0], "dense", "gpu"), 0)
+    found = []
+    for many in (4, 5):
+        arena = cuda_arena.CudaDenseArena(7, rule, "binary_classifier", exact=False)
+        arena.many = many
+        arena.place([], lanes)
+        arena.learn(batches, 0, 3, np.empty((4, 0), np.float32))
+        found.append([arena.parameters(lane) for lane in range(4)])
+    for one, other in zip(*found, strict=True):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_allclose(x, y, atol=2e-4)
+
+
+def test_products_take_parts_of_matrices_turned_or_not() -> None:
+    """``out = a b`` of parts that begin anywhere, each transposed first where that is said; the rest stays."""
+    rng = np.random.default_rng(0)
+    a, b = rng.random((4, 5)), rng.random((6, 5))
+    out = cuda.to_device(np.zeros((5, 5)))
+    parts = [cuda_dense.Part(cuda.to_device(x), 1, 3, 2, 2) for x in (a, b)]
+    product = Simulated()
+    product(*parts, cuda_dense.Part(out, 1, 3, 1, 3), turn_b=True)
+    wanted = np.zeros((5, 5))
+    wanted[1:4, 1:4] = a[1:4, 2:4] @ b[1:4, 2:4].T
+    np.testing.assert_allclose(out.copy_to_host(), wanted)
+    product(*parts, cuda_dense.Part(out, 0, 2, 0, 2), turn_a=True)
+    np.testing.assert_allclose(out.copy_to_host()[:2, :2], a[1:4, 2:4].T @ b[1:4, 2:4])
 
 
 def test_parameters_go_in_and_out() -> None:

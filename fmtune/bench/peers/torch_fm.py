@@ -7,6 +7,7 @@ Adagrad takes dense gradients only, so it is used for the dense layout.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,8 +43,7 @@ def machine(
     table[:, 1:].normal_(0, h["factors_init_sigma"])
     table.requires_grad_(True)
     lr = h["factors_lr"]
-    fused = {"fused": True} if dense else {}
-    rules = [torch.optim.Adagrad([table], lr=lr, **fused), torch.optim.Adagrad([bias], lr=lr)]
+    rules = [_adagrad(table, lr, dense), torch.optim.Adagrad([bias], lr=lr)]
     batches = _batches(*train, h["mini_batch_size"], dense, device)
     whole = _batches(*test, 10**9, dense, device)
 
@@ -68,6 +68,14 @@ def machine(
         return log_loss(torch.sigmoid(z).cpu().numpy(), test[1]) if binary else rmse(z.cpu().numpy(), test[1])
 
     return learn, loss
+
+
+def _adagrad(table: Any, lr: float, dense: bool) -> Any:
+    """Return Adagrad of a table, fused for dense gradients where torch has that for the table's device."""
+    if dense:
+        with contextlib.suppress(RuntimeError):
+            return torch.optim.Adagrad([table], lr=lr, fused=True)
+    return torch.optim.Adagrad([table], lr=lr)
 
 
 Score = Callable[[Any, Any], tuple[Any, Any]]
