@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -90,12 +91,37 @@ def test_any_cell_can_name_something(cells: list[Any], min_count: int) -> None:
 
 
 def test_numbers_and_texts_name_the_same_thing() -> None:
-    """42, 42.0 and "42" are one user, true and "True" one answer: csv, Parquet and JSON differ there."""
-    encoder = Encoder([OneHot("user", ("42", "true"))])
-    for cell in (42, 42.0, "42", np.int32(42), np.float32(42)):
+    """42, 42.0, "42" and "42.0" are one user, true and "True" one answer: csv, Parquet and JSON differ there."""
+    encoder = Encoder([OneHot("user", ("42", "true", "007", "1.50"))])
+    for cell in (42, 42.0, "42", "42.0", "42.00", np.int32(42), np.float32(42), Decimal("42.0")):
         assert encoder.entries({"user": cell})[0].tolist() == [0]
     for cell in (True, "True", "true", np.True_):
         assert encoder.entries({"user": cell})[0].tolist() == [1]
+    for cell in ("7", 7, "1.5", 1.5, "42.", "4.20", "٤٢.0", "042.0", "42.0 ", "-42.0"):
+        assert encoder.entries({"user": cell})[0].tolist() == []
+    assert values_of("42.0|7.0 |True|x", "|") == ["42", "7", "true", "x"]
+
+
+@given(st.floats(allow_nan=False) | st.integers().map(float))
+def test_a_number_has_one_name_however_it_is_written(number: float) -> None:
+    """As a float and as the text that Python, pandas and JSON write; a name is the name of itself."""
+    assert text_of(str(number)) == text_of(number) == text_of(text_of(number))
+
+
+def test_models_of_before_know_their_names() -> None:
+    """A vocabulary with 31.0 answers to 31 too; of both, the commoner counts; hashes stay as they were."""
+    old = {"version": 1, "label": "y", "feature_dim": 9, "columns": [
+        {"kind": "one-hot", "name": "age", "values": ["31.0", "41", "41.0", "9"], "others": True, "separator": None},
+        {"kind": "hashed", "name": "user", "bits": 2, "separator": None},
+    ]}  # fmt: skip
+    encoder = Encoder.from_json(old)
+    assert encoder.names()[:4] == ["age=31.0", "age=41", "age=41.0", "age=9"]
+    for cell, at in (("31.0", 0), ("31", 0), (31, 0), (31.0, 0), ("41.0", 1), (41, 1), ("9.0", 3), ("8", 4)):
+        assert encoder.entries({"age": cell})[0].tolist() == [at]
+    digest = hashlib.blake2b(b"user=31.0", digest_size=8).digest()
+    assert encoder.entries({"user": "31.0"})[0].tolist() == [5 + digest[0] % 4]
+    new = fitted(columns=Columns("rating", ("user",), hash_bits=20))
+    assert Encoder.from_json(new.to_json()).entries({"user": "7.0"})[0] == new.entries({"user": 7})[0]
 
 
 def test_rare_values_share_a_feature_with_unseen_ones() -> None:

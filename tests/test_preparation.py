@@ -65,6 +65,22 @@ def test_every_table_gives_the_same_rows(kind: str, folder: Path) -> None:
     assert np.diff(test.indptr).tolist() == [1 + len(g.split("|")) for g in ratings()["genre"][240:]]
 
 
+@pytest.mark.parametrize("kind", tables.TABLES)
+def test_whole_numbers_with_gaps_have_the_same_names_in_every_file(kind: str, folder: Path) -> None:
+    """pandas writes them as 20.0 where one is missing: one name in all files, frames and requests."""
+    ages = [20, 31, 31, 45, 20, 64]
+    gaps = pd.DataFrame({"age": pd.Series([20, 31, None, 45, 31, 64]), "y": [1, 0, 1, 0, 1, 1]})
+    WRITERS[kind](gaps, folder / "gaps")
+    encoder = preparation.prepare({"train": folder / "gaps"}, Columns("y", ("age",))).encoder
+    assert encoder is not None and encoder.names() == ["age=31", "age=20", "age=45", "age=64"]
+    wanted = encoder.rows(pd.DataFrame({"age": ages}), labels=False).indices.tolist()
+    assert wanted == [encoder.entries({"age": float(age)})[0][0] for age in ages] == [1, 0, 0, 2, 1, 3]
+    WRITERS[kind](pd.DataFrame({"age": ages, "y": ages}), folder / "whole")
+    for file, count in (("whole", 6), ("gaps", 5)):
+        rows = source.read_channel(folder / file, labelled=False, encoder=encoder).to_sparse()
+        assert rows.nnz == count
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_converted_rows_are_those_of_memory(format: str, folder: Path) -> None:
     """Every format of rows, split into its channels, with the vocabulary beside, which the next reading finds."""
