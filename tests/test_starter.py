@@ -59,6 +59,25 @@ def test_a_study_of_a_table_runs(kind: str, tmp_path: Path) -> None:
         runs(spec, tmp_path)
 
 
+def test_it_says_what_it_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label, task, objective, how rows are divided, and each column; the file seals a tenth of the rows away."""
+    ratings().assign(id=np.arange(400)).to_csv(tmp_path / "r.csv", index=False)
+    spec = written(tmp_path, "r.csv")
+    assert capsys.readouterr().out.splitlines() == [
+        "label: rating", "task: regressor, objective test:rmse",
+        "rows: 0.1 for test and 0.1 for holdout, the newest by timestamp, which is no feature",
+        "user id: categorical (whole numbers, named as an id)", "item: categorical (whole numbers, named as an id)",
+        "age: numeric (numbers with a fraction)", "genre: multivalued (text divided by '|')",
+        "id: left out (whole numbers, named as an id; its values almost never come back)",
+        "study file: study.yaml", "next: fmtune run study.yaml",
+    ]  # fmt: skip
+    assert spec.data.split == {"test": 0.1, "holdout": 0.1, "by": "timestamp"}
+    written(tmp_path, "digits", "--force")
+    assert capsys.readouterr().out.startswith("task: binary_classifier, objective test:binary_classification_cross")
+    chosen = starter.look(Answers(str(tmp_path / "r.csv"), test="0.6")).with_test()
+    assert chosen.holdout is None and "rows: 0.6 for test, the newest by timestamp" in "\n".join(chosen.said())
+
+
 def test_a_study_of_rows_runs(tmp_path: Path) -> None:
     """Labels 0 and 1 make a classifier; rows need a test channel."""
     write_data(tmp_path)

@@ -63,13 +63,28 @@ class Answers:
         return not self.is_card and preparation.are_tables(self.data)
 
     def with_test(self) -> Answers:
-        """Return it with a test channel; a table lends a tenth of its rows."""
-        if self.test is not None or self.is_card:
+        """Return it with a test channel; a table lends a tenth of its rows, and another tenth to be sealed away."""
+        if self.is_card:
             return self
-        if not self.is_table:
+        if self.test is None and not self.is_table:
             hint = "name a file with --test; `fmtune init TABLE` takes it from the table itself"
             raise UsageError("rows need a test channel", where=self.data, hint=hint)
-        return replace(self, test="0.1")
+        test, holdout = self.test or "0.1", self.holdout
+        if holdout is None and self.is_table and _is_share(test) and float(test) < 0.5:
+            holdout = "0.1"
+        return replace(self, test=test, holdout=holdout)
+
+    def said(self) -> list[str]:
+        """Return what was decided, in words: what is learned, how rows are divided, and why columns are what."""
+        lines = [f"task: {self.task}, objective {_OBJECTIVES[str(self.task)]}"]
+        if self.label is not None:
+            lines.insert(0, f"label: {self.label}")
+        shares = {name: given for name in ("test", "holdout") if _is_share(given := getattr(self, name))}
+        if shares:
+            parts = " and ".join(f"{float(str(share)):g} for {name}" for name, share in shares.items())
+            how = f"the newest by {self.by}, which is no feature" if self.by else "by chance"
+            lines.append(f"rows: {parts}, {how}")
+        return [*lines, *self.notes]
 
 
 def guessed_label(answers: Answers) -> tuple[list[str], str | None]:
@@ -169,11 +184,14 @@ def _data(answers: Answers, folder: Path) -> list[str]:
     for name in ("test", "holdout"):
         if (given := getattr(answers, name)) is not None:
             line = f"  {name}: {given if _is_share(given) else _path(given, folder)}"
-            lines.append(f"{line:30}# a share of the rows" if _is_share(given) else line)
+            lines.append(f"{line:30}# {_SHARES[name]}" if _is_share(given) else line)
     if answers.by is not None and columns is not None and any(map(_is_share, (answers.test, answers.holdout))):
         line = f"  by: {_scalar(answers.by)}"
         lines.append(f"{line:30}# the newest rows; leave it out to divide by chance")
     return lines
+
+
+_SHARES = {"test": "a share of the rows", "holdout": "opened once, for the winner: a score that no search has seen"}
 
 
 def _head(answers: Answers) -> pd.DataFrame:
