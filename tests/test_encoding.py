@@ -6,15 +6,17 @@ import hashlib
 import json
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fmtune.data import source
 from fmtune.data.canonical import LARGEST_DIM, DataWarning
 from fmtune.data.cells import coded, text_of, values_of
 from fmtune.data.columns import Columns
@@ -77,6 +79,7 @@ CELLS = st.one_of(
 )  # fmt: skip
 
 
+@example([True, 1, [True], [1], []], 1)
 @given(st.lists(CELLS, min_size=1, max_size=8), st.integers(1, 3))
 def test_any_cell_can_name_something(cells: list[Any], min_count: int) -> None:
     """Whatever stands in a column, its values are found again, alone and in a frame; no row weighs more than 1."""
@@ -115,7 +118,7 @@ def test_models_of_before_know_their_names() -> None:
         {"kind": "hashed", "name": "user", "bits": 2, "separator": None},
     ]}  # fmt: skip
     encoder = Encoder.from_json(old)
-    assert encoder.names()[:4] == ["age=31.0", "age=41", "age=41.0", "age=9"]
+    assert encoder.names()[:4] == ["age=31", "age=41", "age=41", "age=9"]
     for cell, at in (("31.0", 0), ("31", 0), (31, 0), (31.0, 0), ("41.0", 1), (41, 1), ("9.0", 3), ("8", 4)):
         assert encoder.entries({"age": cell})[0].tolist() == [at]
     digest = hashlib.blake2b(b"user=31.0", digest_size=8).digest()
@@ -211,6 +214,21 @@ def test_a_column_that_is_missing_is_missing_cells_where_rows_are_scored() -> No
     np.testing.assert_allclose(rows.values[: rows.indptr[1]], values)
     with pytest.raises(DataError, match="is not in the table"):
         encoder.rows(FRAME[["rating"]], labels=False)
+
+
+def test_a_table_of_strangers_is_told_of(tmp_path: Path) -> None:
+    """Where more than half of a column is unknown, once a file; missing cells and rare ones are no such."""
+    encoder = Encoder([OneHot("site", ("a", "b")), OneHot("user", ("1",), others=True), OneHot("tag", ("x",))])
+    frame = pd.DataFrame({"site": ["a", "B", "C", None, ""], "user": ["7"] * 5, "tag": ["x", None, "y", "z", "z"]})
+    said = "unknown to the model, and nothing to it: site (2 of 3 values), tag (3 of 4 values)"
+    with pytest.warns(DataWarning) as caught:
+        encoder.rows(frame, labels=False, where="t.csv")
+    assert [str(one.message) for one in caught] == [f"t.csv: {said}"]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.warns(DataWarning) as caught:
+        source.read_channel([tmp_path / "t.csv"] * 2, labelled=False, encoder=encoder)
+    assert [str(one.message) for one in caught] == [f"{tmp_path / 't.csv'}: {said}"] * 2
+    encoder.rows(frame.assign(site="a", tag=["x", "y", "", None, None]), labels=False)
 
 
 def test_a_sample_is_as_good_as_the_stream() -> None:

@@ -89,7 +89,7 @@ def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, lis
     """
     plain = cells
     if cells.dtype == object:
-        plain = cells.map(lambda cell: tuple(cell) if isinstance(cell, _LISTS) else cell)
+        plain = cells.map(_told_apart)
     try:
         codes, uniques = plain.factorize()
     except TypeError as error:
@@ -98,6 +98,15 @@ def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, lis
         hint = "give its parts columns of their own"
         raise DataError(what, where=place(where, first + bad), hint=hint) from error
     return codes.astype(np.int64), list(uniques.tolist())
+
+
+def _told_apart(cell: Any) -> Any:
+    """Return a cell that equals those of its name alone: a list as a tuple, true, which is 1 to Python, as text."""
+    return tuple(map(_bare, cell)) if isinstance(cell, _LISTS) else _bare(cell)
+
+
+def _bare(value: Any) -> Any:
+    return spelled(value) if isinstance(value, bool | np.bool_) else value
 
 
 def _is_plain(cell: Any) -> bool:
@@ -109,7 +118,7 @@ def _is_plain(cell: Any) -> bool:
     return True
 
 
-def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Float64:
+def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str, hint: str | None = None) -> Float64:
     """Return a column's numbers, NaN for missing ones; raise DataError for what is no finite number of float32."""
     try:
         numbers = cells.to_numpy(np.float64, na_value=np.nan)
@@ -117,7 +126,7 @@ def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Floa
     except (ValueError, TypeError, OverflowError):
         numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
     if len(bad):
-        hint = f"correct it, or name {name!r} among the categorical columns"
+        hint = hint or f"correct it, or name {name!r} among the categorical columns"
         raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number of 32 bits",
                         where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
     return numbers

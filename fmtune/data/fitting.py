@@ -17,6 +17,7 @@ from fmtune.data.cells import Float64, coded, missing_column, numbers_of, values
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.kinds import Bucketed, Column, Hashed, OneHot, Scaled
+from fmtune.data.labels import classes_of, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ class Fitter:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in columns.texts}
         self._moments = {name: _Moments() for name in columns.numeric}
         self._samples = {name: Sample(SAMPLE) for name in columns.bucketed}
+        self._words: set[str] = set()
 
     def add(self, frame: pd.DataFrame) -> None:
         """Learn from a block; errors as in ``Encoder.rows``."""
@@ -45,6 +47,8 @@ class Fitter:
         for name in (*self._moments, *self._samples):
             numbers = numbers_of(frame[name], name, self._rows, self._where)
             (self._moments if name in self._moments else self._samples)[name].add(numbers[~np.isnan(numbers)])
+        if self.columns.label in frame.columns and len(self._words) <= 2:
+            self._words |= words_of(frame[self.columns.label], self._where, self._rows)
         self._rows += len(frame)
 
     def encoder(self) -> Encoder:
@@ -52,7 +56,7 @@ class Fitter:
         made: list[Column] = [self._text(name) for name in self._counts]
         made += [Bucketed(name, sample.edges(self.columns.buckets)) for name, sample in self._samples.items()]
         made += [Scaled(name, *moments.scale()) for name, moments in self._moments.items()]
-        return Encoder(made, self.columns.label)
+        return Encoder(made, self.columns.label, classes_of(self._words))
 
     def _count(self, counter: Counter[str], cells: pd.Series[Any], separator: str | None) -> None:
         codes, uniques = coded(cells, self._where, self._rows)

@@ -35,7 +35,7 @@ Entry = tuple[int, float]
 
 @dataclass(frozen=True)
 class OneHot:
-    """A feature for each value; ``others`` adds one for rare and unseen values."""
+    """A feature for each value, as ``text_of`` names it; ``others`` adds one for rare and unseen values."""
 
     name: str
     values: tuple[str, ...]
@@ -44,8 +44,7 @@ class OneHot:
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Older models tell 42 from 42.0: of two such names that are one now, the commoner, which comes first, counts.
-        places = {text_of(value): at for at, value in reversed(list(enumerate(self.values)))}
+        places = {value: at for at, value in reversed(list(enumerate(self.values)))}
         object.__setattr__(self, "_places", places)
 
     @property
@@ -55,6 +54,9 @@ class OneHot:
 
     def entries(self, cell: Any) -> list[Entry]:
         """Return the cell's features, counted from the column's first, and their values."""
+        # Most cells of a table are names as they stand; these are found without a closer look.
+        if self.separator is None and isinstance(cell, str) and (at := self._places.get(cell)) is not None:
+            return [(at, 1.0)]
         values = values_of(cell, self.separator)
         places = [self._places.get(value, len(self.values) if self.others else -1) for value in values]
         return [(at, 1 / len(values)) for at in places if at >= 0]
@@ -154,7 +156,10 @@ def column_of(entry: Mapping[str, Any]) -> Column:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "kind"
     }
-    if entry["kind"] == "hashed":
+    # Older models tell 42 from 42.0.  Of two names that are one now the commoner, which comes first, counts.
+    if entry["kind"] == "one-hot":
+        values["values"] = tuple(map(text_of, values["values"]))
+    elif entry["kind"] == "hashed":
         values.setdefault("as_spelled", True)
     made = KINDS[entry["kind"]](**values)
     if isinstance(made, Scaled) and not (abs(made.mean) <= LARGEST and 0 < made.deviation <= LARGEST):

@@ -16,6 +16,7 @@ import numpy as np
 
 from fmtune.data import source, tables
 from fmtune.data.cache import Cache
+from fmtune.data.canonical import warn
 from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
@@ -94,9 +95,13 @@ class Tables:
             for _, frame in self.blocks([split.by]):
                 self.divider.look(frame)
         fitter = Fitter(self.columns, self.where)
-        for first, frame in self.blocks([*self.columns.features, *split.apart]):
+        for first, frame in self.blocks([*self.columns.features, str(self.columns.label), *split.apart]):
             fitter.add(frame[self.divider.channel(frame, first) == 0])
-        return fitter.encoder()
+        encoder = fitter.encoder()
+        if encoder.classes:
+            zero, one = encoder.classes
+            warn(f"{self.where}: of the labels {one!r} is read as 1, {zero!r} as 0")
+        return encoder
 
     def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
         """Yield the rows in blocks, each with the channel that it belongs to."""

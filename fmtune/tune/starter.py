@@ -13,6 +13,7 @@ import pandas as pd
 
 from fmtune.data import catalog, preparation, source, tables
 from fmtune.data.columns import Columns, inferred, likely_label, times
+from fmtune.data.labels import Classes, classes_of, labels_of, words_of
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
 from fmtune.tune.studyfile import MAX_NAME
@@ -41,6 +42,8 @@ class Answers:
         A table's columns by kind; None for rows and cards.
     notes : tuple of str
         Why the columns are what they are.
+    classes : tuple of str
+        The two words that a table's labels are, those for 0 and for 1; empty where they are numbers.
     """
 
     data: str
@@ -51,6 +54,7 @@ class Answers:
     by: str | None = None
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
+    classes: Classes = ()
 
     @property
     def is_card(self) -> bool:
@@ -78,7 +82,8 @@ class Answers:
         """Return what was decided, in words: what is learned, how rows are divided, and why columns are what."""
         lines = [f"task: {self.task}, objective {_OBJECTIVES[str(self.task)]}"]
         if self.label is not None:
-            lines.insert(0, f"label: {self.label}")
+            words = f" ({self.classes[1]!r} is 1, {self.classes[0]!r} is 0)" if self.classes else ""
+            lines.insert(0, f"label: {self.label}{words}")
         shares = {name: given for name in ("test", "holdout") if _is_share(given := getattr(self, name))}
         if shares:
             parts = " and ".join(f"{float(str(share)):g} for {name}" for name, share in shares.items())
@@ -99,7 +104,7 @@ def look(answers: Answers) -> Answers:
     Raises
     ------
     DataError
-        The data cannot be read.
+        The data cannot be read, or a label is neither a number nor one of two words.
     UsageError
         A table whose label is not named.
     """
@@ -119,8 +124,11 @@ def look(answers: Answers) -> Answers:
     by = answers.by or next(iter(times(frame)), None)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
-    task = answers.task or _task(frame[label])
-    return replace(answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task)
+    classes = classes_of(words_of(frame[label], answers.data))
+    task = answers.task or _task(labels_of(frame, label, classes, 0, answers.data))
+    return replace(
+        answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task, classes=classes
+    )  # fmt: skip
 
 
 def text(answers: Answers, path: Path) -> str:
