@@ -300,6 +300,12 @@ def test_a_feature_has_one_name(hash_bits: int | None) -> None:
         assert encoder.groups() == {"hour": 0, "age": 2, "user": 3} and Hashed("x", 3).named(0) == ""
 
 
+def test_columns_of_one_value_a_row_are_known() -> None:
+    """Those of names without a separator, and of ranges; several features of a list, or of numbers, meet."""
+    encoder = fitted()
+    assert encoder.alone() == [(0, 3), (6, 8)] and encoder.groups() == {"user": 0, "tags": 3, "hour": 6, "age": 8}
+
+
 def test_names_are_an_encoders_or_a_cards() -> None:
     """Among a model's facts; a list that is none of names is none."""
     encoder = fitted()

@@ -156,6 +156,14 @@ class Encoder:
         hashed = [column.name for column in self.columns if isinstance(column, Hashed)]
         return {**found, hashed[0]: self._starts[hashed[0]]} if hashed else found
 
+    def alone(self) -> list[tuple[int, int]]:
+        """Return the features, first and the one after the last, of each column of which a row has one at most.
+
+        Lists may stand in any column of names, but a column without a separator is taken to hold single ones.
+        """
+        single = (c for c in self.columns if isinstance(c, Bucketed) or (isinstance(c, OneHot) and not c.separator))
+        return [(self._starts[column.name], self._starts[column.name] + column.width) for column in single]
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values, for a model's facts and for ``*.vocabulary.json``."""
         kinds = {kind: name for name, kind in KINDS.items()}
