@@ -126,7 +126,7 @@ def test_a_study_reads_tables(folder: Path) -> None:
     assert scores[:210].tobytes() == fmtune.predict(model, data.channels.train).tobytes()
     unlabelled = ratings().drop(columns=["rating", "time"])
     unlabelled.to_json(folder / "new.jsonl", orient="records", lines=True)
-    assert predict_file(folder / "runs" / "ratings" / "model.fm", [folder / "new.jsonl"], folder / "s.csv") == 300
+    assert predict_file(folder / "runs" / "ratings" / "model.fm", [folder / "new.jsonl"], folder / "s.csv").rows == 300
     assert np.allclose(pd.read_csv(folder / "s.csv")["score"], scores)
     body = json.dumps({"instances": unlabelled.head(5).to_dict("records")}).encode()
     rows = inference.read_json(body, model.feature_dim, Encoder.of(model.facts))

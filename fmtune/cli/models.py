@@ -89,13 +89,19 @@ def predict(model: Path, data: tuple[Path, ...], out: Path, interval: float | No
     """Score DATA with MODEL.
 
     Columns: score and, for a binary model, predicted_label. A column that a table lacks counts as missing cells.
+    Where DATA has labels, the metrics on them are printed.
     """
     from fmtune.tune import scoring
 
     kept = [name.strip() for name in keep.split(",") if name.strip()]
-    count = scoring.predict_file(model, list(data), out, interval, keep=kept)
-    if out != scoring.STDOUT:
-        click.echo(f"{count} rows: {out}")
+    scored = scoring.predict_file(model, list(data), out, interval, keep=kept)
+    # Standard output may hold the scores.
+    aside = out == scoring.STDOUT
+    for name, value in scored.metrics.items():
+        part = f" (on the {scored.labelled} of {scored.rows} rows with a label)"
+        click.echo(f"{name}: {value:.6g}{part if scored.labelled < scored.rows else ''}", err=aside)
+    if not aside:
+        click.echo(f"{scored.rows} rows: {out}")
 
 
 @click.command()
