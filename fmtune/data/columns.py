@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fmtune.errors import DataError, UsageError
@@ -66,6 +66,14 @@ class Columns:
                 raise UsageError(f"{name} is {value}", hint=f"a whole number from {low} to {high}")
         if self.hash_bits is not None and self.min_count > 1:
             raise UsageError("hashed values are not counted", hint="give min_count or hash_bits, not both")
+
+    @classmethod
+    def of(cls, label: str, named: Mapping[str, Any]) -> Columns:
+        """Return columns named as in a study file, by lists; raise UsageError for a key that is none."""
+        if strangers := sorted(set(named) - {field.name for field in fields(cls)}):
+            raise UsageError(f"unknown keys {strangers}", where="columns", hint="categorical, numeric and so on")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in named.items()}
+        return cls(**{**values, "label": label})
 
     @property
     def texts(self) -> tuple[str, ...]:

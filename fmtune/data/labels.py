@@ -8,6 +8,7 @@ import numpy as np
 
 from fmtune.data.cells import LARGEST, Float64, coded, missing_column, numbers_of, place, shown, text_of
 from fmtune.errors import DataError
+from fmtune.rows import Float32
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,17 @@ def known_labels(frame: pd.DataFrame, name: str | None, classes: Classes) -> Flo
         return _numbered(frame[name], classes)
     numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
+
+
+def not_binary(what: str, where: str) -> DataError:
+    """Return the error for a label that a classifier cannot take; ``what`` it is."""
+    hint = "map the labels to 0 and 1, or learn the numbers: predictor_type regressor, in a study also test:rmse"
+    return DataError(f"{what}: binary_classifier wants 0 or 1", where=where, hint=hint)
+
+
+def are_binary(labels: Float32 | None) -> bool:
+    """Whether the labels are 0 and 1, both of them, as a classifier's are."""
+    return labels is not None and bool(((labels == 0) | (labels == 1)).all()) and 0 < float(labels.mean()) < 1
 
 
 def _numbered(cells: pd.Series[Any], classes: Classes) -> Float64:

@@ -17,10 +17,12 @@ import numpy as np
 from fmtune.data import source, tables
 from fmtune.data.cache import Cache
 from fmtune.data.canonical import warn
+from fmtune.data.cells import place
 from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
 from fmtune.data.index import check_index
+from fmtune.data.labels import labels_of, not_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
 from fmtune.data.source import FORMATS, Paths
 from fmtune.data.split import Divider, Split
@@ -122,6 +124,7 @@ def prepare(
     *,
     feature_dim: int | None = None,
     map_labels: bool = True,
+    binary: bool = False,
     cache: Cache | None = None,
 ) -> Prepared:
     """Read the channels of one study.
@@ -135,6 +138,8 @@ def prepare(
         encoder in the vocabulary beside them.
     split, feature_dim, map_labels, cache
         As in :class:`Tables` and ``source.read_channels``.
+    binary
+        Labels of tables have to be 0 and 1, or -1 and 1; another is named with its file, row and column.
 
     Raises
     ------
@@ -142,7 +147,10 @@ def prepare(
         As in :class:`Tables`, ``Encoder.rows`` and ``source.read_channel``; or a channel got no rows.
     """
     if columns is not None:
-        return _read_tables(channels, columns, split, map_labels)
+        prepared = _read_tables(channels, columns, split, map_labels)
+        for name, made in prepared.rows.items() if binary else ():
+            _check_binary(made, channels.get(name, channels["train"]), prepared.encoder)
+        return prepared
     encoder = vocabulary_of(channels["train"])
     if encoder is not None and feature_dim not in (None, encoder.feature_dim):
         encoder = None
@@ -168,6 +176,23 @@ def _read_tables(channels: Mapping[str, Paths], columns: Columns, split: Split |
     rest = {name: paths for name, paths in channels.items() if name != "train"}
     rows |= source.read_channels(rest, feature_dim=encoder.feature_dim, map_labels=map_labels, encoder=encoder)
     return Prepared(rows, encoder, tuple(table.notes))
+
+
+def _check_binary(rows: Rows, paths: Paths, encoder: Encoder | None) -> None:
+    """Raise DataError for a label that is not 0 or 1, with its place in the tables that the rows are from."""
+    labels = rows.labels
+    if labels is None or encoder is None or ((labels == 0) | (labels == 1)).all():
+        return
+    # Only now is the place looked for: rows have been shuffled into channels, and know it no more.
+    for file in source.files_of(paths):
+        first = 0
+        for frame in tables.blocks(file, source.format_of(file), [str(encoder.label)]):
+            numbers = labels_of(frame, str(encoder.label), encoder.classes, first, str(file))
+            bad = np.flatnonzero(~np.isin(numbers, (-1, 0, 1)))
+            if len(bad):
+                at = int(bad[0])
+                raise not_binary(f"{encoder.label!r} is {numbers[at]:g}", place(str(file), first + at))
+            first += len(frame)
 
 
 def convert_tables(

@@ -23,6 +23,7 @@ from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.encoding import Encoder
 from fmtune.data.foreign import describe_bytes, unzipped
 from fmtune.data.index import check_index
+from fmtune.data.labels import not_binary
 from fmtune.data.parts import Job, Part, Seam, in_order, joined
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_stream
@@ -200,11 +201,7 @@ def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
         )
     bad = np.flatnonzero((labels != 0) & (labels != 1))
     if binary and len(bad):
-        raise DataError(
-            f"label {labels[bad[0]]:g} of record {bad[0] + 1}: binary_classifier wants 0 or 1",
-            where=where,
-            hint="map the labels to 0 and 1, or learn the numbers: predictor_type regressor, in a study also test:rmse",
-        )
+        raise not_binary(f"label {labels[bad[0]]:g} of record {bad[0] + 1}", where)
 
 
 def files_of(paths: Paths, name: str = "data") -> list[Path]:
@@ -381,8 +378,8 @@ def _table_jobs(file: Path, kind: str, encoder: Encoder | None, labelled: bool |
         raise DataError(
             f"a table ({kind}), and no columns are named as label and features",
             where=str(file),
-            hint=f"say which is the label: `label: COLUMN` below data: in a study, --label COLUMN for a verb; "
-            f"the columns are {columns}",
+            hint=f"say which is the label: `label: COLUMN` below data: in a study, --label COLUMN for a verb, "
+            f"label= in Python; the columns are {columns}",
         )
     names = [column.name for column in encoder.columns]
     wanted = [*names, encoder.label] if labelled is not False and encoder.label else names
