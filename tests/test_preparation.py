@@ -83,6 +83,18 @@ def test_whole_numbers_with_gaps_have_the_same_names_in_every_file(kind: str, fo
         assert rows.nnz == count
 
 
+def test_a_bad_cell_has_a_place_in_its_own_file(tmp_path: Path) -> None:
+    """Whether it is of a feature or the label, in a second file and in rows that a split has thinned out."""
+    ratings(90).to_csv(tmp_path / "a.csv", index=False)
+    for column, said in (("age", "'age' is 'old', not"), ("rating", "'rating' is 'old', not")):
+        frame = ratings(90).astype({column: object})
+        frame.loc[60, column] = "old"
+        frame.to_csv(tmp_path / "b.csv", index=False)
+        with pytest.raises(DataError) as error:
+            preparation.prepare({"train": [tmp_path / "a.csv", tmp_path / "b.csv"]}, COLUMNS, Split(0.4))
+        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61: {said}")
+
+
 @pytest.mark.parametrize(("bad", "place"), [("train", "a.csv: row 203"), ("test", "t.csv: row 13")])
 def test_a_label_that_is_none_of_two_has_a_place(bad: str, place: str, tmp_path: Path) -> None:
     """The file, the row and the column, whatever channel it fell to; -1 and 1 are labels too."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,14 @@ from fmtune.rows import Rows, concatenate
 if TYPE_CHECKING:
     import pandas as pd
 
-Block = tuple[int, "pd.DataFrame"]
+
+class Block(NamedTuple):
+    """Rows of a table: the number of the first among all rows, and its file and number there, for messages."""
+
+    frame: pd.DataFrame
+    first: int
+    file: str
+    row: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,22 +90,24 @@ class Tables:
         self.columns, self.notes = inferred(columns, head, self.where, self.divider.split.apart)
 
     def blocks(self, names: Sequence[str]) -> Iterator[Block]:
-        """Yield the blocks of all files, each with the number of its first row."""
+        """Yield the blocks of all files."""
         first = 0
         for file, kind in self.files:
+            row = 0
             for frame in tables.blocks(file, kind, names, self.columns.texts):
-                yield first, frame
-                first += len(frame)
+                yield Block(frame, first, str(file), row)
+                first, row = first + len(frame), row + len(frame)
 
     def fit(self) -> Encoder:
         """Return the encoder of the rows that train."""
         split = self.divider.split
         if split.by is not None:
-            for _, frame in self.blocks([split.by]):
-                self.divider.look(frame)
+            for block in self.blocks([split.by]):
+                self.divider.look(block.frame)
         fitter = Fitter(self.columns, self.where)
-        for first, frame in self.blocks([*self.columns.features, str(self.columns.label), *split.apart]):
-            fitter.add(frame[self.divider.channel(frame, first) == 0])
+        for block in self.blocks([*self.columns.features, str(self.columns.label), *split.apart]):
+            trains = self.divider.channel(block.frame, block.first) == 0
+            fitter.add(block.frame, trains, block.file, block.row)
         encoder = fitter.encoder()
         if encoder.classes:
             zero, one = encoder.classes
@@ -108,9 +117,9 @@ class Tables:
     def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
         """Yield the rows in blocks, each with the channel that it belongs to."""
         split = self.divider.split
-        for first, frame in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
-            places = self.divider.channel(frame, first)
-            made = encoder.rows(frame, True, first, self.where)
+        for block in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
+            places = self.divider.channel(block.frame, block.first)
+            made = encoder.rows(block.frame, True, block.row, block.file)
             for at, name in enumerate(split.channels):
                 chosen = np.flatnonzero(places == at)
                 if len(chosen):
