@@ -212,7 +212,7 @@ def test_patience_goes_by_the_eval_set() -> None:
 
 
 def test_partial_fit_goes_on() -> None:
-    """Batch after batch, also after a fit and from a copy; unseen categories are nothing to it."""
+    """Batch after batch, also after a fit and from a copy; unseen categories are nothing to it, and told of."""
     frame = ratings(4000)
     x, y = frame[["user", "item"]], frame["rating"]
     model = FMRegressor(random_state=0, factors_lr=0.03)
@@ -224,7 +224,8 @@ def test_partial_fit_goes_on() -> None:
     before = fitted.score(x, y)
     assert before < fitted.partial_fit(x, y).score(x, y)
     classes = FMClassifier(random_state=0).partial_fit(x[:9], np.ones(9), classes=[0, 1])
-    assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
+    with pytest.warns(DataWarning, match="unknown to the model, and nothing to it: user "):
+        assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
     with pytest.raises(ValueError, match="partial_fit is of solver='sgd'"):
         FMRegressor(solver="als").partial_fit(x, y)
 
