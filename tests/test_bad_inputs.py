@@ -176,7 +176,8 @@ DATA: dict[str, tuple[Content, str]] = {
         "  hint: check the path; paths in a study are relative to its file\n"),
     "empty": (b"", ": the file is empty\n  hint: a channel needs at least one record\n"),
     "csv": ("a,b\n1,2\n", ": a table (csv), and no columns are named as label and features\n  hint: say which is the "
-        "label: `label: COLUMN` below data: in a study, --label COLUMN for a verb; the columns are a, b\n"),
+        "label: `label: COLUMN` below data: in a study, --label COLUMN for a verb, label= in Python; "
+        "the columns are a, b\n"),
     "csv without names": ("1,2,3\n4,5,6\n",
         ": the first line holds numbers and no names\n  hint: put a first line with 3 names before it\n"),
     "gzip": (gzip.compress(GOOD), UNLIKE + "a gzip file with RecordIO inside; unpack it first\n" + FORMATS),

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fmtune.data.columns import Columns, checked, inferred
+from fmtune.data.columns import Columns, checked, inferred, is_id
 from fmtune.errors import DataError, UsageError
 
 N = 200
 FRAME = pd.DataFrame({
-    "user_id": np.arange(N) * 10**9,
+    "user_id": np.arange(N) % 90 * 10**9,
     "stars": np.arange(N) % 5,
     "hour": np.arange(N) % 24,
     "price": np.arange(N) + 0.5,
@@ -36,12 +36,38 @@ def test_columns_are_chosen_by_what_they_hold() -> None:
     assert found.multivalued == ("genre", "both")
     assert found.numeric == ("price", "clicks")
     assert [line for line in said if "left out" in line] == [
-        "title: left out (text that never comes back)",
+        "title: left out (text; its values almost never come back)",
         "timestamp: left out (a time; it can divide train from test)",
         "when: left out (a time; it can divide train from test)",
         "empty: left out (its first cells are empty)",
     ]
     assert len(said) == len(FRAME.columns) - 2
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "user_id", "user id", "userId", "adID", "USERID", "Item", "zip"])
+def test_a_column_is_named_as_an_id(name: str) -> None:
+    """Whole numbers in it are names; in one whose name only ends so they are quantities, and so are fractions."""
+    assert is_id(name, pd.Series([1.0, np.nan, 70.0])) and not is_id(name, pd.Series([1.5, 2.0]))
+    assert not any(is_id(other, pd.Series([1, 2])) for other in ("bid", "paid", "Grid", "users", "encode", "idea"))
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "said"),
+    [
+        (300, 300, "left out (whole numbers, named as an id; its values almost never come back)"),
+        (298, 300, "left out (whole numbers, named as an id; its values almost never come back)"),
+        (297, 300, "categorical (whole numbers, named as an id; its values seldom come back)"),
+        (151, 300, "categorical (whole numbers, named as an id; its values seldom come back)"),
+        (150, 300, "categorical (whole numbers, named as an id)"),
+        (99, 99, "categorical (whole numbers, named as an id)"),
+    ],
+)
+def test_an_id_that_is_a_rows_own_stays_out(values: int, rows: int, said: str) -> None:
+    """A row's number says nothing of another row; of a short table nobody can tell."""
+    frame = pd.DataFrame({"id": np.arange(rows) % values, "sex": ["f", "m", "f"] * (rows // 3), "y": 1.5})
+    found, notes = inferred(Columns("y"), frame, "t.csv")
+    assert notes == [f"id: {said}", "sex: categorical (text)"]
+    assert found.categorical == (("id", "sex") if said.startswith("categorical") else ("sex",))
 
 
 def test_named_columns_are_all_that_is_taken() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fmtune.data import source
 from fmtune.data.canonical import LARGEST_DIM, DataWarning
 from fmtune.data.cells import coded, text_of, values_of
 from fmtune.data.columns import Columns
@@ -76,6 +79,7 @@ CELLS = st.one_of(
 )  # fmt: skip
 
 
+@example([True, 1, [True], [1], []], 1)
 @given(st.lists(CELLS, min_size=1, max_size=8), st.integers(1, 3))
 def test_any_cell_can_name_something(cells: list[Any], min_count: int) -> None:
     """Whatever stands in a column, its values are found again, alone and in a frame; no row weighs more than 1."""
@@ -90,12 +94,37 @@ def test_any_cell_can_name_something(cells: list[Any], min_count: int) -> None:
 
 
 def test_numbers_and_texts_name_the_same_thing() -> None:
-    """42, 42.0 and "42" are one user, true and "True" one answer: csv, Parquet and JSON differ there."""
-    encoder = Encoder([OneHot("user", ("42", "true"))])
-    for cell in (42, 42.0, "42", np.int32(42), np.float32(42)):
+    """42, 42.0, "42" and "42.0" are one user, true and "True" one answer: csv, Parquet and JSON differ there."""
+    encoder = Encoder([OneHot("user", ("42", "true", "007", "1.50"))])
+    for cell in (42, 42.0, "42", "42.0", "42.00", np.int32(42), np.float32(42), Decimal("42.0")):
         assert encoder.entries({"user": cell})[0].tolist() == [0]
     for cell in (True, "True", "true", np.True_):
         assert encoder.entries({"user": cell})[0].tolist() == [1]
+    for cell in ("7", 7, "1.5", 1.5, "42.", "4.20", "٤٢.0", "042.0", "42.0 ", "-42.0"):
+        assert encoder.entries({"user": cell})[0].tolist() == []
+    assert values_of("42.0|7.0 |True|x", "|") == ["42", "7", "true", "x"]
+
+
+@given(st.floats(allow_nan=False) | st.integers().map(float))
+def test_a_number_has_one_name_however_it_is_written(number: float) -> None:
+    """As a float and as the text that Python, pandas and JSON write; a name is the name of itself."""
+    assert text_of(str(number)) == text_of(number) == text_of(text_of(number))
+
+
+def test_models_of_before_know_their_names() -> None:
+    """A vocabulary with 31.0 answers to 31 too; of both, the commoner counts; hashes stay as they were."""
+    old = {"version": 1, "label": "y", "feature_dim": 9, "columns": [
+        {"kind": "one-hot", "name": "age", "values": ["31.0", "41", "41.0", "9"], "others": True, "separator": None},
+        {"kind": "hashed", "name": "user", "bits": 2, "separator": None},
+    ]}  # fmt: skip
+    encoder = Encoder.from_json(old)
+    assert encoder.names()[:4] == ["age=31", "age=41", "age=41", "age=9"]
+    for cell, at in (("31.0", 0), ("31", 0), (31, 0), (31.0, 0), ("41.0", 1), (41, 1), ("9.0", 3), ("8", 4)):
+        assert encoder.entries({"age": cell})[0].tolist() == [at]
+    digest = hashlib.blake2b(b"user=31.0", digest_size=8).digest()
+    assert encoder.entries({"user": "31.0"})[0].tolist() == [5 + digest[0] % 4]
+    new = fitted(columns=Columns("rating", ("user",), hash_bits=20))
+    assert Encoder.from_json(new.to_json()).entries({"user": "7.0"})[0] == new.entries({"user": 7})[0]
 
 
 def test_rare_values_share_a_feature_with_unseen_ones() -> None:
@@ -187,6 +216,21 @@ def test_a_column_that_is_missing_is_missing_cells_where_rows_are_scored() -> No
         encoder.rows(FRAME[["rating"]], labels=False)
 
 
+def test_a_table_of_strangers_is_told_of(tmp_path: Path) -> None:
+    """Where more than half of a column is unknown, once a file; missing cells and rare ones are no such."""
+    encoder = Encoder([OneHot("site", ("a", "b")), OneHot("user", ("1",), others=True), OneHot("tag", ("x",))])
+    frame = pd.DataFrame({"site": ["a", "B", "C", None, ""], "user": ["7"] * 5, "tag": ["x", None, "y", "z", "z"]})
+    said = "unknown to the model, and nothing to it: site (2 of 3 values), tag (3 of 4 values)"
+    with pytest.warns(DataWarning) as caught:
+        encoder.rows(frame, labels=False, where="t.csv")
+    assert [str(one.message) for one in caught] == [f"t.csv: {said}"]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.warns(DataWarning) as caught:
+        source.read_channel([tmp_path / "t.csv"] * 2, labelled=False, encoder=encoder)
+    assert [str(one.message) for one in caught] == [f"{tmp_path / 't.csv'}: {said}"] * 2
+    encoder.rows(frame.assign(site="a", tag=["x", "y", "", None, None]), labels=False)
+
+
 def test_a_sample_is_as_good_as_the_stream() -> None:
     """It holds no more than its size, and its median is the stream's, about; the same stream gives the same."""
     numbers = np.random.default_rng(1).normal(size=20_000)
@@ -254,6 +298,12 @@ def test_a_feature_has_one_name(hash_bits: int | None) -> None:
     if hash_bits:
         assert encoder.names() == ["hour ..9", "hour 9..", "age", *(f"#{n}" for n in range(8))]
         assert encoder.groups() == {"hour": 0, "age": 2, "user": 3} and Hashed("x", 3).named(0) == ""
+
+
+def test_columns_of_one_value_a_row_are_known() -> None:
+    """Those of names without a separator, and of ranges; several features of a list, or of numbers, meet."""
+    encoder = fitted()
+    assert encoder.alone() == [(0, 3), (6, 8)] and encoder.groups() == {"user": 0, "tags": 3, "hour": 6, "age": 8}
 
 
 def test_names_are_an_encoders_or_a_cards() -> None:

@@ -26,6 +26,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fmtune
 from fmtune import FMClassifier, FMRegressor
+from fmtune.data.canonical import DataWarning
 from fmtune.data.encoding import Encoder
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Scaling
@@ -85,7 +86,9 @@ def test_frames_are_encoded(kind: str) -> None:
 def test_whole_numbers_can_be_named_categorical() -> None:
     """A frame of numbers is a matrix, unless columns of it are said to name something."""
     frame = ratings().astype({"user": int, "item": int})
-    plain = FMRegressor(random_state=0).fit(frame[["user", "item"]], frame["rating"])
+    with pytest.warns(DataWarning, match=r"quantities: user, item; categorical_features=\['user', 'item'\] makes"):
+        FMRegressor(random_state=0, epochs=1).fit(frame[["user", "item"]], frame["rating"])
+    plain = FMRegressor(random_state=0, categorical_features=[]).fit(frame[["user", "item"]], frame["rating"])
     assert plain.encoder_ is None and plain.model_.feature_dim == 2
     named = FMRegressor(random_state=0, categorical_features=["user", "item"])
     named.fit(frame[["user", "item"]], frame["rating"])
@@ -93,6 +96,22 @@ def test_whole_numbers_can_be_named_categorical() -> None:
     for wrong in (["usr"], "all"):
         with pytest.raises(ValueError, match="categorical_features"):
             FMRegressor(categorical_features=wrong).fit(frame[["user"]], frame["rating"])
+
+
+def test_named_columns_are_added_to_those_of_text() -> None:
+    """What is text is one-hot whether it is listed or not; numbers that are called as ids are told of one by one."""
+    frame = ratings().assign(hour=np.arange(2000) % 24, item_id=np.arange(2000) % 7, place_id=0.5)
+    model = FMRegressor(epochs=1, categorical_features=["hour"]).fit(frame.drop(columns="rating"), frame["rating"])
+    assert model.encoder_ is not None and [column.name for column in model.encoder_.columns] == [
+        "user", "item", "hour", "item_id", "place_id"
+    ]  # fmt: skip
+    assert model.model_.feature_dim == 30 + 20 + 24 + 2
+    with pytest.warns(DataWarning) as caught:
+        FMRegressor(epochs=1).fit(frame.drop(columns="rating"), frame["rating"])
+    assert [str(one.message) for one in caught] == [
+        "named as ids, but scaled as quantities: item_id; categorical_features=['item_id'] makes names of them, "
+        "[] keeps them so"
+    ]
 
 
 SERVE = """\
@@ -193,7 +212,7 @@ def test_patience_goes_by_the_eval_set() -> None:
 
 
 def test_partial_fit_goes_on() -> None:
-    """Batch after batch, also after a fit and from a copy; unseen categories are nothing to it."""
+    """Batch after batch, also after a fit and from a copy; unseen categories are nothing to it, and told of."""
     frame = ratings(4000)
     x, y = frame[["user", "item"]], frame["rating"]
     model = FMRegressor(random_state=0, factors_lr=0.03)
@@ -205,7 +224,8 @@ def test_partial_fit_goes_on() -> None:
     before = fitted.score(x, y)
     assert before < fitted.partial_fit(x, y).score(x, y)
     classes = FMClassifier(random_state=0).partial_fit(x[:9], np.ones(9), classes=[0, 1])
-    assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
+    with pytest.warns(DataWarning, match="unknown to the model, and nothing to it: user "):
+        assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
     with pytest.raises(ValueError, match="partial_fit is of solver='sgd'"):
         FMRegressor(solver="als").partial_fit(x, y)
 

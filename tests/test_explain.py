@@ -45,6 +45,20 @@ def test_the_strongest_pairs_are_those_of_all_pairs(features: int, top: int) -> 
         assert pair.first < pair.second and pair.weight == pytest.approx(products[pair.first, pair.second])
 
 
+@pytest.mark.parametrize("alone", [[(0, 9)], [(0, 700), (700, 1900)], [(0, 2000), (2000, 2400)], [(0, 2500)]], ids=str)
+def test_features_that_are_never_together_make_no_pairs(alone: list[tuple[int, int]]) -> None:
+    """The strongest of the others are found, wherever the longest vectors lie; a model of one column has none."""
+    machine = model(2500, 3)
+    runs = np.arange(2500) + len(alone)
+    for number, (first, end) in enumerate(alone):
+        runs[first:end] = number
+    vectors = machine.factors.astype(np.float64)
+    products = np.triu(vectors @ vectors.T, 1) * (runs[:, None] != runs)
+    found = explain.interactions(machine, 20, alone)
+    wanted = np.sort(np.abs(products[products != 0]))[::-1][:20]
+    assert [abs(pair.weight) for pair in found] == pytest.approx(wanted.tolist(), rel=1e-12)
+
+
 def test_weights_are_in_order_and_linear_models_have_no_pairs() -> None:
     """The largest linear weights come first; a model without factors has no interactions."""
     machine = model(50, 0)

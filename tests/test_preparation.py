@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from fmtune.data import preparation, source, tables
 from fmtune.data.canonical import DataWarning
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
+from fmtune.data.labels import are_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of
 from fmtune.data.source import FORMATS
 from fmtune.data.split import Split
@@ -65,6 +67,56 @@ def test_every_table_gives_the_same_rows(kind: str, folder: Path) -> None:
     assert np.diff(test.indptr).tolist() == [1 + len(g.split("|")) for g in ratings()["genre"][240:]]
 
 
+@pytest.mark.parametrize("kind", tables.TABLES)
+def test_whole_numbers_with_gaps_have_the_same_names_in_every_file(kind: str, folder: Path) -> None:
+    """pandas writes them as 20.0 where one is missing: one name in all files, frames and requests."""
+    ages = [20, 31, 31, 45, 20, 64]
+    gaps = pd.DataFrame({"age": pd.Series([20, 31, None, 45, 31, 64]), "y": [1, 0, 1, 0, 1, 1]})
+    WRITERS[kind](gaps, folder / "gaps")
+    encoder = preparation.prepare({"train": folder / "gaps"}, Columns("y", ("age",))).encoder
+    assert encoder is not None and encoder.names() == ["age=31", "age=20", "age=45", "age=64"]
+    wanted = encoder.rows(pd.DataFrame({"age": ages}), labels=False).indices.tolist()
+    assert wanted == [encoder.entries({"age": float(age)})[0][0] for age in ages] == [1, 0, 0, 2, 1, 3]
+    WRITERS[kind](pd.DataFrame({"age": ages, "y": ages}), folder / "whole")
+    for file, count in (("whole", 6), ("gaps", 5)):
+        rows = source.read_channel(folder / file, labelled=False, encoder=encoder).to_sparse()
+        assert rows.nnz == count
+
+
+def test_a_bad_cell_has_a_place_in_its_own_file(tmp_path: Path) -> None:
+    """Whether it is of a feature or the label, in a second file and in rows that a split has thinned out."""
+    ratings(90).to_csv(tmp_path / "a.csv", index=False)
+    for column, said in (("age", "'age' is 'old', not"), ("rating", "'rating' is 'old', not")):
+        frame = ratings(90).astype({column: object})
+        frame.loc[60, column] = "old"
+        frame.to_csv(tmp_path / "b.csv", index=False)
+        with pytest.raises(DataError) as error:
+            preparation.prepare({"train": [tmp_path / "a.csv", tmp_path / "b.csv"]}, COLUMNS, Split(0.4))
+        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61: {said}")
+
+
+@pytest.mark.parametrize(("bad", "place"), [("train", "a.csv: row 203"), ("test", "t.csv: row 13")])
+def test_a_label_that_is_none_of_two_has_a_place(bad: str, place: str, tmp_path: Path) -> None:
+    """The file, the row and the column, whatever channel it fell to; -1 and 1 are labels too."""
+    for name in ("a", "b", "t"):
+        frame = ratings(400).assign(click=np.arange(400) % 2 * 2 - 1)
+        if (name, bad) in (("a", "train"), ("t", "test")):
+            frame["click"] = frame["click"].astype(float)
+            frame.loc[202 if name == "a" else 12, "click"] = 3.8
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    columns = Columns("click", ("user",), numeric=("age",))
+    paths = {"train": [tmp_path / "b.csv", tmp_path / "a.csv"], "test": [tmp_path / "t.csv"]}
+    with pytest.raises(DataError) as error:
+        preparation.prepare(paths, columns, Split(holdout=0.2), map_labels=False, binary=True)
+    assert str(error.value) == (
+        f"{tmp_path / place}: 'click' is 3.8: binary_classifier wants 0 or 1\n  hint: map the labels to 0 and 1, or "
+        "learn the numbers: predictor_type regressor, in a study also test:rmse"
+    )
+    with pytest.warns(DataWarning, match="all labels are -1 or"):
+        whole = preparation.prepare({"train": tmp_path / "b.csv"}, columns, binary=True).rows["train"]
+    assert are_binary(whole.labels)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_converted_rows_are_those_of_memory(format: str, folder: Path) -> None:
     """Every format of rows, split into its channels, with the vocabulary beside, which the next reading finds."""
@@ -110,11 +162,51 @@ def test_a_study_reads_tables(folder: Path) -> None:
     assert scores[:210].tobytes() == fmtune.predict(model, data.channels.train).tobytes()
     unlabelled = ratings().drop(columns=["rating", "time"])
     unlabelled.to_json(folder / "new.jsonl", orient="records", lines=True)
-    assert predict_file(folder / "runs" / "ratings" / "model.fm", [folder / "new.jsonl"], folder / "s.csv") == 300
+    assert predict_file(folder / "runs" / "ratings" / "model.fm", [folder / "new.jsonl"], folder / "s.csv").rows == 300
     assert np.allclose(pd.read_csv(folder / "s.csv")["score"], scores)
     body = json.dumps({"instances": unlabelled.head(5).to_dict("records")}).encode()
     rows = inference.read_json(body, model.feature_dim, Encoder.of(model.facts))
     assert np.allclose(fmtune.predict(model, rows), scores[:5])
+
+
+def test_python_names_a_label(folder: Path) -> None:
+    """``fmtune.fit`` reads tables as the command line does, with a share to test on; its model scores the table."""
+    named = {"categorical": ["user"], "multivalued": ["genre"], "numeric": ["age"]}
+    fit = fmtune.fit(folder / "ratings.csv", 0.2, label="rating", columns=named, by="time", epochs=3)
+    made = preparation.prepare({"train": folder / "ratings.csv"}, COLUMNS, Split(0.2, by="time"))
+    assert made.encoder is not None and fit.model.facts["encoding"] == made.encoder.to_json()
+    plain = fmtune.fit(made.rows["train"], made.rows["test"], groups=made.encoder.groups(), epochs=3)
+    assert fit.metrics == plain.metrics and len(fmtune.predict(fit.model, folder / "ratings.csv")) == 300
+    other = fmtune.fit(folder / "ratings.csv", folder / "ratings.csv", label="rating", columns=named, epochs=1)
+    assert other.metrics
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (0.2, {"by": "time"}, "columns and shares are of tables"),
+        (0.2, {"label": "rating", "columns": {"categoric": []}}, r"unknown keys \['categoric'\]"),
+        (1.5, {"label": "rating"}, "test is 1.5"),
+    ]
+    for test, words, said in wrong:
+        with pytest.raises(UsageError, match=said):
+            fmtune.fit(folder / "ratings.csv", test, **words)
+    with pytest.raises(UsageError, match="it names a column of files"):
+        fmtune.fit(made.rows["train"], label="rating")
+
+
+def test_fit_divides_by_time_or_group(folder: Path) -> None:
+    """As ``data convert`` does; without a share there is nothing to divide."""
+    words = ["--label", "rating", "--numeric", "age", "-o", "m"]
+    by_time = cli(folder, "fit", "ratings.csv", *words, "--test", "0.2", "--by", "time")
+    by_chance = cli(folder, "fit", "ratings.csv", *words, "--test", "0.2")
+    assert (by_time.returncode, by_chance.returncode) == (0, 0) and by_time.stdout != by_chance.stdout
+    assert cli(folder, "fit", "ratings.csv", *words, "--test", "0.2", "--group", "user").returncode == 0
+    refused = cli(folder, "fit", "ratings.csv", *words, "--by", "time")
+    assert refused.returncode == 2 and "--by: nothing is divided\n  hint: add --test SHARE" in refused.stderr
+
+
+def test_a_regression_on_two_labels_is_told_of(folder: Path) -> None:
+    """By the objective, where all labels are 0 or 1; not where they are stars."""
+    ratings().assign(rating=np.arange(300) % 2).to_csv(folder / "ratings.csv", index=False)
+    with pytest.warns(DataWarning, match="all labels are 0 or 1, and test:rmse trains a regressor"):
+        bring(specs.parse(STUDY.replace("label: rating", "label: rating, numeric: [age]"), folder / "study.yaml"))
 
 
 def test_a_converted_table_gives_its_model_the_names(folder: Path) -> None:

@@ -82,6 +82,7 @@ def test_another_score_is_different(done: tuple[StudyResult, Path]) -> None:
     assert again.verdict == "different" and again.largest > TOLERANCE and "then" in again.lines[0]
 
 
+@pytest.mark.filterwarnings("ignore:all labels are 0 or 1")  # rates diverge in a regression alone
 def test_a_trial_that_diverged_diverges_again(tmp_path: Path) -> None:
     """Its end is reproduced: identical means failed at the same epoch, with the same scores before."""
     text = TEXT.replace("objective: test:binary_classification_cross_entropy", "objective: test:rmse")

@@ -39,7 +39,7 @@ def test_an_imported_model_predicts_like_any_other(tmp_path):
                      "model": str(tmp_path / "model.fm")}  # fmt: skip
     rows = reference.rows(30, 20, 3)
     source.write(rows, tmp_path / "rows.pbr")
-    assert scoring.predict_file(tmp_path / "model.fm", [tmp_path / "rows.pbr"], tmp_path / "out.csv") == 30
+    assert scoring.predict_file(tmp_path / "model.fm", [tmp_path / "rows.pbr"], tmp_path / "out.csv").rows == 30
     found = np.loadtxt(tmp_path / "out.csv", delimiter=",", skiprows=1)[:, 0]
     np.testing.assert_allclose(found, predict(model, rows), rtol=1e-6)
     export_model(tmp_path / "model.fm", tmp_path / "again.tar.gz")

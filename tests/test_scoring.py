@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ import pandas as pd
 import pytest
 
 import fmtune
+from fmtune.__main__ import _code
 from fmtune.data import source
 from fmtune.data.encoding import Encoder
 from fmtune.data.kinds import OneHot
 from fmtune.errors import DataError, ModelError, ResourceError, UsageError
+from fmtune.fm.metrics import evaluate
 from fmtune.fm.model import Model
+from fmtune.fm.pack import score
 from fmtune.tune.scoring import STDOUT, predict_file
 from tests import fm_reference as reference
 
@@ -36,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_format_holds_the_scores(folder: Path, kind: str, suffix: str) -> None:
     """Each format gives back the very float32 scores; a binary model's label is 1 from 0.5 on."""
     out = folder / f"{kind}{suffix}"
-    assert predict_file(folder / f"{kind}.fm", [folder / "data.npz"], out) == 50
+    assert predict_file(folder / f"{kind}.fm", [folder / "data.npz"], out).rows == 50
     readers = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}
     frame = readers[suffix](out)
     scores = fmtune.predict(Model.load(folder / f"{kind}.fm"), ROWS)
@@ -81,7 +86,7 @@ def test_columns_are_kept_beside_the_scores(tmp_path: Path, capfdbinary: pytest.
     encoder = Encoder([OneHot("user", ("a", "b"))], "y")
     Model("regressor", 0.5, np.array([1, 2], np.float32), np.zeros((2, 0), np.float32),
           {"encoding": encoder.to_json()}).save(tmp_path / "m.fm")  # fmt: skip
-    assert predict_file(tmp_path / "m.fm", [table], STDOUT, keep=["id", "y"]) == 3
+    assert predict_file(tmp_path / "m.fm", [table], STDOUT, keep=["id", "y"]).rows == 3
     assert capfdbinary.readouterr().out == b'id,y,score\n007,1,1.5\n"x, y",2,2.5\n,3,1.5\n'
     predict_file(tmp_path / "m.fm", [table], tmp_path / "o.jsonl", keep=["id"])
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
@@ -104,3 +109,38 @@ def test_what_cannot_be_kept_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'score' is a column of the predictions"):
         predict_file(tmp_path / "m.fm", [table], tmp_path / "o.csv", keep=["score"])
     assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["binary_classifier", "regressor"])
+def test_labels_give_metrics(folder: Path, kind: str, tmp_path: Path) -> None:
+    """Those of the rows themselves; -1 is 0 to a classifier, and labels that are all equal say nothing."""
+    model = Model.load(folder / f"{kind}.fm")
+    assert ROWS.labels is not None
+    wanted = evaluate(score(model, ROWS), ROWS.labels, kind)
+    found = predict_file(folder / f"{kind}.fm", [folder / "data.npz"], tmp_path / "o.csv")
+    assert found == (50, 50, wanted) and len(wanted) > 2
+    if kind == "binary_classifier":
+        source.write(replace(ROWS, labels=2 * ROWS.labels - 1), tmp_path / "signs.npz")
+        assert predict_file(folder / f"{kind}.fm", [tmp_path / "signs.npz"], tmp_path / "o.csv") == found
+    source.write(replace(ROWS, labels=0 * ROWS.labels), tmp_path / "zeros.npz")
+    assert predict_file(folder / f"{kind}.fm", [tmp_path / "zeros.npz"], tmp_path / "o.csv") == (50, 50, {})
+
+
+def test_a_table_may_have_labels_in_some_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The metrics are of those, and the command line says so; beside scores on standard output, on the other one."""
+    encoder = Encoder([OneHot("u", ("a", "b"))], "y", ("no", "yes"))
+    facts = {"encoding": encoder.to_json()}
+    Model("binary_classifier", 0.0, np.array([2, -2], np.float32), np.zeros((2, 0), np.float32), facts).save(
+        tmp_path / "m.fm"
+    )
+    (tmp_path / "t.csv").write_text("u,y\na,yes\nb,no\nb,\na,?\n")
+    with contextlib.chdir(tmp_path):
+        assert _code(["predict", "m.fm", "t.csv", "-o", "o.csv"]) == 0
+        said = capsys.readouterr().out
+        assert "binary_classification_accuracy: 1 (on the 2 of 4 rows with a label)\n" in said
+        assert said.endswith("4 rows: o.csv\n") and len((tmp_path / "o.csv").read_text().splitlines()) == 5
+        assert _code(["predict", "m.fm", "t.csv", "-o", "-"]) == 0
+        assert "auc: 1 (on the 2 of 4" in capsys.readouterr().err
+        (tmp_path / "t.csv").write_text("u,z\na,1\nb,1\n")
+        assert _code(["predict", "m.fm", "t.csv", "-o", "o.csv"]) == 0
+        assert capsys.readouterr().out == "2 rows: o.csv\n"

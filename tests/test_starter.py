@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from fmtune.__main__ import _code
 from fmtune.cli.start import _asked
+from fmtune.data.canonical import DataWarning
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
 from fmtune.tune import starter
@@ -57,6 +58,44 @@ def test_a_study_of_a_table_runs(kind: str, tmp_path: Path) -> None:
     assert spec.data.columns["multivalued"] == ("genre",) and spec.data.columns["numeric"] == ("age",)
     if kind == "csv":
         runs(spec, tmp_path)
+
+
+def test_it_says_what_it_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label, task, objective, how rows are divided, and each column; the file seals a tenth of the rows away."""
+    ratings().assign(id=np.arange(400)).to_csv(tmp_path / "r.csv", index=False)
+    spec = written(tmp_path, "r.csv")
+    assert capsys.readouterr().out.splitlines() == [
+        "label: rating", "task: regressor, objective test:rmse",
+        "rows: 0.1 for test and 0.1 for holdout, the newest by timestamp, which is no feature",
+        "user id: categorical (whole numbers, named as an id)", "item: categorical (whole numbers, named as an id)",
+        "age: numeric (numbers with a fraction)", "genre: multivalued (text divided by '|')",
+        "id: left out (whole numbers, named as an id; its values almost never come back)",
+        "study file: study.yaml", "next: fmtune run study.yaml",
+    ]  # fmt: skip
+    assert spec.data.split == {"test": 0.1, "holdout": 0.1, "by": "timestamp"}
+    written(tmp_path, "digits", "--force")
+    assert capsys.readouterr().out.startswith("task: binary_classifier, objective test:binary_classification_cross")
+    chosen = starter.look(Answers(str(tmp_path / "r.csv"), test="0.6")).with_test()
+    assert chosen.holdout is None and "rows: 0.6 for test, the newest by timestamp" in "\n".join(chosen.said())
+
+
+def test_two_words_are_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They make a classifier, init and run say which is 1; three words are refused before a file is written."""
+    words = ratings().assign(click=["no", "yes", "no", "yes"] * 100).drop(columns="rating")
+    words.to_csv(tmp_path / "c.csv", index=False)
+    spec = written(tmp_path, "c.csv")
+    assert "label: click ('yes' is 1, 'no' is 0)" in capsys.readouterr().out
+    assert spec.predictor_type == "binary_classifier"
+    with pytest.warns(DataWarning, match="c.csv: of the labels 'yes' is read as 1, 'no' as 0"):
+        runs(spec, tmp_path)
+    words.assign(click=["no", "yes", "no", "maybe"] * 100).to_csv(tmp_path / "m.csv", index=False)
+    with contextlib.chdir(tmp_path):
+        assert _code(["init", "m.csv", "-o", "new.yaml"]) == 3
+    assert capsys.readouterr().err.endswith(
+        "m.csv: row 1: 'click' is 'no', not a finite number of 32 bits\n"
+        "  hint: a label is a number, or one of two words in all: correct it, or drop such rows\n"
+    )
+    assert not (tmp_path / "new.yaml").exists()
 
 
 def test_a_study_of_rows_runs(tmp_path: Path) -> None:

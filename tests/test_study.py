@@ -18,6 +18,7 @@ import optuna
 import pytest
 
 import fmtune
+from fmtune.data import source
 from fmtune.errors import Hung, Interrupted, NoTrialError, StorageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.model import Model
@@ -211,10 +212,14 @@ def test_seeds_are_lanes_of_one_trial(tmp_path: Path) -> None:
 
 
 def test_all_diverged_says_which_rates(tmp_path: Path) -> None:
-    """Rates that diverge in every trial end with NoTrialError, exit code 6, and name the range."""
+    """Rates that diverge in every trial end with NoTrialError, exit code 6, and name the range.
+
+    That labels of 0 and 1 make a regression is said before.
+    """
     text = STUDY.replace("objective: test:binary_classification_cross_entropy", "objective: test:rmse")
     text = text.replace("linear_lr: 1e-3..0.5 log", "linear_lr: 1e30..1e37 log").replace("n_trials: 24", "n_trials: 4")
-    with pytest.raises(NoTrialError, match=r"4 diverged with linear_lr .*e\+3") as caught:
+    told = pytest.warns(source.DataWarning, match="all labels are 0 or 1, and test:rmse trains a regressor")
+    with told, pytest.raises(NoTrialError, match=r"4 diverged with linear_lr .*e\+3") as caught:
         fmtune.run(write_study(tmp_path, text), root=tmp_path)
     assert caught.value.exit_code == 6
     result = collect(specs.read(tmp_path / "study.yaml"), tmp_path)

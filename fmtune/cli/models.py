@@ -41,11 +41,13 @@ def _assignments(context: click.Context, parameter: click.Parameter, begun: str)
 @click.option("--exchange", default="fp32", show_default=True, type=click.Choice(["fp16", "fp32"]), help="Its numbers.")
 @click.option("--checkpoints", type=FILE, help="A folder that all machines share; by default beside the model.")
 @table_options
+@click.option("--by", metavar="COLUMN", help="With --test SHARE: the newest rows are tested.")
+@click.option("--group", metavar="COLUMN", help="With --test SHARE: rows with the same cell stay together.")
 @click.option("-o", "--out", type=FILE, required=True, help="Where the model goes.")
 def fit(
     train: tuple[Path, ...], test: tuple[str, ...], params: tuple[str, ...], layout: str | None, device: str,
     solver: str | None, groups: str | None, cluster: str | None, workers: int, shards: int, parts: int, exchange: str,
-    checkpoints: Path | None, out: Path, **named: Any,
+    checkpoints: Path | None, by: str | None, group: str | None, out: Path, **named: Any,
 ) -> None:  # fmt: skip
     """Train one model on TRAIN; --label and the like say what a table's columns are."""
     from dataclasses import replace
@@ -62,10 +64,12 @@ def fit(
     columns, share = named_columns(named), share_of(test)
     if share is not None and columns is None:
         raise UsageError("a share is taken from a table", where=f"--test {test[0]}", hint="name its --label")
+    if share is None and (by or group):
+        raise UsageError("nothing is divided", where="--by" if by else "--group", hint="add --test SHARE, as in 0.1")
     given = {"train": list(train), **({"test": [Path(name) for name in test]} if test and share is None else {})}
     binary = values.get("predictor_type") == "binary_classifier"
-    split = None if share is None else Split(test=share)
-    read = preparation.prepare(given, columns, split, map_labels=binary, cache=Cache())
+    split = None if share is None else Split(test=share, by=by, group=group)
+    read = preparation.prepare(given, columns, split, map_labels=binary, binary=binary, cache=Cache())
     for note in read.notes:
         click.echo(note)
     runs: Any = read.encoder and read.encoder.groups()
@@ -101,13 +105,19 @@ def predict(model: Path, data: tuple[Path, ...], out: Path, interval: float | No
     """Score DATA with MODEL.
 
     Columns: score and, for a binary model, predicted_label. A column that a table lacks counts as missing cells.
+    Where DATA has labels, the metrics on them are printed.
     """
     from fmtune.tune import scoring
 
     kept = [name.strip() for name in keep.split(",") if name.strip()]
-    count = scoring.predict_file(model, list(data), out, interval, keep=kept)
-    if out != scoring.STDOUT:
-        click.echo(f"{count} rows: {out}")
+    scored = scoring.predict_file(model, list(data), out, interval, keep=kept)
+    # Standard output may hold the scores.
+    aside = out == scoring.STDOUT
+    for name, value in scored.metrics.items():
+        part = f" (on the {scored.labelled} of {scored.rows} rows with a label)"
+        click.echo(f"{name}: {value:.6g}{part if scored.labelled < scored.rows else ''}", err=aside)
+    if not aside:
+        click.echo(f"{scored.rows} rows: {out}")
 
 
 @click.command()

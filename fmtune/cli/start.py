@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--label", metavar="COLUMN", help="A table's label; guessed where a column is called as labels are.")
 @click.option("--task", type=click.Choice(["regressor", "binary_classifier"]), help="By default what the labels show.")
 @click.option("--test", metavar="PATH|SHARE", help="A file or, of a table, a share of its rows; 0.1 if not given.")
-@click.option("--holdout", metavar="PATH|SHARE", help="Rows that the search never sees.")
+@click.option("--holdout", metavar="PATH|SHARE", help="Rows that the search never sees; 0.1 of a table's if not given.")
 @click.option("--by", metavar="COLUMN", help="A table's column of times: the newest rows are tested.")
 @click.option("-o", "--out", type=FILE, default=Path("study.yaml"), show_default=True, help="The study file.")
 @click.option("--force", is_flag=True, help="Write over a study file that is there.")
@@ -47,8 +47,8 @@ def init(data: str | None, out: Path, force: bool, **given: Any) -> None:
     schema = out.with_name("schema.json")
     if not schema.exists():
         atomic_write(schema, (json.dumps(specs.schema(), indent=2) + "\n").encode())
-    for note in answers.notes:
-        click.echo(note)
+    for line in answers.said():
+        click.echo(line)
     click.echo(f"study file: {out}\nnext: fmtune run {out}")
 
 

@@ -111,7 +111,7 @@ def completion(context: click.Context, shell: str) -> None:
 @JSON
 def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
     """Say what MODEL is, and which features and pairs of features weigh most in its scores."""
-    from fmtune.data.encoding import names_of
+    from fmtune.data.encoding import Encoder, names_of
     from fmtune.fm import explain as explains
     from fmtune.fm.model import Model
 
@@ -125,7 +125,10 @@ def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
         "predictor_type": loaded.predictor_type, "feature_dim": loaded.feature_dim, "num_factors": loaded.num_factors,
         "bytes": loaded.nbytes, "bias": loaded.bias,
     }  # fmt: skip
-    weights, pairs = explains.weights(loaded, top), explains.interactions(loaded, top)
+    encoder = Encoder.of(loaded.facts)
+    # Two values of one column never stand in one row.
+    alone = [] if encoder is None else encoder.alone()
+    weights, pairs = explains.weights(loaded, top), explains.interactions(loaded, top, alone)
     close = [] if near is None else explains.nearest(loaded, near, top)
     if as_json:
         print_json({

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,34 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def text_of(value: Any) -> str:
-    """Return a value as the vocabulary has it: 42 and 42.0 are ``42``, true is ``true``, missing ones are empty."""
+    """Return what a value is called, whatever its origin: the one place where a cell becomes a name.
+
+    42, 42.0, ``"42"`` and ``"42.0"`` are ``42``, true is ``true``, missing ones are empty.  A whole number of a csv
+    file is written as 42.0 where others of its column are missing, and as 1e+16 where it is long; ``007`` and ``1.50``
+    are as they stand.
+    """
+    if not isinstance(value, str):
+        return spelled(value) if isinstance(value, float | int) else _whole(spelled(value))
+    if value.endswith("0") or "e+" in value:
+        return _whole(value)
+    return _BOOLEANS.get(value, value)
+
+
+def _whole(text: str) -> str:
+    """Return a text that says a whole number as a float does, as the number itself; any other as it is."""
+    if text.endswith(".0") and (head := text[:-2]).isdecimal() and head[0] != "0":
+        return head  # as nearly all of them are, and quicker than by a pattern
+    if text.endswith("0") and (found := _POINT.fullmatch(text)):
+        return "0" if found[1] == "-0" else found[1]
+    return spelled(float(text)) if "e+" in text and _POWER.fullmatch(text) else text
+
+
+_POINT = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_POWER = re.compile(r"-?[1-9](?:\.[0-9]+)?e\+[0-9]{2,3}")
+
+
+def spelled(value: Any) -> str:
+    """Return a value as text, a text as it stands; as ``text_of`` where it is none."""
     if isinstance(value, str):
         return _BOOLEANS.get(value, value)
     if value is None:
@@ -43,14 +71,14 @@ _BOOLEANS = {"True": "true", "False": "false"}
 _LISTS = (list, tuple, np.ndarray)
 
 
-def values_of(cell: Any, separator: str | None) -> list[str]:
+def values_of(cell: Any, separator: str | None, name: Callable[[Any], str] = text_of) -> list[str]:
     """Return the values of a cell: one, or those of a list or between separators; missing ones are left out."""
     if isinstance(cell, _LISTS):
-        return [text for one in cell if (text := text_of(one))]
-    text = text_of(cell)
-    if separator and separator in text:
-        return [part for one in text.split(separator) if (part := one.strip())]
-    return [text] if text else []
+        return [text for one in cell if (text := name(one))]
+    if separator and separator in (text := spelled(cell)):
+        return [value for part in text.split(separator) if (value := name(part.strip()))]
+    value = name(cell)
+    return [value] if value else []
 
 
 def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, list[Any]]:
@@ -61,7 +89,7 @@ def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, lis
     """
     plain = cells
     if cells.dtype == object:
-        plain = cells.map(lambda cell: tuple(cell) if isinstance(cell, _LISTS) else cell)
+        plain = cells.map(_told_apart)
     try:
         codes, uniques = plain.factorize()
     except TypeError as error:
@@ -70,6 +98,15 @@ def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, lis
         hint = "give its parts columns of their own"
         raise DataError(what, where=place(where, first + bad), hint=hint) from error
     return codes.astype(np.int64), list(uniques.tolist())
+
+
+def _told_apart(cell: Any) -> Any:
+    """Return a cell that equals those of its name alone: a list as a tuple, true, which is 1 to Python, as text."""
+    return tuple(map(_bare, cell)) if isinstance(cell, _LISTS) else _bare(cell)
+
+
+def _bare(value: Any) -> Any:
+    return spelled(value) if isinstance(value, bool | np.bool_) else value
 
 
 def _is_plain(cell: Any) -> bool:
@@ -81,7 +118,7 @@ def _is_plain(cell: Any) -> bool:
     return True
 
 
-def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Float64:
+def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str, hint: str | None = None) -> Float64:
     """Return a column's numbers, NaN for missing ones; raise DataError for what is no finite number of float32."""
     try:
         numbers = cells.to_numpy(np.float64, na_value=np.nan)
@@ -89,7 +126,7 @@ def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str) -> Floa
     except (ValueError, TypeError, OverflowError):
         numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
     if len(bad):
-        hint = f"correct it, or name {name!r} among the categorical columns"
+        hint = hint or f"correct it, or name {name!r} among the categorical columns"
         raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number of 32 bits",
                         where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
     return numbers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fmtune.errors import DataError, UsageError
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 MOST_BITS = 28
 _LABELS = ("label", "rating", "target", "y", "click", "clicked", "score", "stars", "class")
 _TIME = re.compile(r"(.*_)?(time|timestamp|date|datetime)(_.*)?|.*_at", re.I)
-_NAMED = re.compile(r"(.*_)?(id|ids|user|item|code|zip|zipcode)|.*Id|.*ID", re.I)
+# userId and user_id, but neither paid nor bid.
+_NAMED = re.compile(r"(?i:(.*[\W_])?((user|item|movie|product|ad)?ids?|user|item|code|zip|zipcode))|.*[a-z](Id|ID)")
 # Whole numbers that come back so often on average are names of something; fewer are quantities.
 _OFTEN = 5
+# Of so many cells a larger share of distinct ones says that a value is its own row's: it tells nothing of another row.
+_MANY, _OWN = 100, 0.99
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ class Columns:
         if self.hash_bits is not None and self.min_count > 1:
             raise UsageError("hashed values are not counted", hint="give min_count or hash_bits, not both")
 
+    @classmethod
+    def of(cls, label: str, named: Mapping[str, Any]) -> Columns:
+        """Return columns named as in a study file, by lists; raise UsageError for a key that is none."""
+        if strangers := sorted(set(named) - {field.name for field in fields(cls)}):
+            raise UsageError(f"unknown keys {strangers}", where="columns", hint="categorical, numeric and so on")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in named.items()}
+        return cls(**{**values, "label": label})
+
     @property
     def texts(self) -> tuple[str, ...]:
         """The columns whose cells name something."""
@@ -88,6 +99,11 @@ def near(name: str, known: Iterable[str]) -> str:
 def likely_label(names: Iterable[str]) -> str | None:
     """Return the column that is called as labels are, or None."""
     return next((name for name in names if name.lower() in _LABELS), None)
+
+
+def is_id(name: str, cells: pd.Series[Any]) -> bool:
+    """Whether a column of numbers is called as an id is, and holds whole ones."""
+    return _NAMED.fullmatch(name) is not None and bool((cells.dropna() % 1 == 0).all())
 
 
 def times(frame: pd.DataFrame) -> list[str]:
@@ -120,7 +136,7 @@ def inferred(columns: Columns, frame: pd.DataFrame, where: str, apart: Iterable[
 
     Text is categorical, or multivalued where ``separator`` divides it; numbers with a fraction are numeric; whole
     numbers are categorical where they are called an id or come back often, else numeric.  Times are left out, and
-    so is text that never comes back.
+    so are text and ids that almost never come back.
 
     Parameters
     ----------
@@ -171,9 +187,16 @@ def _kind(name: str, cells: pd.Series[Any], separator: str) -> tuple[str, str]:
     distinct = texts.nunique()
     if texts.str.contains(separator, regex=False).any() and texts.str.split(separator).explode().nunique() < distinct:
         return "multivalued", f"text divided by {separator!r}"
-    if distinct == len(texts) >= 100:
-        return "left out", "text that never comes back"
-    return "categorical", "text"
+    return _named_kind("text", distinct, len(texts))
+
+
+def _named_kind(what: str, distinct: int, cells: int) -> tuple[str, str]:
+    """Return the kind of a column that names something; ``what`` it is, in words."""
+    if cells < _MANY or 2 * distinct <= cells:
+        return "categorical", what
+    if distinct <= _OWN * cells:
+        return "categorical", f"{what}; its values seldom come back"
+    return "left out", f"{what}; its values almost never come back"
 
 
 def _is_time(name: str, there: pd.Series[Any]) -> bool:
@@ -185,9 +208,9 @@ def _is_time(name: str, there: pd.Series[Any]) -> bool:
 def _number_kind(name: str, there: pd.Series[Any]) -> tuple[str, str]:
     if not (there == there.round()).all():
         return "numeric", "numbers with a fraction"
-    distinct = there.nunique()
+    distinct = int(there.nunique())
     if _NAMED.fullmatch(name):
-        return "categorical", "whole numbers, named as an id"
+        return _named_kind("whole numbers, named as an id", distinct, len(there))
     if distinct * _OFTEN <= len(there):
         return "categorical", f"whole numbers, {distinct} of them"
     return "numeric", "whole numbers that seldom come back"

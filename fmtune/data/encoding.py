@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmtune.data.canonical import LARGEST_DIM, warn
-from fmtune.data.cells import Float64, coded, missing_column, numbers_of, place
+from fmtune.data.cells import Float64, coded, missing_column, numbers_of, values_of
 from fmtune.data.columns import near
 from fmtune.data.kinds import KINDS, Bucketed, Column, Hashed, OneHot, Scaled, column_of
+from fmtune.data.labels import Classes, known_labels, labels_of
+from fmtune.data.unseen import Unseen
 from fmtune.errors import DataError, FmtuneError, ModelError
 from fmtune.rows import Float32, Int32, Int64, SparseRows
 
@@ -32,6 +34,8 @@ class Encoder:
         In the order of their features; hashed ones come last, whatever their place.
     label
         The column of the labels, None where there is none.
+    classes
+        The two words that labels are, those for 0 and for 1; empty where they are numbers.
 
     Attributes
     ----------
@@ -39,8 +43,8 @@ class Encoder:
         Number of features.
     """
 
-    def __init__(self, columns: Sequence[Column], label: str | None = None) -> None:
-        self.columns, self.label = tuple(columns), label
+    def __init__(self, columns: Sequence[Column], label: str | None = None, classes: Classes = ()) -> None:
+        self.columns, self.label, self.classes = tuple(columns), label, classes
         hashed = [column for column in columns if isinstance(column, Hashed)]
         plain = sum(column.width for column in columns)
         self.feature_dim = plain + (1 << hashed[0].bits if hashed else 0)
@@ -62,15 +66,27 @@ class Encoder:
         return tuple(column.name for column in self.columns if isinstance(column, OneHot | Hashed))
 
     def rows(self, frame: pd.DataFrame, labels: bool = True, first: int = 0, where: str = "data") -> SparseRows:
-        """Return a frame's rows.
+        """Return a frame's rows; a warning tells of columns whose values are mostly unknown, where rows are scored.
+
+        Parameters and errors as in :meth:`encoded`.
+        """
+        rows, unseen = self.encoded(frame, labels, first, where)
+        if not labels:
+            unseen.say(where)
+        return rows
+
+    def encoded(
+        self, frame: pd.DataFrame, labels: bool | None = True, first: int = 0, where: str = "data"
+    ) -> tuple[SparseRows, Unseen]:  # fmt: skip
+        """Return a frame's rows, and how many of its values have no feature.
 
         Parameters
         ----------
         frame
             Columns of these names; others are not looked at.
         labels
-            Whether the label's column is to be read.  Rows without labels are to be scored: of their columns some may
-            be missing, as in a request, and count as missing cells.
+            Whether the label's column is to be read; None reads what there is of it, NaN else.  Rows that need no
+            labels are to be scored: of their columns some may be missing, as in a request, and count as missing cells.
         first, where
             Number of the frame's first row in the whole table, and the table, for messages.
 
@@ -85,7 +101,8 @@ class Encoder:
         if absent:
             warn(f"{where}: {', '.join(absent)} not in the table: those cells count as missing")
         there = [column for column in self.columns if column.name not in absent]
-        parts = [self._block(column, frame[column.name], first, where) for column in there]
+        unseen = Unseen()
+        parts = [self._block(column, frame[column.name], first, where, unseen) for column in there]
         which, keys, values = (np.concatenate(several) for several in zip(*parts, strict=True))
         places = which * self.feature_dim + keys
         order = np.argsort(places, kind="stable")
@@ -94,8 +111,9 @@ class Encoder:
         np.cumsum(np.bincount(which[pick], minlength=len(frame)), out=indptr[1:])
         # Two values of a row may share a hashed feature.
         sums = np.add.reduceat(values[order], starts) if len(starts) else values
-        made = self._labels(frame, first, where) if labels else None
-        return SparseRows(indptr, keys[pick].astype(np.int32), sums.astype(np.float32), made, self.feature_dim)
+        made = self._labels(frame, labels, first, where)
+        rows = SparseRows(indptr, keys[pick].astype(np.int32), sums.astype(np.float32), made, self.feature_dim)
+        return rows, unseen
 
     def entries(self, record: Mapping[str, Any]) -> tuple[Int32, Float32]:
         """Return one row's keys, ascending, and its values, from cells by name; a column left out is missing.
@@ -138,6 +156,14 @@ class Encoder:
         hashed = [column.name for column in self.columns if isinstance(column, Hashed)]
         return {**found, hashed[0]: self._starts[hashed[0]]} if hashed else found
 
+    def alone(self) -> list[tuple[int, int]]:
+        """Return the features, first and the one after the last, of each column of which a row has one at most.
+
+        Lists may stand in any column of names, but a column without a separator is taken to hold single ones.
+        """
+        single = (c for c in self.columns if isinstance(c, Bucketed) or (isinstance(c, OneHot) and not c.separator))
+        return [(self._starts[column.name], self._starts[column.name] + column.width) for column in single]
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values, for a model's facts and for ``*.vocabulary.json``."""
         kinds = {kind: name for name, kind in KINDS.items()}
@@ -145,7 +171,8 @@ class Encoder:
         for column in self.columns:
             values = {key: value for key, value in asdict(column).items() if key != "_places"}
             columns.append({"kind": kinds[type(column)], **values})
-        return {"version": 1, "label": self.label, "feature_dim": self.feature_dim, "columns": columns}
+        made = {"version": 1, "label": self.label, "feature_dim": self.feature_dim, "columns": columns}
+        return {**made, "classes": list(self.classes)} if self.classes else made
 
     @classmethod
     def from_json(cls, made: Mapping[str, Any], where: str = "encoding") -> Encoder:
@@ -159,7 +186,11 @@ class Encoder:
         try:
             if made["version"] != 1 or not isinstance(made["label"], str | None):
                 raise ValueError(f"version {made['version']}, label {made['label']!r}")
-            encoder = cls([column_of(entry) for entry in made["columns"]], made["label"])
+            match made.get("classes", []):
+                case [] | [str(), str()] as classes:
+                    encoder = cls([column_of(entry) for entry in made["columns"]], made["label"], tuple(classes))
+                case classes:
+                    raise ValueError(f"classes {classes!r}")
             if encoder.feature_dim != made["feature_dim"]:
                 raise ValueError("the columns do not make its feature_dim")
         except (KeyError, TypeError, ValueError, AttributeError, FmtuneError) as error:
@@ -173,8 +204,10 @@ class Encoder:
         made = facts.get("encoding")
         return None if made is None else cls.from_json(made, "the model's encoding")
 
-    def _block(self, column: Column, cells: pd.Series[Any], first: int, where: str) -> tuple[Int64, Int64, Float64]:
-        """Return row, key and value of every entry of a column."""
+    def _block(
+        self, column: Column, cells: pd.Series[Any], first: int, where: str, unseen: Unseen
+    ) -> tuple[Int64, Int64, Float64]:  # fmt: skip
+        """Return row, key and value of every entry of a column; count the values without one in ``unseen``."""
         start = self._starts[column.name]
         if isinstance(column, Scaled | Bucketed):
             numbers = numbers_of(cells, column.name, first, where)
@@ -187,20 +220,25 @@ class Encoder:
         flat = np.array([entry for entries in found for entry in entries], np.float64).reshape(-1, 2)
         there = np.flatnonzero(codes >= 0)
         mine = lengths[codes[there]]
+        if isinstance(column, OneHot) and not column.others:
+            self._count(unseen, column, uniques, lengths, np.bincount(codes[there], minlength=len(uniques)))
         ends = np.cumsum(mine)
         offsets = np.repeat((np.cumsum(lengths) - lengths)[codes[there]] - (ends - mine), mine)
         pick = offsets + np.arange(len(offsets))
         return np.repeat(there, mine), flat[pick, 0].astype(np.int64) + start, flat[pick, 1]
 
-    def _labels(self, frame: pd.DataFrame, first: int, where: str) -> Float32:
-        if self.label not in frame.columns:
-            raise missing_column(str(self.label), frame.columns, where, "the label's column")
-        numbers = numbers_of(frame[self.label], str(self.label), first, where)
-        bad = np.flatnonzero(np.isnan(numbers))
-        if len(bad):
-            hint = "drop such rows before reading the table"
-            raise DataError(f"the label {self.label!r} is missing", where=place(where, first + int(bad[0])), hint=hint)
-        return numbers.astype(np.float32)
+    @staticmethod
+    def _count(unseen: Unseen, column: OneHot, uniques: Sequence[Any], lengths: Int64, counts: Int64) -> None:
+        """Count the cells that hold something, and those of them without an entry."""
+        nothing = np.flatnonzero(lengths == 0)
+        empty = [at for at in nothing.tolist() if not values_of(uniques[at], column.separator)]
+        missing = int(counts[empty].sum())
+        unseen.count(column.name, int(counts[nothing].sum()) - missing, int(counts.sum()) - missing)
+
+    def _labels(self, frame: pd.DataFrame, wanted: bool | None, first: int, where: str) -> Float32 | None:
+        if wanted is None:
+            return known_labels(frame, self.label, self.classes).astype(np.float32)
+        return labels_of(frame, str(self.label), self.classes, first, where).astype(np.float32) if wanted else None
 
 
 def names_of(facts: Mapping[str, Any]) -> list[str] | None:

@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmtune.data.cells import Float64, coded, missing_column, numbers_of, values_of
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.kinds import Bucketed, Column, Hashed, OneHot, Scaled
+from fmtune.data.labels import classes_of, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,18 +35,31 @@ class Fitter:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in columns.texts}
         self._moments = {name: _Moments() for name in columns.numeric}
         self._samples = {name: Sample(SAMPLE) for name in columns.bucketed}
+        self._words: set[str] = set()
 
-    def add(self, frame: pd.DataFrame) -> None:
-        """Learn from a block; errors as in ``Encoder.rows``."""
+    def add(
+        self, frame: pd.DataFrame, kept: NDArray[np.bool_] | None = None, where: str | None = None,
+        first: int | None = None,
+    ) -> None:  # fmt: skip
+        """Learn from a block, or from the rows of it that are ``kept`` (rows,); errors as in ``Encoder.rows``.
+
+        ``first`` is the number of the block's first row in ``where``; by default blocks follow one another.
+        """
+        where, first = where or self._where, self._rows if first is None else first
+        kept = np.ones(len(frame), bool) if kept is None else kept
         for name in (*self._counts, *self._moments, *self._samples):
             if name not in frame.columns:
-                raise missing_column(name, frame.columns, self._where)
+                raise missing_column(name, frame.columns, where)
         for name, counter in self._counts.items():
             if self.columns.hash_bits is None:
-                self._count(counter, frame[name], self.columns.separator_of(name))
+                codes, uniques = coded(frame[name], where, first)
+                codes = codes[kept & (codes >= 0)]
+                _count(counter, uniques, np.bincount(codes, minlength=len(uniques)), self.columns.separator_of(name))
         for name in (*self._moments, *self._samples):
-            numbers = numbers_of(frame[name], name, self._rows, self._where)
-            (self._moments if name in self._moments else self._samples)[name].add(numbers[~np.isnan(numbers)])
+            numbers = numbers_of(frame[name], name, first, where)
+            (self._moments if name in self._moments else self._samples)[name].add(numbers[kept & ~np.isnan(numbers)])
+        if self.columns.label in frame.columns and len(self._words) <= 2:
+            self._words |= words_of(frame[self.columns.label][kept], where, first)
         self._rows += len(frame)
 
     def encoder(self) -> Encoder:
@@ -52,14 +67,7 @@ class Fitter:
         made: list[Column] = [self._text(name) for name in self._counts]
         made += [Bucketed(name, sample.edges(self.columns.buckets)) for name, sample in self._samples.items()]
         made += [Scaled(name, *moments.scale()) for name, moments in self._moments.items()]
-        return Encoder(made, self.columns.label)
-
-    def _count(self, counter: Counter[str], cells: pd.Series[Any], separator: str | None) -> None:
-        codes, uniques = coded(cells, self._where, self._rows)
-        counts = np.bincount(codes[codes >= 0], minlength=len(uniques)).tolist()
-        for cell, count in zip(uniques, counts, strict=True):
-            for value in values_of(cell, separator):
-                counter[value] += count
+        return Encoder(made, self.columns.label, classes_of(self._words))
 
     def _text(self, name: str) -> OneHot | Hashed:
         separator = self.columns.separator_of(name)
@@ -69,6 +77,16 @@ class Fitter:
         # The commonest first: their parameters lie together.
         values = sorted((v for v, count in counter.items() if count >= least), key=lambda v: (-counter[v], v))
         return OneHot(name, tuple(values), len(values) < len(counter), separator)
+
+
+def _count(counter: Counter[str], uniques: Iterable[Any], counts: NDArray[np.int64], separator: str | None) -> None:
+    for cell, count in zip(uniques, counts.tolist(), strict=True):
+        # A name that is known is its own; others are looked at closer.
+        if separator is None and isinstance(cell, str) and cell in counter:
+            counter[cell] += count
+        elif count:
+            for value in values_of(cell, separator):
+                counter[value] += count
 
 
 class _Moments:

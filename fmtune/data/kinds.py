@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fmtune.data.cells import LARGEST, Float64, shown, text_of, values_of
+from fmtune.data.cells import LARGEST, Float64, shown, spelled, text_of, values_of
 from fmtune.errors import DataError
 from fmtune.rows import Int64
 
@@ -35,7 +35,7 @@ Entry = tuple[int, float]
 
 @dataclass(frozen=True)
 class OneHot:
-    """A feature for each value; ``others`` adds one for rare and unseen values."""
+    """A feature for each value, as ``text_of`` names it; ``others`` adds one for rare and unseen values."""
 
     name: str
     values: tuple[str, ...]
@@ -44,7 +44,8 @@ class OneHot:
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_places", {value: at for at, value in enumerate(self.values)})
+        places = {value: at for at, value in reversed(list(enumerate(self.values)))}
+        object.__setattr__(self, "_places", places)
 
     @property
     def width(self) -> int:
@@ -53,6 +54,9 @@ class OneHot:
 
     def entries(self, cell: Any) -> list[Entry]:
         """Return the cell's features, counted from the column's first, and their values."""
+        # Most cells of a table are names as they stand; these are found without a closer look.
+        if self.separator is None and isinstance(cell, str) and (at := self._places.get(cell)) is not None:
+            return [(at, 1.0)]
         values = values_of(cell, self.separator)
         places = [self._places.get(value, len(self.values) if self.others else -1) for value in values]
         return [(at, 1 / len(values)) for at in places if at >= 0]
@@ -64,17 +68,21 @@ class OneHot:
 
 @dataclass(frozen=True)
 class Hashed:
-    """Features that a hash picks; all hashed columns of an encoder share theirs."""
+    """Features that a hash picks; all hashed columns of an encoder share theirs.
+
+    ``as_spelled`` keeps 42 and 42.0 apart, as older models did, whose hashes cannot be made again.
+    """
 
     name: str
     bits: int
     separator: str | None = None
+    as_spelled: bool = False
 
     width = 0
 
     def entries(self, cell: Any) -> list[Entry]:
         """Return the cell's features, counted from the first hashed one, and their values."""
-        values = values_of(cell, self.separator)
+        values = values_of(cell, self.separator, spelled if self.as_spelled else text_of)
         return [(_hash(f"{self.name}={value}") % (1 << self.bits), 1 / len(values)) for value in values]
 
     def named(self, at: int) -> str:
@@ -148,6 +156,11 @@ def column_of(entry: Mapping[str, Any]) -> Column:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "kind"
     }
+    # Older models tell 42 from 42.0.  Of two names that are one now the commoner, which comes first, counts.
+    if entry["kind"] == "one-hot":
+        values["values"] = tuple(map(text_of, values["values"]))
+    elif entry["kind"] == "hashed":
+        values.setdefault("as_spelled", True)
     made = KINDS[entry["kind"]](**values)
     if isinstance(made, Scaled) and not (abs(made.mean) <= LARGEST and 0 < made.deviation <= LARGEST):
         raise ValueError(f"{made.name} cannot be scaled by these numbers")

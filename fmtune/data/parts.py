@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.data.canonical import Disorder, warn
+from fmtune.data.unseen import Unseen
 from fmtune.errors import DataError
 from fmtune.machine import cores
 from fmtune.rows import DenseRows, Rows, concatenate
@@ -30,7 +31,7 @@ class Part(NamedTuple):
     """Rows of a stretch of a file.
 
     ``place`` says where the first stands; ``noun`` what a row is there (``record``, ``line``); ``dense`` is how many
-    stand there as dense ones; ``disorder`` what was put right.
+    stand there as dense ones; ``disorder`` what was put right, ``unseen`` what a model does not know.
     """
 
     rows: Rows
@@ -38,6 +39,7 @@ class Part(NamedTuple):
     noun: str = "row"
     dense: int = 0
     disorder: Disorder = Disorder()
+    unseen: Unseen | None = None
 
 
 Job = Callable[[], Part]
@@ -146,6 +148,8 @@ class Seam:
         self._rows += part.rows.n
         self._dense_rows += part.dense
         self._disorder += part.disorder
+        if part.unseen is not None:
+            self._unseen.add(part.unseen)
         return part.rows
 
     def _begin(self, part: Part) -> None:
@@ -158,7 +162,7 @@ class Seam:
         self._first = part
         self._rows = self._dense_rows = 0
         self._width: int | None = None
-        self._disorder = Disorder()
+        self._disorder, self._unseen = Disorder(), Unseen()
 
     def _widths(self, part: Part) -> None:
         width, file = part.rows.feature_dim, self.files[self._which]
@@ -189,6 +193,7 @@ class Seam:
         else:
             self._sparse_files += 1
         self._disorder.say(str(path))
+        self._unseen.say(str(path))
 
     def close(self) -> None:
         """Say what was done to the last file, and to the channel."""

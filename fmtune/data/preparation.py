@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fmtune.data import source, tables
 from fmtune.data.cache import Cache
+from fmtune.data.canonical import warn
+from fmtune.data.cells import place
 from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
 from fmtune.data.index import check_index
+from fmtune.data.labels import labels_of, not_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
 from fmtune.data.source import FORMATS, Paths
 from fmtune.data.split import Divider, Split
@@ -30,7 +33,14 @@ from fmtune.rows import Rows, concatenate
 if TYPE_CHECKING:
     import pandas as pd
 
-Block = tuple[int, "pd.DataFrame"]
+
+class Block(NamedTuple):
+    """Rows of a table: the number of the first among all rows, and its file and number there, for messages."""
+
+    frame: pd.DataFrame
+    first: int
+    file: str
+    row: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,30 +90,36 @@ class Tables:
         self.columns, self.notes = inferred(columns, head, self.where, self.divider.split.apart)
 
     def blocks(self, names: Sequence[str]) -> Iterator[Block]:
-        """Yield the blocks of all files, each with the number of its first row."""
+        """Yield the blocks of all files."""
         first = 0
         for file, kind in self.files:
+            row = 0
             for frame in tables.blocks(file, kind, names, self.columns.texts):
-                yield first, frame
-                first += len(frame)
+                yield Block(frame, first, str(file), row)
+                first, row = first + len(frame), row + len(frame)
 
     def fit(self) -> Encoder:
         """Return the encoder of the rows that train."""
         split = self.divider.split
         if split.by is not None:
-            for _, frame in self.blocks([split.by]):
-                self.divider.look(frame)
+            for block in self.blocks([split.by]):
+                self.divider.look(block.frame)
         fitter = Fitter(self.columns, self.where)
-        for first, frame in self.blocks([*self.columns.features, *split.apart]):
-            fitter.add(frame[self.divider.channel(frame, first) == 0])
-        return fitter.encoder()
+        for block in self.blocks([*self.columns.features, str(self.columns.label), *split.apart]):
+            trains = self.divider.channel(block.frame, block.first) == 0
+            fitter.add(block.frame, trains, block.file, block.row)
+        encoder = fitter.encoder()
+        if encoder.classes:
+            zero, one = encoder.classes
+            warn(f"{self.where}: of the labels {one!r} is read as 1, {zero!r} as 0")
+        return encoder
 
     def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
         """Yield the rows in blocks, each with the channel that it belongs to."""
         split = self.divider.split
-        for first, frame in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
-            places = self.divider.channel(frame, first)
-            made = encoder.rows(frame, True, first, self.where)
+        for block in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
+            places = self.divider.channel(block.frame, block.first)
+            made = encoder.rows(block.frame, True, block.row, block.file)
             for at, name in enumerate(split.channels):
                 chosen = np.flatnonzero(places == at)
                 if len(chosen):
@@ -117,6 +133,7 @@ def prepare(
     *,
     feature_dim: int | None = None,
     map_labels: bool = True,
+    binary: bool = False,
     cache: Cache | None = None,
 ) -> Prepared:
     """Read the channels of one study.
@@ -130,6 +147,8 @@ def prepare(
         encoder in the vocabulary beside them.
     split, feature_dim, map_labels, cache
         As in :class:`Tables` and ``source.read_channels``.
+    binary
+        Labels of tables have to be 0 and 1, or -1 and 1; another is named with its file, row and column.
 
     Raises
     ------
@@ -137,7 +156,10 @@ def prepare(
         As in :class:`Tables`, ``Encoder.rows`` and ``source.read_channel``; or a channel got no rows.
     """
     if columns is not None:
-        return _read_tables(channels, columns, split, map_labels)
+        prepared = _read_tables(channels, columns, split, map_labels)
+        for name, made in prepared.rows.items() if binary else ():
+            _check_binary(made, channels.get(name, channels["train"]), prepared.encoder)
+        return prepared
     encoder = vocabulary_of(channels["train"])
     if encoder is not None and feature_dim not in (None, encoder.feature_dim):
         encoder = None
@@ -163,6 +185,23 @@ def _read_tables(channels: Mapping[str, Paths], columns: Columns, split: Split |
     rest = {name: paths for name, paths in channels.items() if name != "train"}
     rows |= source.read_channels(rest, feature_dim=encoder.feature_dim, map_labels=map_labels, encoder=encoder)
     return Prepared(rows, encoder, tuple(table.notes))
+
+
+def _check_binary(rows: Rows, paths: Paths, encoder: Encoder | None) -> None:
+    """Raise DataError for a label that is not 0 or 1, with its place in the tables that the rows are from."""
+    labels = rows.labels
+    if labels is None or encoder is None or ((labels == 0) | (labels == 1)).all():
+        return
+    # Only now is the place looked for: rows have been shuffled into channels, and know it no more.
+    for file in source.files_of(paths):
+        first = 0
+        for frame in tables.blocks(file, source.format_of(file), [str(encoder.label)]):
+            numbers = labels_of(frame, str(encoder.label), encoder.classes, first, str(file))
+            bad = np.flatnonzero(~np.isin(numbers, (-1, 0, 1)))
+            if len(bad):
+                at = int(bad[0])
+                raise not_binary(f"{encoder.label!r} is {numbers[at]:g}", place(str(file), first + at))
+            first += len(frame)
 
 
 def convert_tables(

@@ -23,6 +23,7 @@ from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.encoding import Encoder
 from fmtune.data.foreign import describe_bytes, unzipped
 from fmtune.data.index import check_index
+from fmtune.data.labels import not_binary
 from fmtune.data.parts import Job, Part, Seam, in_order, joined
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_stream
@@ -85,7 +86,7 @@ def read_channel(
     paths: Paths,
     *,
     feature_dim: int | None = None,
-    labelled: bool = True,
+    labelled: bool | None = True,
     name: str = "train",
     map_labels: bool = True,
     base: int | None = None,
@@ -102,7 +103,7 @@ def read_channel(
     feature_dim
         Number of features; None infers it.  A key beyond it is an error that names the record.
     labelled
-        Whether every row must have a label.
+        Whether every row must have a label.  None takes a table's labels where they are there, NaN elsewhere.
     name
         The channel, for messages.
     map_labels
@@ -200,11 +201,7 @@ def check_labels(labels: Float32 | None, binary: bool, where: str) -> None:
         )
     bad = np.flatnonzero((labels != 0) & (labels != 1))
     if binary and len(bad):
-        raise DataError(
-            f"label {labels[bad[0]]:g} of record {bad[0] + 1}: binary_classifier wants 0 or 1",
-            where=where,
-            hint="map the labels to 0 and 1, or learn the numbers: predictor_type regressor, in a study also test:rmse",
-        )
+        raise not_binary(f"label {labels[bad[0]]:g} of record {bad[0] + 1}", where)
 
 
 def files_of(paths: Paths, name: str = "data") -> list[Path]:
@@ -357,7 +354,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 def _parts(
     files: Sequence[Path], formats: Sequence[str], feature_dim: int | None, base: int, encoder: Encoder | None,
-    labelled: bool,
+    labelled: bool | None,
 ) -> Iterator[tuple[int, Part]]:  # fmt: skip
     """Yield the parts of all files in order, each with the number of its file; several are read at a time."""
     return in_order(
@@ -374,26 +371,27 @@ def _numbered(which: int, job: Job) -> tuple[int, Part]:
     return which, job()
 
 
-def _table_jobs(file: Path, kind: str, encoder: Encoder | None, labelled: bool) -> Iterator[Job]:
+def _table_jobs(file: Path, kind: str, encoder: Encoder | None, labelled: bool | None) -> Iterator[Job]:
     """Yield the jobs that make a table's rows, with labels if they are asked for."""
     if encoder is None:
         columns = ", ".join(map(str, tables.head(file, kind).columns[:50]))
         raise DataError(
             f"a table ({kind}), and no columns are named as label and features",
             where=str(file),
-            hint=f"say which is the label: `label: COLUMN` below data: in a study, --label COLUMN for a verb; "
-            f"the columns are {columns}",
+            hint=f"say which is the label: `label: COLUMN` below data: in a study, --label COLUMN for a verb, "
+            f"label= in Python; the columns are {columns}",
         )
     names = [column.name for column in encoder.columns]
-    wanted = [*names, encoder.label] if labelled and encoder.label else names
+    wanted = [*names, encoder.label] if labelled is not False and encoder.label else names
     first = 0
     for frame in tables.blocks(file, kind, wanted, encoder.texts):
         yield partial(_encoded, encoder, frame, labelled, first, file)
         first += len(frame)
 
 
-def _encoded(encoder: Encoder, frame: pd.DataFrame, labelled: bool, first: int, file: Path) -> Part:
-    return Part(encoder.rows(frame, labelled, first, str(file)), f"{file}: row {first + 1}")
+def _encoded(encoder: Encoder, frame: pd.DataFrame, labelled: bool | None, first: int, file: Path) -> Part:
+    rows, unseen = encoder.encoded(frame, labelled, first, str(file))
+    return Part(rows, f"{file}: row {first + 1}", unseen=unseen)
 
 
 def map_signs(rows: Rows, name: str) -> Rows:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 from pandas.api import types
 
-from fmtune.data.columns import Columns
+from fmtune.data.canonical import warn
+from fmtune.data.columns import Columns, is_id
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
 
@@ -21,21 +22,29 @@ def pandas_of(x: Any) -> Any:
 def columns_of(frame: pd.DataFrame, categorical: Sequence[str] | str, min_count: int) -> Columns | None:
     """Return a frame's columns; None where all are numbers, so that it is a matrix.
 
-    ``categorical`` names the columns that name something; ``from_dtype`` takes those of text, categories and objects.
+    Columns of text, categories and objects name something; ``categorical`` lists others that do.  Where it is
+    ``from_dtype``, a warning tells of numbers that are called as ids are.
     """
     known = [str(name) for name in frame.columns]
-    if isinstance(categorical, str):
-        if categorical != "from_dtype":
-            raise ValueError(f"categorical_features is {categorical!r}: give 'from_dtype' or a list of columns")
-        named = {name for name in known if not _is_number(frame[name])}
-    else:
-        named = set(categorical)
+    named = {name for name in known if not _is_number(frame[name])}
+    if not isinstance(categorical, str):
+        named |= set(categorical)
         if strangers := named - set(known):
             raise ValueError(f"categorical_features names {sorted(strangers)}, the columns are {known[:50]}")
+    elif categorical == "from_dtype":
+        _warn_of_ids([name for name in known if name not in named and is_id(name, frame[name])])
+    else:
+        raise ValueError(f"categorical_features is {categorical!r}: give 'from_dtype' or a list of columns")
     if not named:
         return None
     texts, numbers = ([name for name in known if (name in named) == wanted] for wanted in (True, False))
     return Columns(categorical=tuple(texts), numeric=tuple(numbers), min_count=min_count)
+
+
+def _warn_of_ids(names: list[str]) -> None:
+    if names:
+        warn(f"named as ids, but scaled as quantities: {', '.join(names)}; categorical_features={names} makes names of "
+             "them, [] keeps them so")  # fmt: skip
 
 
 def fitted(frame: pd.DataFrame, columns: Columns) -> Encoder:

@@ -7,7 +7,8 @@ explanation.  They are of the raw score; a binary model's probability is its sig
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from fmtune.fm.model import Model
 
 Float64 = NDArray[np.float64]
 
-_BLOCK = 1024
+# Features that are multiplied with others at a time: 64 MB of products.
+_BLOCK, _WIDE = 1024, 8192
 
 
 class Weight(NamedTuple):
@@ -52,34 +54,66 @@ def weights(model: Model, top: int = 20) -> list[Weight]:
     return [Weight(int(i), float(model.linear[i]), float(lengths[i])) for i in order]
 
 
-def interactions(model: Model, top: int = 20) -> list[Pair]:
+def interactions(model: Model, top: int = 20, alone: Sequence[tuple[int, int]] = ()) -> list[Pair]:
     """Return the pairs of features with the largest absolute weights, the largest first; exact.
 
     Features are taken by the length of their factor vectors.  Since ``|<v_i, v_j>| <= |v_i| |v_j|``, the search ends
     where no later pair can be among the ``top`` any more: of a million features few are looked at.
+
+    Parameters
+    ----------
+    alone
+        Runs of features of which a row has one at most (first, and the one after the last), such as the values of a
+        column: they make no pairs with each other.
     """
     factors = model.factors.astype(np.float64)
     lengths = np.linalg.norm(factors, axis=1)
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
+    runs = np.zeros(len(lengths), np.int64)
+    for number, (first, end) in enumerate(alone, 1):
+        runs[first:end] = number
+    within = runs[order]
+    # The most that a feature's pairs with longer or equal ones can weigh, and those of all features after it.
+    most = lengths[order] * _longest_elsewhere(lengths[order], within)
+    most = np.maximum.accumulate(most[::-1])[::-1]
     found: list[tuple[float, int, int]] = []
     for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
-        least = found[0][0] if len(found) == top else 0.0
-        if len(found) == top and lengths[block[0]] * lengths[order[0]] < least:
+        if len(found) == top and most[start] < found[0][0]:
             break
-        # Each pair once: a block against itself and against what came before it.
-        others = order[: start + len(block)]
-        products = factors[block] @ factors[others].T
-        products[np.arange(len(block))[:, None] + start <= np.arange(len(others))] = 0.0
-        flat = np.abs(products).ravel()
-        best = np.argpartition(flat, -min(top, len(flat)))[-min(top, len(flat)) :]
-        for at in best[flat[best] > 0]:
-            i, j = int(block[at // len(others)]), int(others[at % len(others)])
-            entry = (float(flat[at]), -min(i, j), -max(i, j))
-            heapq.heappush(found, entry) if len(found) < top else heapq.heappushpop(found, entry)
+        end = min(start + _BLOCK, len(order))
+        for run in np.unique(within[start:end]).tolist():
+            rows = start + np.flatnonzero(within[start:end] == run)
+            others = np.arange(end) if run == 0 else np.flatnonzero(within[:end] != run)
+            for part in np.split(others, range(_WIDE, len(others), _WIDE)):
+                if not len(part) or (
+                    len(found) == top and lengths[order[rows[0]]] * lengths[order[part[0]]] < found[0][0]
+                ):
+                    break
+                products = factors[order[rows]] @ factors[order[part]].T
+                # Each pair once: what is longer is the other.
+                products[rows[:, None] <= part] = 0.0
+                _offer(found, products, order[rows], order[part], top)
     pairs = [(-i, -j, size) for size, i, j in sorted(found, reverse=True)]
     return [Pair(i, j, float(factors[i] @ factors[j])) for i, j, _ in pairs]
+
+
+def _longest_elsewhere(lengths: Float64, runs: NDArray[np.int64]) -> Float64:
+    """Return, of features by falling length, the longest that each can meet: not of its own run, but for run 0."""
+    if not len(lengths) or not runs[0]:
+        return np.full(len(lengths), lengths.max(initial=0.0))
+    second = float(lengths[runs != runs[0]].max(initial=0.0))
+    return np.asarray(np.where(runs == runs[0], second, lengths[0]))
+
+
+def _offer(found: list[tuple[float, int, int]], products: Float64, rows: Any, others: Any, top: int) -> None:
+    """Keep the largest of products (rows, others) in the heap of the ``top`` pairs."""
+    flat = np.abs(products).ravel()
+    best = np.argpartition(flat, -min(top, len(flat)))[-min(top, len(flat)) :]
+    for at in best[flat[best] > 0]:
+        i, j = int(rows[at // len(others)]), int(others[at % len(others)])
+        entry = (float(flat[at]), -min(i, j), -max(i, j))
+        heapq.heappush(found, entry) if len(found) < top else heapq.heappushpop(found, entry)
 
 
 def contributions(model: Model, indices: NDArray[np.int32], values: NDArray[np.float32], top: int = 20) -> Terms:

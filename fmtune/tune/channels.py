@@ -15,6 +15,7 @@ from fmtune.data.cache import Cache
 from fmtune.data.columns import Columns
 from fmtune.data.download import Progress
 from fmtune.data.encoding import Encoder
+from fmtune.data.labels import are_binary
 from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
@@ -78,7 +79,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         paths = {name: list(found) for name, found in given.items() if found}
         prepared = preparation.prepare(
             paths, Columns(**spec.data.columns) if spec.data.columns else None, Split(**spec.data.split),
-            feature_dim=spec.data.feature_dim, map_labels=binary, cache=cache,
+            feature_dim=spec.data.feature_dim, map_labels=binary, binary=binary, cache=cache,
         )  # fmt: skip
         rows, encoder, names = dict(prepared.rows), prepared.encoder, ()
         if prepared.notes:
@@ -86,6 +87,10 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
         base = source.index_base(list(paths.values()), cache)
         groups = encoder.groups() if encoder else {}
+    trained = rows["train"]
+    if not binary and trained is not None and are_binary(trained.labels):
+        canonical.warn(f"all labels are 0 or 1, and {spec.objective} trains a regressor; a classifier is trained by "
+                       "test:binary_classification_cross_entropy or test:auc")  # fmt: skip
     present: dict[str, Rows] = {name: r for name, r in rows.items() if r is not None}
     for name, r in present.items():
         if r.labels is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import optuna
 import scipy.sparse
 from optuna.trial import Trial, TrialState
 
-from fmtune.data import source
+from fmtune.data import preparation, source
 from fmtune.data.cache import Cache
+from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
+from fmtune.data.labels import are_binary
+from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
@@ -207,7 +211,9 @@ def optimize(
 
 
 def fit(
-    train_data: Data, test: Data | None = None, *, layout: str | None = None, objective: str | None = None,
+    train_data: Data, test: Data | float | None = None, *, label: str | None = None,
+    columns: Mapping[str, Any] | None = None, by: str | None = None, group: str | None = None,
+    layout: str | None = None, objective: str | None = None,
     groups: Mapping[str, Any] | Sequence[int] | None = None, threads: int | None = None, device: str = "cpu",
     **hyperparameters: Any,
 ) -> Fit:  # fmt: skip
@@ -216,7 +222,14 @@ def fit(
     Parameters
     ----------
     train_data, test
-        Rows, ``(X, y)``, or files.
+        Rows, ``(X, y)``, or files; of tables, ``test`` may be a share of the rows.
+    label
+        The label's column, where the files are tables; the model then knows their columns.
+    columns
+        What the others are, as in a study file: ``{"categorical": ["user"], "numeric": ["age"]}``; by default what a
+        look at the first rows suggests.
+    by, group
+        Columns by which a share is divided: by time, or by whole groups.
     layout
         ``sparse`` or ``dense``; by default the data's own.
     objective
@@ -236,10 +249,17 @@ def fit(
         The model, its test metrics and its curve.
     """
     h = Hyperparameters.of(hyperparameters)
-    channels = as_channels(train_data, test, h.predictor_type == "binary_classifier", groups)
+    binary, encoder = h.predictor_type == "binary_classifier", None
+    if label is not None:
+        split = Split(test if isinstance(test, float) else 0.0, by=by, group=group)
+        train_data, test, encoder = _tables(train_data, test, Columns.of(label, columns or {}), split, binary)
+        groups = groups or encoder.groups()
+    elif columns or by or group or isinstance(test, float):
+        raise UsageError("columns and shares are of tables", hint="name their label: label=COLUMN")
+    channels = as_channels(train_data, test, binary, groups)
     metric = None if objective is None else objective.removeprefix("test:")
     labels = channels.train.labels
-    if "predictor_type" not in hyperparameters and labels is not None and set(np.unique(labels)) == {0.0, 1.0}:
+    if "predictor_type" not in hyperparameters and are_binary(labels):
         warnings.warn(
             "all labels are 0 or 1 and a regressor is trained; predictor_type=binary_classifier trains a classifier",
             source.DataWarning, stacklevel=2,
@@ -247,7 +267,21 @@ def fit(
     many = threads or cores()
     layout = layout or channels.train.layout
     where = _device(device, layout, h.solver)
-    return train(channels, h, layout=layout, device=where, objective=metric, threads=many)
+    done = train(channels, h, layout=layout, device=where, objective=metric, threads=many)
+    if encoder is None:
+        return done
+    return replace(done, model=replace(done.model, facts={**done.model.facts, "encoding": encoder.to_json()}))
+
+
+def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool) -> tuple[Rows, Rows | None, Encoder]:
+    """Return the rows of tables, and what made them."""
+    if isinstance(train, SparseRows | DenseRows | tuple) or hasattr(train, "columns"):
+        hint = "FMClassifier and FMRegressor take frames and arrays"
+        raise UsageError("it names a column of files", where="label", hint=hint)
+    files = {"train": train} if test is None or split.test else {"train": train, "test": test}
+    made = preparation.prepare(files, columns, split, map_labels=binary, binary=binary)
+    assert made.encoder is not None
+    return made.rows["train"], made.rows.get("test"), made.encoder
 
 
 def _device(device: str, layout: str, solver: str) -> str:

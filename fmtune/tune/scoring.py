@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ from fmtune.data.sidecar import vocabulary_of
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.files import atomic_write
 from fmtune.fm.draws import interval
+from fmtune.fm.metrics import evaluate
 from fmtune.fm.model import Model
-from fmtune.fm.pack import predict
+from fmtune.fm.pack import score
+from fmtune.kernels import losses
 
 STDOUT = Path("-")
 
@@ -33,11 +35,19 @@ Array = NDArray[Any]
 Columns = Mapping[str, Array]
 
 
+class Scored(NamedTuple):
+    """How many rows were scored, how many of them have a label, and the metrics on those; none without two labels."""
+
+    rows: int
+    labelled: int
+    metrics: dict[str, float]
+
+
 def predict_file(
     model: Path, data: Sequence[Path], out: Path, level: float | None = None, parquet: bool = _PARQUET,
     keep: Sequence[str] = (),
-) -> int:  # fmt: skip
-    """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model; returns how many.
+) -> Scored:  # fmt: skip
+    """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model.
 
     With ``level`` there are ``low`` and ``high`` too, the ends of an interval; see ``fm.draws.interval``.  ``keep``
     names columns of the tables that are written before the scores, as text.  ``-`` is standard output, as csv.
@@ -59,10 +69,12 @@ def predict_file(
     loaded = Model.load(model)
     _same_names(Encoder.of(loaded.facts), data)
     rows = source.read_channel(
-        list(data), feature_dim=loaded.feature_dim, labelled=False, name="data", map_labels=False,
+        list(data), feature_dim=loaded.feature_dim, labelled=None, name="data", map_labels=False,
         base=loaded.facts.get("index_base"), encoder=Encoder.of(loaded.facts),
     )  # fmt: skip
-    scores = predict(loaded, rows)
+    raw = score(loaded, rows)
+    scores = np.empty_like(raw)
+    losses.link(losses.CODES[loaded.predictor_type], raw, scores)
     columns: dict[str, Array] = {**_kept(data, keep), "score": scores}
     if loaded.predictor_type == "binary_classifier":
         columns["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
@@ -74,7 +86,20 @@ def predict_file(
         sys.stdout.buffer.flush()
     else:
         atomic_write(out, content)
-    return rows.n
+    return _scored(loaded, raw, rows.labels)
+
+
+def _scored(model: Model, raw: Array, labels: Array | None) -> Scored:
+    """Return the metrics on the rows that have a label that the model's task knows."""
+    if labels is None:
+        return Scored(len(raw), 0, {})
+    if model.predictor_type == "binary_classifier":
+        labels = np.select([labels == 1, (labels == 0) | (labels == -1)], [1, 0], np.nan).astype(np.float32)
+    known = np.flatnonzero(np.isfinite(labels))
+    # Files of rows without labels are often written with a 0 in their place.
+    if len(np.unique(labels[known])) < 2:
+        return Scored(len(raw), len(known), {})
+    return Scored(len(raw), len(known), evaluate(raw[known], labels[known], model.predictor_type))
 
 
 def _kept(data: Sequence[Path], names: Sequence[str]) -> dict[str, Array]:

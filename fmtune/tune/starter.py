@@ -13,6 +13,7 @@ import pandas as pd
 
 from fmtune.data import catalog, preparation, source, tables
 from fmtune.data.columns import Columns, inferred, likely_label, times
+from fmtune.data.labels import Classes, classes_of, labels_of, words_of
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
 from fmtune.tune.studyfile import MAX_NAME
@@ -41,6 +42,8 @@ class Answers:
         A table's columns by kind; None for rows and cards.
     notes : tuple of str
         Why the columns are what they are.
+    classes : tuple of str
+        The two words that a table's labels are, those for 0 and for 1; empty where they are numbers.
     """
 
     data: str
@@ -51,6 +54,7 @@ class Answers:
     by: str | None = None
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
+    classes: Classes = ()
 
     @property
     def is_card(self) -> bool:
@@ -63,13 +67,29 @@ class Answers:
         return not self.is_card and preparation.are_tables(self.data)
 
     def with_test(self) -> Answers:
-        """Return it with a test channel; a table lends a tenth of its rows."""
-        if self.test is not None or self.is_card:
+        """Return it with a test channel; a table lends a tenth of its rows, and another tenth to be sealed away."""
+        if self.is_card:
             return self
-        if not self.is_table:
+        if self.test is None and not self.is_table:
             hint = "name a file with --test; `fmtune init TABLE` takes it from the table itself"
             raise UsageError("rows need a test channel", where=self.data, hint=hint)
-        return replace(self, test="0.1")
+        test, holdout = self.test or "0.1", self.holdout
+        if holdout is None and self.is_table and _is_share(test) and float(test) < 0.5:
+            holdout = "0.1"
+        return replace(self, test=test, holdout=holdout)
+
+    def said(self) -> list[str]:
+        """Return what was decided, in words: what is learned, how rows are divided, and why columns are what."""
+        lines = [f"task: {self.task}, objective {_OBJECTIVES[str(self.task)]}"]
+        if self.label is not None:
+            words = f" ({self.classes[1]!r} is 1, {self.classes[0]!r} is 0)" if self.classes else ""
+            lines.insert(0, f"label: {self.label}{words}")
+        shares = {name: given for name in ("test", "holdout") if _is_share(given := getattr(self, name))}
+        if shares:
+            parts = " and ".join(f"{float(str(share)):g} for {name}" for name, share in shares.items())
+            how = f"the newest by {self.by}, which is no feature" if self.by else "by chance"
+            lines.append(f"rows: {parts}, {how}")
+        return [*lines, *self.notes]
 
 
 def guessed_label(answers: Answers) -> tuple[list[str], str | None]:
@@ -84,7 +104,7 @@ def look(answers: Answers) -> Answers:
     Raises
     ------
     DataError
-        The data cannot be read.
+        The data cannot be read, or a label is neither a number nor one of two words.
     UsageError
         A table whose label is not named.
     """
@@ -104,8 +124,11 @@ def look(answers: Answers) -> Answers:
     by = answers.by or next(iter(times(frame)), None)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
-    task = answers.task or _task(frame[label])
-    return replace(answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task)
+    classes = classes_of(words_of(frame[label], answers.data))
+    task = answers.task or _task(labels_of(frame, label, classes, 0, answers.data))
+    return replace(
+        answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task, classes=classes
+    )  # fmt: skip
 
 
 def text(answers: Answers, path: Path) -> str:
@@ -169,11 +192,14 @@ def _data(answers: Answers, folder: Path) -> list[str]:
     for name in ("test", "holdout"):
         if (given := getattr(answers, name)) is not None:
             line = f"  {name}: {given if _is_share(given) else _path(given, folder)}"
-            lines.append(f"{line:30}# a share of the rows" if _is_share(given) else line)
+            lines.append(f"{line:30}# {_SHARES[name]}" if _is_share(given) else line)
     if answers.by is not None and columns is not None and any(map(_is_share, (answers.test, answers.holdout))):
         line = f"  by: {_scalar(answers.by)}"
         lines.append(f"{line:30}# the newest rows; leave it out to divide by chance")
     return lines
+
+
+_SHARES = {"test": "a share of the rows", "holdout": "opened once, for the winner: a score that no search has seen"}
 
 
 def _head(answers: Answers) -> pd.DataFrame:
