@@ -43,8 +43,8 @@ class State(NamedTuple):
     Attributes
     ----------
     rows : float32 (features, planes, columns)
-        The factors first, the linear weight last.
-    bias : float32 (planes, 1)
+        The factors first, the linear weight last; where factors share their state, two states after it.
+    bias : float32 (1 + states, 1)
     steps : int64 (1,)
         Mini-batches so far.
     """
@@ -57,6 +57,30 @@ class State(NamedTuple):
 def columns_of(num_factors: int) -> int:
     """Columns that a lane takes of a pack's width: its factors, up to a multiple of eight, and its linear weight."""
     return -(-num_factors // GROUP) * GROUP + 1
+
+
+def planes_of(optimizer: str | None) -> tuple[int, int]:
+    """Return how an arena holds a rule's state: its planes, and the further columns that a lane has.
+
+    A lane whose factors share one number of state has that number and its linear weight's in plane 0.
+    """
+    if optimizer is None:
+        return 1, 0
+    rule = RULES[optimizer]
+    return (1, 2) if rule.rowwise else (1 + rule.states, 0)
+
+
+def shape_of(h: Hyperparameters) -> tuple[int, int]:
+    """Return planes and columns of what a lone lane holds of a feature, its state included; see :class:`State`."""
+    planes, more = planes_of(h.optimizer)
+    return planes, columns_of(h.num_factors) + more
+
+
+def share_of(optimizer: str | None, factors: Sequence[int]) -> Float32 | None:
+    """Return one over each lane's number of factors, float32 (lanes,), 0 where it has none; None if none is needed."""
+    if optimizer is None or not RULES[optimizer].rowwise:
+        return None
+    return np.array([1.0 / k if k else 0.0 for k in factors], np.float32)
 
 
 def knobs_of(h: Hyperparameters) -> Float32:
@@ -107,9 +131,10 @@ class SparseArena:
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
+        self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
+        planes, self._more = planes_of(optimizer)
         self._factors: list[int] = []
-        self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
+        self._arena = np.zeros((feature_dim, planes, 0), np.float32)
         # Where the arena lies, and where it lay before: lanes move from one to the other, and no page is cleared anew.
         self._memory = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
         self._lanes = self._empty([])
@@ -117,7 +142,7 @@ class SparseArena:
     def _empty(self, factors: Sequence[int]) -> cpu_sparse.Lanes:
         groups = np.array([-(-k // GROUP) for k in factors], np.int64)
         last, n = np.cumsum(groups), len(factors)
-        bias = np.zeros((self._planes, n), np.float32)
+        bias = np.zeros((1 + self._states, n), np.float32)
         steps, knobs = np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32)
         return cpu_sparse.Lanes(last - groups, last, bias, steps, knobs, self._decays)
 
@@ -130,14 +155,16 @@ class SparseArena:
         """Keep some lanes, in the given order, and add new ones after them."""
         factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
         lanes, old = self._empty(factors), self._lanes
-        arena = self._room(sum(map(columns_of, factors)))
+        arena = self._room(sum(map(columns_of, factors)) + self._more * len(factors))
         groups = np.full(int(lanes.last[-1]) if factors else 0, -1, np.int64)
-        linears = np.full(len(factors), -1, np.int64)
+        # Linear weights, and where factors share their state that of all linear weights, then that of factors.
+        others = np.full((1 + self._more, len(factors)), -1, np.int64)
         for new, lane in enumerate(keep):
-            at, linears[new] = self._columns(old, lane)
+            at, linear = self._columns(old, lane)
+            others[:, new] = linear + len(self._factors) * np.arange(1 + self._more)
             groups[lanes.first[new] : lanes.last[new]] = np.arange(at.start, at.stop, GROUP)
             lanes.bias[:, new], lanes.knobs[new], lanes.steps[new] = old.bias[:, lane], old.knobs[lane], old.steps[lane]
-        cpu_sparse.rearrange(self._arena, arena, groups, linears)
+        cpu_sparse.rearrange(self._arena, arena, groups, others.ravel())
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start)
@@ -170,7 +197,8 @@ class SparseArena:
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
         assert isinstance(batches, cpu_sparse.Batches)
-        rest = (self._arena, self._lanes, batches, first, last, scores)
+        share = share_of(self._optimizer, self._factors)
+        rest = (share, self._arena, self._lanes, batches, first, last, scores)
         if len(batches.touched) == len(batches.rows):
             cpu_sparse.learn(*self._codes, *rest)
         else:
@@ -218,23 +246,26 @@ class DenseArena:
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
+        self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
+        self._planes, self._more = planes_of(optimizer)
         self._dim = feature_dim
         self._arena = np.zeros(0, np.float32)
         self._lanes = self._empty([])
 
     def _empty(self, factors: Sequence[int]) -> cpu_dense.Lanes:
         k = np.array(factors, np.int64)
-        sizes, eights, rests = (k + 1) * (self._dim * self._planes), k - k % GROUP, k % GROUP + 1
+        sizes = (k + 1 + self._more) * (self._dim * self._planes)
+        eights, rests = k - k % GROUP, k % GROUP + 1
         tail = np.cumsum(rests) - rests + eights.sum()
         return cpu_dense.Lanes(
-            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail, np.zeros((len(k), self._planes), np.float32),
-            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32), self._decays,
+            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail,
+            np.zeros((len(k), 1 + self._states), np.float32), np.zeros(len(k), np.int64),
+            np.zeros((len(k), 3, 6), np.float32), self._decays,
         )  # fmt: skip
 
     def _block(self, lane: int) -> Float32:
-        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1)."""
-        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1
+        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1), or two columns more."""
+        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1 + self._more
         size = self._planes * self._dim * width
         return self._arena[at : at + size].reshape(self._planes, self._dim, width)
 
@@ -244,7 +275,8 @@ class DenseArena:
         old = self._lanes
         factors = [int(old.factors[lane]) for lane in keep] + [x.num_factors for x in enter]
         self._lanes = self._empty(factors)
-        self._arena = np.zeros((sum(factors) + len(factors)) * self._dim * self._planes, np.float32)
+        width = sum(factors) + (1 + self._more) * len(factors)
+        self._arena = np.zeros(width * self._dim * self._planes, np.float32)
         for new, lane in enumerate(keep):
             self._block(new)[:] = blocks[new]
             self._lanes.bias[new], self._lanes.steps[new] = old.bias[lane], old.steps[lane]
@@ -269,14 +301,16 @@ class DenseArena:
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""
-        cpu_dense.learn(*self._codes, self._arena, self._planes, self._lanes, batches, first, last, scores)
+        share = share_of(self._optimizer, self._lanes.factors.tolist())
+        rest = (self._lanes, batches, first, last, scores)
+        cpu_dense.learn(*self._codes, share, self._arena, self._planes, self._more, *rest)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, DenseRows)
         out = np.empty((len(self._lanes.factors), rows.n), np.float32)
         # Plane 0 alone is read, so scoring needs no optimizer state.
-        cpu_dense.score(self._arena, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
+        cpu_dense.score(self._arena, self._more, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
         return out
 
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]:

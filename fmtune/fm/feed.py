@@ -24,6 +24,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.order import Order
 from fmtune.kernels import columns, cpu_dense, cpu_sparse
+from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
@@ -54,7 +55,7 @@ class Recipe(NamedTuple):
         Raises
         ------
         ResourceError
-            The solver does not run on the device.
+            Solver or optimizer do not run on the device.
         """
         h = hyperparameters
         weight = h.positive_weight if h.predictor_type == "binary_classifier" else 1.0
@@ -62,6 +63,9 @@ class Recipe(NamedTuple):
             if device != "cpu":
                 raise ResourceError(f"solver {h.solver} sweeps on the CPU only", hint="use solver sgd on a GPU")
             return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver, device, weight)
+        if device != "cpu" and RULES[h.optimizer].rowwise:
+            hint = "use optimizer adagrad on a GPU"
+            raise ResourceError(f"optimizer {h.optimizer} runs on the CPU only", hint=hint)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
         exact = h.exact or (device, layout) != ("gpu", "dense")
         shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)

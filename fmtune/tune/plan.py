@@ -15,6 +15,7 @@ from fmtune.data.download import Progress
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
+from fmtune.fm.pack import bytes_of
 from fmtune.fm.solvers import solver_of
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
@@ -53,7 +54,7 @@ def lines(
         filled = s["nnz"] / max(1, s["rows"])
         said.append(f"  {name}: {s['rows']:,} rows, {s['feature_dim']:,} features, {filled:.1f} non-zeros a row")
     said += _cells(spec)
-    runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.solvers) is None]
+    runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.cpu_only) is None]
     if len(runs) > 1 and spec.solvers == ("sgd",):
         said.append(probe.fastest(runs, data.channels.train, _largest(spec), lanes))
     if spec.cluster is not None:
@@ -84,7 +85,7 @@ def _cells(spec: Spec) -> Iterator[str]:
     cells, notes = devices.cells(spec)
     yield from notes
     for cell in cells:
-        why = devices.missing(cell, spec.solvers)
+        why = devices.missing(cell, spec.cpu_only)
         if why:
             yield f"cell {cell.name}: will not run: {why}"
             continue
@@ -96,7 +97,7 @@ def _cells(spec: Spec) -> Iterator[str]:
 def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
     """Say how long each cell takes that can run on the CPU."""
     for cell in devices.cells(spec)[0]:
-        if cell.device != "cpu" or devices.missing(cell, spec.solvers):
+        if cell.device != "cpu" or devices.missing(cell, spec.cpu_only):
             continue
         found = duration(spec, cell, channels, lanes)
         if found is None:
@@ -182,7 +183,7 @@ def _largest(spec: Spec) -> Hyperparameters:
     if dimension is not None:
         values["num_factors"] = max(int(v) for v in dimension.choices or (dimension.high,))  # type: ignore[arg-type]
     rules = [rule for rule in _optimizers(spec) if rule in RULES]
-    return Hyperparameters.of({**values, "optimizer": max(rules, key=lambda rule: RULES[rule].states)})
+    return max((Hyperparameters.of({**values, "optimizer": rule}) for rule in rules), key=lambda h: bytes_of(h, 1))
 
 
 def _optimizers(spec: Spec) -> list[str]:

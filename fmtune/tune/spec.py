@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fmtune.data import catalog
-from fmtune.fm.hyperparameters import PARAMETERS, Value
+from fmtune.fm.hyperparameters import PARAMETERS, Value, cpu_only
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import checks, yamlfile
 from fmtune.tune import schema as schemas
@@ -113,6 +113,13 @@ class Spec(Model):
         if searched is not None and searched.choices:
             return tuple(map(str, searched.choices))
         return (str(self.hyperparameters.get("solver", PARAMETERS["solver"].default)),)
+
+    @property
+    def cpu_only(self) -> tuple[str, ...]:
+        """What its trials may take and no card does, in words."""
+        searched = self.search_space.get("optimizer")
+        one = str(self.hyperparameters.get("optimizer", PARAMETERS["optimizer"].default))
+        return cpu_only(self.solvers, (one,) if searched is None else map(str, searched.choices or ()))
 
     @property
     def metric(self) -> str:

@@ -203,11 +203,11 @@ class _Run:
         Returns what there is to say of that; raises ResourceError where this machine cannot search as the study does.
         """
         self.cells, notes = devices.cells(self.spec)
-        missing = {cell: devices.missing(cell, self.spec.solvers) for cell in self.cells}
+        missing = {cell: devices.missing(cell, self.spec.cpu_only) for cell in self.cells}
         stored = attrs.get("fmtune:cells")
         if stored:
             self.cells = tuple(Cell(c["device"], c["layout"]) for c in stored)
-            missing = {cell: devices.missing(cell, self.spec.solvers) for cell in self.cells}
+            missing = {cell: devices.missing(cell, self.spec.cpu_only) for cell in self.cells}
             begun = dict(zip(self.cells, stored, strict=True))
             self.absent = {cell: c.get("absent", missing[cell]) for cell, c in begun.items()}
         else:
