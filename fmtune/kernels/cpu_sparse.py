@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
-from fmtune.kernels.rowwise import move_feature, move_row
+from fmtune.kernels.rowwise import move, slopes_of_feature, slopes_of_row
 from fmtune.kernels.rules import correction, pulled
 from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
@@ -264,8 +264,11 @@ def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, l
 
 
 @njit(inline="always")
-def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves):  # type: ignore[no-untyped-def]
-    """Move feature ``r``'s factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``."""
+def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves, squares):  # type: ignore[no-untyped-def]
+    """Move feature ``r``'s factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``.
+
+    Where factors share their state, their gradients are left in ``moves`` and ``squares``.
+    """
     n_lanes, knobs = len(lanes.first), lanes.knobs
     for lane in range(n_lanes):
         weight = linear = np.float32(0.0)
@@ -286,14 +289,19 @@ def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q,
                 g = g - load8(flat, place + c) * weight
                 step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
         else:
-            move_feature(flat, place, lanes, lane, share, columns, lo, hi, row, value, q, weight, rate[lane, 2], moves)
+            slopes_of_feature(flat, place, lanes, lane, columns, lo, hi, row, value, q, weight, slot, moves, squares)
 
 
 @njit(inline="always")
-def _linears(rule, flat, planes, columns, away, lanes, at, m, eight, lines, rate):  # type: ignore[no-untyped-def]
-    """Move all lanes' linear weights of ``m`` features, at most eight, by the gradients in ``eight``."""
+def _linears(rule, share, flat, planes, columns, away, lanes, at, m, eight, lines, rate, moves, squares):  # type: ignore[no-untyped-def]
+    """Move all lanes' linear weights of ``m`` features, at most eight, by the gradients in ``eight``.
+
+    And their factors, where these share their state.
+    """
     n_lanes = len(lanes.first)
     for lane in range(n_lanes):
+        if share is not None:
+            move(flat, lanes, lane, share, columns, at, m, 8, moves, squares, 64 * lane, lines, rate[lane, 2])
         store8(lines, 8 * planes, load8(eight, 8 * lane))
         column = columns - n_lanes + lane
         _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
@@ -328,16 +336,20 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
     scores : float32 (lanes, rows of the batches or 0)
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
-    planes, n_lanes, groups, flat = len(lanes.bias), len(lanes.first), _groups(lanes), arena.ravel()
-    columns, stride = 8 * groups + n_lanes, arena.shape[1] * arena.shape[2]
-    away = columns if share is None else n_lanes
+    n_lanes, planes, columns, flat = len(lanes.first), arena.shape[1], arena.shape[2], arena.ravel()
+    stride, away = planes * columns, columns
+    if share is not None:
+        planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
+    groups = (columns - n_lanes) // 8
     begin, longest = batches.rows[first], _longest(batches.rows, first, last)
     q, e = np.empty(longest * columns, np.float32), np.empty((longest, n_lanes), np.float32)
     s, rate = np.empty(columns, np.float32), np.empty((n_lanes, 3), np.float32)
     at = np.empty(max(8, _longest(batches.indptr, begin, batches.rows[last])), np.int64)
     eight, lines = np.zeros(8 * n_lanes, np.float32), np.zeros(8 * (planes + 1), np.float32)
     mark = np.full(0 if lazy else len(arena), -1, np.int64)
-    moves = np.empty(columns, np.float32)
+    moves = squares = lines
+    if share is not None:
+        moves, squares = np.empty(8 * columns, np.float32), np.zeros(64 * n_lanes, np.float32)
     weighted = len(batches.weights) > 0
     row, value = batches.row, batches.value
     for k in range(first, last):
@@ -365,10 +377,13 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
                 _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
             r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
             at[slot] = np.int64(r) * stride
-            _factors(rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves)
+            _factors(
+                rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
+                squares,
+            )  # fmt: skip
             slot += 1
             if slot == 8 or u + 1 == batches.touched[k + 1]:
-                _linears(rule, flat, planes, columns, away, lanes, at, slot, eight, lines, rate)
+                _linears(rule, share, flat, planes, columns, away, lanes, at, slot, eight, lines, rate, moves, squares)
                 slot = 0
             if not lazy:
                 mark[r] = k
@@ -377,8 +392,11 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
             for r in range(len(mark)):
                 if mark[r] != k:
                     at[0] = r * stride
-                    _factors(rule, share, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0, moves)
-                    _linears(rule, flat, planes, columns, away, lanes, at, 1, eight, lines, rate)
+                    _factors(
+                        rule, share, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0, moves,
+                        squares,
+                    )  # fmt: skip
+                    _linears(rule, share, flat, planes, columns, away, lanes, at, 1, eight, lines, rate, moves, squares)
         second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
             total = 0.0
@@ -395,9 +413,11 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
     Same rule and same bits as :func:`learn`; a row's features are its own transpose, and its parameters are still
     at hand when they are updated.  Parameters as in :func:`learn`.
     """
-    planes, n_lanes, groups, flat = len(lanes.bias), len(lanes.first), _groups(lanes), arena.ravel()
-    columns, stride = 8 * groups + n_lanes, arena.shape[1] * arena.shape[2]
-    away = columns if share is None else n_lanes
+    n_lanes, planes, columns, flat = len(lanes.first), arena.shape[1], arena.shape[2], arena.ravel()
+    stride, away = planes * columns, columns
+    if share is not None:
+        planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
+    groups = (columns - n_lanes) // 8
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
@@ -405,9 +425,10 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
-    # A row with state that is shared has so odd a length that it often ends in one more cache line.
-    ahead = 4 * stride if share is None else 4 * stride + 60
-    moves, squares = np.empty(wide * columns, np.float32), np.zeros(8 * wide, np.float32)
+    moves, squares, ahead = lines, lines, 4 * stride
+    if share is not None:
+        moves, squares = np.empty(wide * columns, np.float32), np.zeros(8 * wide, np.float32)
+        ahead += 60  # a row of so odd a length often ends in one more cache line
     for b in range(first, last):
         if b + _ROWS_AHEAD < last:
             for e in range(batches.indptr[b + _ROWS_AHEAD], batches.indptr[b + _ROWS_AHEAD + 1]):
@@ -438,9 +459,8 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
                         weight = pulled((x * x) * slip, less, decays, r, knobs[lane, 2, 1], knobs[lane, 2, 2])
                         step8(rule, flat, p, columns, x * sums - load8(flat, p) * weight, speed, own)
             else:
-                move_row(
-                    flat, lanes, lane, share, columns, lo, m, indices, values, q, slip, at, moves, squares, lines, speed
-                )  # fmt: skip
+                slopes_of_row(flat, lanes, lane, lo, m, wide, indices, values, q, slip, at, moves, squares)
+                move(flat, lanes, lane, share, columns, at, m, wide, moves, squares, 0, lines, speed)
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])

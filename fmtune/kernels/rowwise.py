@@ -17,29 +17,19 @@ from fmtune.kernels.steps import settings
 
 
 @njit(inline="always")
-def move_row(arena, lanes, lane, share, columns, lo, m, indices, values, q, slip, at, moves, squares, lines, rate):  # type: ignore[no-untyped-def]
-    """Move a lane's factors of the ``m`` features of a row, given ``q`` and the row's slope ``slip``.
+def move(arena, lanes, lane, share, columns, at, m, wide, moves, squares, begin, lines, rate):  # type: ignore[no-untyped-def]
+    """Move a lane's factors of the ``m`` features at the places ``at`` by the gradients in ``moves``.
 
-    The features begin at the places ``at``; with ``wide`` for ``m`` up to a multiple of eight, ``moves`` (float32,
-    (wide * columns,)), ``squares`` (float32, (wide * 8,)) and ``lines`` (float32, (2 * wide,)) are scratch.
+    With ``wide`` for ``m`` up to a multiple of eight: ``moves`` (float32, (wide * columns,)) has them by group of
+    eight, then by feature; ``squares`` from ``begin`` on the sums of their squares, eight for each feature; ``lines``
+    (float32, (2 * wide,)) is scratch.
     """
-    first, last, knobs, wide = lanes.first[lane], lanes.last[lane], lanes.knobs, len(squares) // 8
-    state, less = columns + len(lanes.first) + lane, splat8(np.float32(-1.0))
-    decay, rescale, clip, eps, _ = settings(knobs, lane, 2)
-    for group in range(first, last):
-        c, begin = 8 * group, 8 * wide * (group - first)
-        sums = load8(q, c)
-        for e in range(m):
-            x, theta = spread8(values, lo + e), load8(arena, at[e] + c)
-            weight = pulled((x * x) * slip, less, lanes.decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
-            g = decayed(x * sums - theta * weight, theta, rescale, decay, clip)
-            store8(moves, begin + 8 * e, g)
-            store8(squares, 8 * e, g * g if group == first else load8(squares, 8 * e) + g * g)
+    state, eps = columns + len(lanes.first) + lane, lanes.knobs[lane, 2, 4]
     for e in range(m):
         lines[wide + e] = arena[at[e] + state]
     # The features' roots and divisions side by side: alone, each of them waits for its own.
     for e in range(0, m, 8):
-        p = 8 * e
+        p = begin + 8 * e
         square = sums8(
             load8(squares, p), load8(squares, p + 8), load8(squares, p + 16), load8(squares, p + 24),
             load8(squares, p + 32), load8(squares, p + 40), load8(squares, p + 48), load8(squares, p + 56),
@@ -49,47 +39,60 @@ def move_row(arena, lanes, lane, share, columns, lo, m, indices, values, q, slip
         store8(lines, wide + e, a)
     for e in range(m):
         arena[at[e] + state] = lines[wide + e]
-    for group in range(first, last):
-        c, begin = 8 * group, 8 * wide * (group - first)
+    for group in range(lanes.first[lane], lanes.last[lane]):
         for e in range(m):
-            p = at[e] + c
-            store8(arena, p, load8(arena, p) - spread8(lines, e) * load8(moves, begin + 8 * e))
+            p = at[e] + 8 * group
+            store8(arena, p, load8(arena, p) - spread8(lines, e) * load8(moves, 8 * (wide * group + e)))
 
 
 @njit(inline="always")
-def move_feature(arena, place, lanes, lane, share, columns, lo, hi, row, value, q, weight, rate, moves):  # type: ignore[no-untyped-def]
-    """Move a lane's factors of the feature at ``place`` by a mini-batch's entries ``lo`` to ``hi``.
+def slopes_of_row(arena, lanes, lane, lo, m, wide, indices, values, q, slip, at, moves, squares):  # type: ignore[no-untyped-def]
+    """Write a lane's gradients of a row's ``m`` features for :func:`move`, by ``q`` and the row's slope ``slip``."""
+    first, knobs, less = lanes.first[lane], lanes.knobs, splat8(np.float32(-1.0))
+    decay, rescale, clip, _, _ = settings(knobs, lane, 2)
+    for group in range(first, lanes.last[lane]):
+        c = 8 * group
+        sums = load8(q, c)
+        for e in range(m):
+            x, theta = spread8(values, lo + e), load8(arena, at[e] + c)
+            weight = pulled((x * x) * slip, less, lanes.decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
+            g = decayed(x * sums - theta * weight, theta, rescale, decay, clip)
+            store8(moves, 8 * (wide * group + e), g)
+            store8(squares, 8 * e, g * g if group == first else load8(squares, 8 * e) + g * g)
 
-    ``weight`` is the sum of ``e x^2``; ``moves`` (float32, (columns,)) is scratch.  Same bits as :func:`move_row`.
+
+@njit(inline="always")
+def slopes_of_feature(arena, place, lanes, lane, columns, lo, hi, row, value, q, weight, slot, moves, squares):  # type: ignore[no-untyped-def]
+    """Write a lane's gradients of the feature at ``place``, one of eight, by a mini-batch's entries ``lo`` to ``hi``.
+
+    ``weight`` is the sum of ``e x^2``.  Same bits as :func:`slopes_of_row`.
     """
-    decay, rescale, clip, eps, _ = settings(lanes.knobs, lane, 2)
-    state, total = place + columns + len(lanes.first) + lane, splat8(np.float32(0.0))
-    for c in range(8 * lanes.first[lane], 8 * lanes.last[lane], 8):
-        theta, g = load8(arena, place + c), splat8(np.float32(0.0))
+    decay, rescale, clip, _, _ = settings(lanes.knobs, lane, 2)
+    total = splat8(np.float32(0.0))
+    for group in range(lanes.first[lane], lanes.last[lane]):
+        theta, g = load8(arena, place + 8 * group), splat8(np.float32(0.0))
         for t in range(lo, hi):
-            g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
+            g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + 8 * group)
         g = decayed(g - theta * weight, theta, rescale, decay, clip)
-        store8(moves, c, g)
+        store8(moves, 8 * (8 * group + slot), g)
         total = total + g * g
-    speed, arena[state] = shared(arena[state], sum8(total) * share[lane], rate, eps)
-    for c in range(8 * lanes.first[lane], 8 * lanes.last[lane], 8):
-        store8(arena, place + c, load8(arena, place + c) - speed * load8(moves, c))
+    store8(squares, 8 * (8 * lane + slot), total)
 
 
 @njit(inline="always")
 def move_dense(arena, place, lanes, lane, share, g, eights, tail, weight, rate, moves):  # type: ignore[no-untyped-def]
     """Move a lane's factors of the feature at ``place``, whose products are at ``g[eights:]`` and ``g[tail:]``.
 
-    ``weight`` as in :func:`move_feature`; ``moves`` (float32, (factors,)) is scratch.
+    ``weight`` as in :func:`slopes_of_feature`; ``moves`` (float32, (factors,)) is scratch.
     """
     factors, total, rest = lanes.factors[lane], splat8(np.float32(0.0)), np.float32(0.0)
     whole, state = factors - factors % 8, place + factors + 2
     decay, rescale, clip, eps, _ = settings(lanes.knobs, lane, 2)
     for f in range(0, whole, 8):
         theta = load8(arena, place + f)
-        move = decayed(load8(g, eights + f) - theta * weight, theta, rescale, decay, clip)
-        store8(moves, f, move)
-        total = total + move * move
+        g8 = decayed(load8(g, eights + f) - theta * weight, theta, rescale, decay, clip)
+        store8(moves, f, g8)
+        total = total + g8 * g8
     for f in range(whole, factors):
         one = arena[place + f]
         last = decayed(g[tail + f - whole] - one * weight, one, rescale, decay, clip)
