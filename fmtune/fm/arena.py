@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
+from fmtune.fm.numbering import Numbering
 from fmtune.kernels import cpu_dense, cpu_sparse, random
 from fmtune.kernels.losses import CODES
 from fmtune.kernels.rules import RULES
 from fmtune.rows import DenseRows, Rows, SparseRows
 
 GROUP = cpu_sparse.GROUP
+# Features whose first values are drawn at a time where they do not lie in a row.
+_DRAWN = 4096
 Float32 = NDArray[np.float32]
 
 
@@ -123,16 +126,23 @@ class SparseArena:
         Whether untouched features stay as they are.
     decays
         Factors of the features' decay, float32 (feature_dim,); None where all are 1.
+    numbering
+        Where features have their rows, and their numbers in mini-batches; None is their own numbers.
     """
 
     def __init__(
         self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
-        decays: Float32 | None = None,
+        decays: Float32 | None = None, numbering: Numbering | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
         self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
         planes, self._more = planes_of(optimizer)
+        self._numbering = numbering
+        self._place: slice | NDArray[np.int32] = slice(None) if numbering is None else numbering.place
+        if numbering is not None and decays is not None:
+            self._decays = np.empty_like(decays)
+            self._decays[self._place] = decays
         self._factors: list[int] = []
         self._arena = np.zeros((feature_dim, planes, 0), np.float32)
         # Where the arena lies, and where it lay before: lanes move from one to the other, and no page is cleared anew.
@@ -183,12 +193,23 @@ class SparseArena:
         factors = self._arena[:, 0, columns][:, : start.num_factors]
         weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[:1, lane : lane + 1]
         if isinstance(start, Model):
-            factors[:], weights[:, 0], bias[0, 0] = start.factors, start.linear, start.bias
+            factors[self._place], weights[self._place, 0], bias[0, 0] = start.factors, start.linear, start.bias
             return
-        initial(start, "factors", factors)
-        initial(start, "linear", weights)
+        self._draw(start, "factors", factors)
+        self._draw(start, "linear", weights)
         initial(start, "bias", bias)
         self._lanes.knobs[lane] = knobs_of(start)
+
+    def _draw(self, h: Hyperparameters, array: str, out: Float32) -> None:
+        """Fill ``out`` with first values, which go by the features' own numbers."""
+        if isinstance(self._place, slice):
+            initial(h, array, out)
+            return
+        for first in range(0, len(out), _DRAWN):
+            place = self._place[first : first + _DRAWN]
+            part = np.empty((len(place), out.shape[1]), np.float32)
+            initial(h, array, part, first)
+            out[place] = part
 
     def load(self, lane: int, model: Model) -> None:
         """Give a lane the parameters of a model of its size."""
@@ -207,6 +228,7 @@ class SparseArena:
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, SparseRows)
+        rows = rows if self._numbering is None else self._numbering.rows(rows)
         out = np.empty((len(self._factors), rows.n), np.float32)
         cpu_sparse.score(self._arena, self._lanes, rows.indptr, rows.indices, rows.values, out)
         return out
@@ -215,18 +237,19 @@ class SparseArena:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
         columns, linear = self._columns(self._lanes, lane)
         theta = self._arena[:, 0]
-        return (
-            float(self._lanes.bias[0, lane]),
-            theta[:, linear].copy(),
-            theta[:, columns][:, : self._factors[lane]].copy(),
-        )
+        weights, factors = theta[:, linear], theta[:, columns][:, : self._factors[lane]]
+        bias = float(self._lanes.bias[0, lane])
+        if isinstance(self._place, slice):
+            return bias, weights.copy(), factors.copy()
+        return bias, weights[self._place], factors[self._place]
 
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
         self._lanes.knobs[lane, :, 0] = rates
 
     def state(self) -> State:
-        """Return what a lone lane holds, as views."""
+        """Return what a lone lane holds, as views; features have their own numbers."""
+        assert self._numbering is None
         return State(self._arena, self._lanes.bias, self._lanes.steps)
 
     def work(self, batches: object) -> float:

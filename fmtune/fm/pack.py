@@ -212,8 +212,12 @@ def _arena(feed: Feed, recipe: Recipe) -> Arena:
         from fmtune.fm.cuda_arena import CUDA_ARENAS  # numba's CUDA: half a second, paid only where it is asked for
 
         arenas = CUDA_ARENAS
+    numbering = feed.numbering(recipe)
+    own: dict[str, Any] = {} if recipe.exact else {"exact": False}
+    if numbering is not None:
+        own["numbering"] = numbering
     shape = (feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy, feed.decays)
-    made: Arena = arenas[recipe.layout](*shape) if recipe.exact else arenas[recipe.layout](*shape, exact=False)
+    made: Arena = arenas[recipe.layout](*shape, **own)
     return made
 
 

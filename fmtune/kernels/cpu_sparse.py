@@ -85,12 +85,15 @@ class Batches(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def gather(indptr, indices, values, order, to_indptr, to_indices, to_values):  # type: ignore[no-untyped-def]
-    """Copy rows in the given order (int64) into CSR arrays, whose ``to_indptr`` is filled already."""
+def gather(indptr, indices, values, order, place, to_indptr, to_indices, to_values):  # type: ignore[no-untyped-def]
+    """Copy rows in the given order (int64) into CSR arrays, whose ``to_indptr`` is filled already.
+
+    ``place`` (int32, (features,) or None): the features' numbers in the copy; None is their own.
+    """
     for b in range(len(order)):
         at, to = indptr[order[b]], to_indptr[b]
         for e in range(to_indptr[b + 1] - to):
-            to_indices[to + e] = indices[at + e]
+            to_indices[to + e] = indices[at + e] if place is None else place[indices[at + e]]
             to_values[to + e] = values[at + e]
 
 

@@ -14,6 +14,7 @@ from fmtune.fm.arena import columns_of, shape_of
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.numbering import MANY
 from fmtune.fm.pack import Pack
 from fmtune.rows import Rows, concatenate
 
@@ -66,7 +67,7 @@ def _packs(rows: Rows, layout: str, lanes: list[Hyperparameters]) -> Iterator[Pa
     """
     while True:
         gap = bytearray(int.from_bytes(os.urandom(2), "little"))
-        pack = Pack(Feed(rows), Recipe.of(lanes[0], layout))
+        pack = Pack(Feed(rows, many=MANY), Recipe.of(lanes[0], layout))
         pack.change(enter=lanes)
         del gap
         pack.epoch()
