@@ -154,6 +154,7 @@ class Feed:
     """
 
     decays: Float32 | None = None
+    _many: int | None = None
 
     def __init__(
         self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,
