@@ -95,7 +95,8 @@ def _metrics() -> str:
 
 
 def _rules() -> str:
-    rows = ((_code(name), row.states, f"{row.eps:g}") for name, row in RULES.items())
+    states = {name: "two numbers a feature" if row.rowwise else row.states for name, row in RULES.items()}
+    rows = ((_code(name), states[name], f"{row.eps:g}") for name, row in RULES.items())
     return _table(("optimizer", "arrays of state", "default eps"), rows)
 
 

@@ -80,6 +80,7 @@ def train(
                     z = m[k][at_rows] - w0 * eps / rate
                     theta[k][at_rows] = -np.sign(z) * np.maximum(np.abs(z) - l1, 0) * rate / (eps + bigger)
                 else:
-                    m[k][at_rows] += g * g
+                    together = k == 2 and h.optimizer == "rowwise_adagrad"  # factors share the mean of their squares
+                    m[k][at_rows] += (g * g).mean(1, keepdims=True) if together else g * g
                     theta[k][at_rows] -= rate * g / (np.sqrt(m[k][at_rows]) + eps)
     return float(theta[0][0]), theta[1], theta[2]

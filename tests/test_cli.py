@@ -168,7 +168,8 @@ def test_fit_and_predict(done: Path, shell: Shell) -> None:
     ("num_factors=many", "-p num_factors=many: num_factors must be a whole number, not 'many'"),
     ("num_factors=-1", "-p num_factors=-1: num_factors must be at least 0, not -1"),
     ("factors_lr=nan", "-p factors_lr=nan: factors_lr must be a number, not nan"),
-    ("optimizer=adm", "-p optimizer=adm: optimizer must be one of adam, adagrad, sgd, ftrl, not 'adm'"),
+    ("optimizer=adm",
+     "-p optimizer=adm: optimizer must be one of adam, adagrad, sgd, ftrl, rowwise_adagrad, not 'adm'"),
     ("use_bias=1", "-p use_bias=1: use_bias must be true or false, not '1'"),
 ])  # fmt: skip
 def test_a_wrong_parameter_is_named(shell: Shell, word: str, message: str) -> None:

@@ -16,6 +16,7 @@ from fmtune.cluster.shard import Changes, Shard
 from fmtune.errors import ResourceError, StorageError, UsageError
 from fmtune.fm import fit as alone
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.kernels.rules import RULES
 from tests import fm_reference as reference
 
 H = Hyperparameters.of({
@@ -67,14 +68,15 @@ def test_workers_and_shards_change_nothing(straight: ClusterFit, tmp_path: Path,
     assert _same(_fit(tmp_path, workers=workers, shards=shards), straight)
 
 
-def test_one_part_in_one_block_is_plain_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", RULES)
+def test_one_part_in_one_block_is_plain_training(tmp_path: Path, optimizer: str) -> None:
     """With nothing to exchange the model is that of one process, up to the sum's rounding."""
-    h = H.replace(shuffle="none")
+    h = H.replace(shuffle="none", optimizer=optimizer)
     found = _fit(tmp_path, h=h, parts=1, block=600)
     assert found.model.linear == pytest.approx(alone.train(alone.Channels(TRAIN, TEST), h).model.linear, abs=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam", "rowwise_adagrad"])
 def test_it_learns(tmp_path: Path, optimizer: str) -> None:
     """Four parts come near to what one process reaches."""
     h = H.replace(optimizer=optimizer, linear_lr=0.05, factors_lr=0.05, epochs=10)

@@ -13,6 +13,9 @@ import pytest
 import fmtune
 from fmtune.errors import ResourceError, UsageError
 from fmtune.fm import cuda_card
+from fmtune.fm.feed import Recipe
+from fmtune.fm.hyperparameters import Hyperparameters, cpu_only
+from fmtune.kernels.rules import RULES
 from fmtune.tune import devices, plan
 from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
@@ -61,8 +64,25 @@ def test_fit_refuses_a_card_that_is_not_there() -> None:
 
 def test_sweeps_run_on_the_cpu_only() -> None:
     """A card has no kernels of als and mcmc: such a cell is not run, and ``auto`` is the CPU."""
-    assert devices.missing(Cell("gpu", "sparse"), ("sgd", "als")) == "solver als runs on the CPU only"
-    assert devices.choose("auto", "sparse", "mcmc") == ("cpu", "device auto: cpu, solver mcmc runs on the CPU only")
+    assert devices.missing(Cell("gpu", "sparse"), cpu_only(("sgd", "als"), ())) == "solver als runs on the CPU only"
+    note = "device auto: cpu, solver mcmc runs on the CPU only"
+    assert devices.choose("auto", "sparse", cpu_only(("mcmc",), ("adam",))) == ("cpu", note)
+
+
+def test_state_that_factors_share_is_on_the_cpu_only(tmp_path: Path) -> None:
+    """A card has no kernels of the row-wise rule: one model, a cell that may come to it and a pack are refused."""
+    said = "optimizer rowwise_adagrad runs on the CPU only"
+    data = reference.rows(40, 9, 3, binary=False)
+    with pytest.raises(ResourceError, match=said):
+        fmtune.fit(data, device="gpu", optimizer="rowwise_adagrad")
+    text = SMALL.replace("{layout: [sparse, dense]}", "{device: gpu}").replace("adagrad]", "rowwise_adagrad]")
+    with pytest.raises(ResourceError, match=said):
+        fmtune.run(write_study(tmp_path, text), root=tmp_path)
+    for rule, row in RULES.items():
+        assert (cpu_only((), (rule,)) != ()) == row.rowwise
+        if row.rowwise:
+            with pytest.raises(ResourceError, match=said):
+                Recipe.of(Hyperparameters(optimizer=rule), "sparse", "gpu")
 
 
 def test_the_suite_of_a_card_says_that_there_is_none(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("optimizer", "adam", ["optimizer must be a range or a list of choices, not 'adam'"]),
     ("optimizer", "1..2", ["optimizer takes choices, not a range"]),
     ("optimizer", ["adam", "adagrd"],
-     ["optimizer must be one of adam, adagrad, sgd, ftrl, not 'adagrd' (did you mean 'adagrad'?)"]),
+     ["optimizer must be one of adam, adagrad, sgd, ftrl, rowwise_adagrad, not 'adagrd' (did you mean 'adagrad'?)"]),
     ("num_factors", ["4", 8], ["num_factors must be a whole number, not '4'"]),
     ("num_factors", [4], ["num_factors needs two choices or more"]),
     ("num_factors", [], ["num_factors needs two choices or more"]),
@@ -89,7 +89,7 @@ def test_hints_say_what_to_write() -> None:
     assert hints["4..4"] == "to fix num_factors at 4, put it under hyperparameters"
     assert hints["2..33 step 2"] == "the last value is 32; write that as high, or change step"
     assert parse("num_factors", {"low": "2", "high": 9})[1][0].hint == "remove the quotes"
-    assert parse("optimizer", "adam")[1][0].hint == "write [adam, adagrad, sgd, ftrl]"
+    assert parse("optimizer", "adam")[1][0].hint == "write [adam, adagrad, sgd, ftrl, rowwise_adagrad]"
 
 
 def test_values_are_counted_where_they_can_be() -> None:

@@ -16,7 +16,7 @@ from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
-from fmtune.fm.pack import Pack, score
+from fmtune.fm.pack import Pack, bytes_of, score
 from fmtune.kernels import losses, random, rules
 from fmtune.rows import DenseRows, Rows
 from tests import fm_reference as reference
@@ -130,7 +130,7 @@ def test_an_epoch_equals_the_float64_reference(layout: str, rule: str, predictor
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("rule", "size", "lazy"), [
-    *((rule, 50, True) for rule in RULES), ("adagrad", 1, True), ("sgd", 50, False),
+    *((rule, 50, True) for rule in RULES), ("adagrad", 1, True), ("rowwise_adagrad", 1, True), ("sgd", 50, False),
 ])  # fmt: skip
 def test_groups_have_decays_of_their_own(layout: str, rule: str, size: int, lazy: bool) -> None:
     """Each feature's decay is its group's factor of ``linear_wd`` and ``factors_wd``, 0 included; two lanes agree."""
@@ -261,6 +261,18 @@ def test_rules_are_plain_python(rule: str) -> None:
     args = tuple(np.float32(x) for x in (0.3, 0.2, 0.1, -0.4, 0.01, 1e-8, 0.5))
     np.testing.assert_allclose(step.py_func(*args), step(*args), rtol=1e-6)
     assert rules.RULES[rule].states in (0, 1, 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_lane_takes_the_bytes_that_it_is_said_to(rule: str, layout: str) -> None:
+    """Parameters and state; where factors share their state it is two numbers a feature, and else one a parameter."""
+    pack = Pack(Feed(reference.rows(50, 40, 6)), Recipe.of(Hyperparameters(optimizer=rule, num_factors=16), layout))
+    pack.change(enter=[Hyperparameters(optimizer=rule, num_factors=16)])
+    rows, bias, _ = pack.state()
+    assert bytes_of(pack.lanes[0].hyperparameters, 40) == rows.nbytes + bias.nbytes
+    row = rules.RULES[rule]
+    assert rows.size == 40 * (17 + 2 if row.rowwise else 17 * (1 + row.states))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

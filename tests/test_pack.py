@@ -11,6 +11,7 @@ from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, Progress
+from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
@@ -114,6 +115,26 @@ def test_threads_and_lanes_change_nothing(layout: str) -> None:
         assert driver.run()
         curves.append([source.ended[i].curve for i in range(len(trials))])
     assert curves[0] == curves[1] == curves[2] == curves[3]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("size", "lazy"), [(1, True), (50, True), (50, False)])
+def test_features_numbered_by_frequency_change_no_bit(rule: str, size: int, lazy: bool) -> None:
+    """Where features lie in memory is seen neither in scores nor in models, nor in a model that is given."""
+    data, test = reference.rows(300, 60, 8), reference.rows(100, 60, 8, seed=1)
+    groups = Groups.of({"a": 0, "b": {"first": 9, "decay": 30}})
+    lanes, found = [h.replace(optimizer=rule, mini_batch_size=size, lazy=lazy) for h in MIXED[:3]], []
+    for many in (None, 1):
+        feed = Feed(data, groups=groups, many=many)
+        pack = Pack(feed, Recipe.of(lanes[0], "sparse"))
+        places = pack.change(enter=lanes)
+        pack.epoch()
+        pack.change(leave=places[:1])
+        pack.load(places[1], pack.model(places[1]))
+        pack.epoch()
+        found.append([pack.score(test).tobytes(), *(_digest(pack.model(lane)) for lane in places[1:])])
+        assert (feed.numbering(pack.recipe) is None) == (many is None)
+    assert found[0] == found[1]
 
 
 def test_layouts_agree() -> None:

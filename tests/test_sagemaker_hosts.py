@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from fmtune.errors import FmtuneError, ResourceError, UsageError
+from fmtune.fm.arena import State
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Pack
@@ -233,7 +234,8 @@ def test_messages_that_do_not_fit_are_refused(head: dict[str, Any]) -> None:
         theirs.shutdown(socket.SHUT_WR)
         hosts = Hosts(NAMES[0], NAMES, {NAMES[1]: ours})
         with pytest.raises(ResourceError):
-            hosts._hear(NAMES[1], 30, (3, 5))
+            rows, bias = np.zeros((30, 3, 5), np.float32), np.zeros((3, 1), np.float32)
+            hosts._hear(NAMES[1], State(rows, bias, np.zeros(1, np.int64)))
 
 
 def test_two_processes_are_two_hosts(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ BELOW: dict[str, str] = {
         "10:54: unknown pruner 'meridian' (did you mean 'median'?)",
     "enqueue: [{num_factors: 64}]": "10:25: num_factors 64 is not in its search space, 2..32 log",
     "enqueue: [{optimizer: adm}]":
-        "10:23: optimizer must be one of adam, adagrad, sgd, ftrl, not 'adm' (did you mean 'adam'?)",
+        "10:23: optimizer must be one of adam, adagrad, sgd, ftrl, rowwise_adagrad, not 'adm' (did you mean 'adam'?)",
     "enqueue: [{num_factros: 4}]": "10:12: unknown parameter 'num_factros' (did you mean 'num_factors'?)",
     "enqueue: [{epochs: 4}]": "10:12: epochs is fixed under hyperparameters and cannot be enqueued",
     "enqueue: [{eps: 4}]": "10:12: eps is not in search_space",

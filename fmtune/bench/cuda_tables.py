@@ -50,7 +50,7 @@ class Sizes:
     sparse_batches: tuple[int, ...] = (65_536, 1_000, 16_384, 4_096)
     dense_batches: tuple[int, ...] = (1_000, 65_536, 4_096, 16_384)
     lanes: tuple[int, ...] = (64, 1, 8)
-    rules: tuple[str, ...] = tuple(RULES)
+    rules: tuple[str, ...] = tuple(name for name, rule in RULES.items() if not rule.rowwise)
     packs: tuple[int, int] = (17, 9)
     copied: int = 2**28
     epochs: int = 5

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from fmtune.errors import StorageError
 from fmtune.files import atomic_write
-from fmtune.fm.arena import columns_of, initial
+from fmtune.fm.arena import columns_of, initial, shape_of
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.kernels import exchange
-from fmtune.kernels.rules import RULES
 
 Float32 = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -82,12 +81,13 @@ class Shard:
         self._blocks: dict[Block, Ids] = {}
         self._pushed: dict[Block, Changes] = {}
         self._counts: Counts = np.zeros(stop - start, np.int32)
-        self._rows = np.zeros((stop - start, 1 + RULES[h.optimizer].states, columns_of(h.num_factors)), np.float32)
+        self._rows = np.zeros((stop - start, *shape_of(h)), np.float32)
+        self._linear = slice(columns_of(h.num_factors) - 1, columns_of(h.num_factors))
         if round:
             self.restore(round)
             return
         initial(h, "factors", self._rows[:, 0, : h.num_factors], start)
-        initial(h, "linear", self._rows[:, 0, -1:], start)
+        initial(h, "linear", self._rows[:, 0, self._linear], start)
 
     def pull(self, block: Block, ids: Ids | None = None) -> Float32 | None:
         """Return the rows of a block's features, float32 (features, planes, columns).
@@ -121,7 +121,7 @@ class Shard:
 
     def parameters(self) -> Float32:
         """Return the parameters without states, float32 (features, num_factors + 1); the linear weight is the last."""
-        return np.concatenate([self._rows[:, 0, : self._h.num_factors], self._rows[:, 0, -1:]], axis=1)
+        return np.concatenate([self._rows[:, 0, : self._h.num_factors], self._rows[:, 0, self._linear]], axis=1)
 
     def save(self, round: int, old: int) -> None:
         """Write a checkpoint, and remove an old one that nobody needs any more."""

@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
+from fmtune.fm.numbering import Numbering
 from fmtune.kernels import cpu_dense, cpu_sparse, random
 from fmtune.kernels.losses import CODES
 from fmtune.kernels.rules import RULES
 from fmtune.rows import DenseRows, Rows, SparseRows
 
 GROUP = cpu_sparse.GROUP
+# Features whose first values are drawn at a time where they do not lie in a row.
+_DRAWN = 4096
 Float32 = NDArray[np.float32]
 
 
@@ -43,8 +46,8 @@ class State(NamedTuple):
     Attributes
     ----------
     rows : float32 (features, planes, columns)
-        The factors first, the linear weight last.
-    bias : float32 (planes, 1)
+        The factors first, the linear weight last; where factors share their state, two states after it.
+    bias : float32 (1 + states, 1)
     steps : int64 (1,)
         Mini-batches so far.
     """
@@ -57,6 +60,30 @@ class State(NamedTuple):
 def columns_of(num_factors: int) -> int:
     """Columns that a lane takes of a pack's width: its factors, up to a multiple of eight, and its linear weight."""
     return -(-num_factors // GROUP) * GROUP + 1
+
+
+def planes_of(optimizer: str | None) -> tuple[int, int]:
+    """Return how an arena holds a rule's state: its planes, and the further columns that a lane has.
+
+    A lane whose factors share one number of state has that number and its linear weight's in plane 0.
+    """
+    if optimizer is None:
+        return 1, 0
+    rule = RULES[optimizer]
+    return (1, 2) if rule.rowwise else (1 + rule.states, 0)
+
+
+def shape_of(h: Hyperparameters) -> tuple[int, int]:
+    """Return planes and columns of what a lone lane holds of a feature, its state included; see :class:`State`."""
+    planes, more = planes_of(h.optimizer)
+    return planes, columns_of(h.num_factors) + more
+
+
+def share_of(optimizer: str | None, factors: Sequence[int]) -> Float32 | None:
+    """Return one over each lane's number of factors, float32 (lanes,), 0 where it has none; None if none is needed."""
+    if optimizer is None or not RULES[optimizer].rowwise:
+        return None
+    return np.array([1.0 / k if k else 0.0 for k in factors], np.float32)
 
 
 def knobs_of(h: Hyperparameters) -> Float32:
@@ -99,17 +126,25 @@ class SparseArena:
         Whether untouched features stay as they are.
     decays
         Factors of the features' decay, float32 (feature_dim,); None where all are 1.
+    numbering
+        Where features have their rows, and their numbers in mini-batches; None is their own numbers.
     """
 
     def __init__(
         self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
-        decays: Float32 | None = None,
+        decays: Float32 | None = None, numbering: Numbering | None = None,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
+        self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
+        planes, self._more = planes_of(optimizer)
+        self._numbering = numbering
+        self._place: slice | NDArray[np.int32] = slice(None) if numbering is None else numbering.place
+        if numbering is not None and decays is not None:
+            self._decays = np.empty_like(decays)
+            self._decays[self._place] = decays
         self._factors: list[int] = []
-        self._arena = np.zeros((feature_dim, self._planes, 0), np.float32)
+        self._arena = np.zeros((feature_dim, planes, 0), np.float32)
         # Where the arena lies, and where it lay before: lanes move from one to the other, and no page is cleared anew.
         self._memory = [np.zeros(0, np.float32), np.zeros(0, np.float32)]
         self._lanes = self._empty([])
@@ -117,7 +152,7 @@ class SparseArena:
     def _empty(self, factors: Sequence[int]) -> cpu_sparse.Lanes:
         groups = np.array([-(-k // GROUP) for k in factors], np.int64)
         last, n = np.cumsum(groups), len(factors)
-        bias = np.zeros((self._planes, n), np.float32)
+        bias = np.zeros((1 + self._states, n), np.float32)
         steps, knobs = np.zeros(n, np.int64), np.zeros((n, 3, 6), np.float32)
         return cpu_sparse.Lanes(last - groups, last, bias, steps, knobs, self._decays)
 
@@ -130,14 +165,16 @@ class SparseArena:
         """Keep some lanes, in the given order, and add new ones after them."""
         factors = [self._factors[lane] for lane in keep] + [x.num_factors for x in enter]
         lanes, old = self._empty(factors), self._lanes
-        arena = self._room(sum(map(columns_of, factors)))
+        arena = self._room(sum(map(columns_of, factors)) + self._more * len(factors))
         groups = np.full(int(lanes.last[-1]) if factors else 0, -1, np.int64)
-        linears = np.full(len(factors), -1, np.int64)
+        # Linear weights, and where factors share their state that of all linear weights, then that of factors.
+        others = np.full((1 + self._more, len(factors)), -1, np.int64)
         for new, lane in enumerate(keep):
-            at, linears[new] = self._columns(old, lane)
+            at, linear = self._columns(old, lane)
+            others[:, new] = linear + len(self._factors) * np.arange(1 + self._more)
             groups[lanes.first[new] : lanes.last[new]] = np.arange(at.start, at.stop, GROUP)
             lanes.bias[:, new], lanes.knobs[new], lanes.steps[new] = old.bias[:, lane], old.knobs[lane], old.steps[lane]
-        cpu_sparse.rearrange(self._arena, arena, groups, linears)
+        cpu_sparse.rearrange(self._arena, arena, groups, others.ravel())
         self._arena, self._lanes, self._factors = arena, lanes, factors
         for lane, start in enumerate(enter, len(keep)):
             self._begin(lane, start)
@@ -156,12 +193,23 @@ class SparseArena:
         factors = self._arena[:, 0, columns][:, : start.num_factors]
         weights, bias = self._arena[:, 0, linear : linear + 1], self._lanes.bias[:1, lane : lane + 1]
         if isinstance(start, Model):
-            factors[:], weights[:, 0], bias[0, 0] = start.factors, start.linear, start.bias
+            factors[self._place], weights[self._place, 0], bias[0, 0] = start.factors, start.linear, start.bias
             return
-        initial(start, "factors", factors)
-        initial(start, "linear", weights)
+        self._draw(start, "factors", factors)
+        self._draw(start, "linear", weights)
         initial(start, "bias", bias)
         self._lanes.knobs[lane] = knobs_of(start)
+
+    def _draw(self, h: Hyperparameters, array: str, out: Float32) -> None:
+        """Fill ``out`` with first values, which go by the features' own numbers."""
+        if isinstance(self._place, slice):
+            initial(h, array, out)
+            return
+        for first in range(0, len(out), _DRAWN):
+            place = self._place[first : first + _DRAWN]
+            part = np.empty((len(place), out.shape[1]), np.float32)
+            initial(h, array, part, first)
+            out[place] = part
 
     def load(self, lane: int, model: Model) -> None:
         """Give a lane the parameters of a model of its size."""
@@ -170,7 +218,8 @@ class SparseArena:
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
         assert isinstance(batches, cpu_sparse.Batches)
-        rest = (self._arena, self._lanes, batches, first, last, scores)
+        share = share_of(self._optimizer, self._factors)
+        rest = (share, self._arena, self._lanes, batches, first, last, scores)
         if len(batches.touched) == len(batches.rows):
             cpu_sparse.learn(*self._codes, *rest)
         else:
@@ -179,6 +228,7 @@ class SparseArena:
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, SparseRows)
+        rows = rows if self._numbering is None else self._numbering.rows(rows)
         out = np.empty((len(self._factors), rows.n), np.float32)
         cpu_sparse.score(self._arena, self._lanes, rows.indptr, rows.indices, rows.values, out)
         return out
@@ -187,18 +237,19 @@ class SparseArena:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
         columns, linear = self._columns(self._lanes, lane)
         theta = self._arena[:, 0]
-        return (
-            float(self._lanes.bias[0, lane]),
-            theta[:, linear].copy(),
-            theta[:, columns][:, : self._factors[lane]].copy(),
-        )
+        weights, factors = theta[:, linear], theta[:, columns][:, : self._factors[lane]]
+        bias = float(self._lanes.bias[0, lane])
+        if isinstance(self._place, slice):
+            return bias, weights.copy(), factors.copy()
+        return bias, weights[self._place], factors[self._place]
 
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
         self._lanes.knobs[lane, :, 0] = rates
 
     def state(self) -> State:
-        """Return what a lone lane holds, as views."""
+        """Return what a lone lane holds, as views; features have their own numbers."""
+        assert self._numbering is None
         return State(self._arena, self._lanes.bias, self._lanes.steps)
 
     def work(self, batches: object) -> float:
@@ -218,23 +269,26 @@ class DenseArena:
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._planes, self._decays = 1 + (rule.states if rule else 0), decays
+        self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
+        self._planes, self._more = planes_of(optimizer)
         self._dim = feature_dim
         self._arena = np.zeros(0, np.float32)
         self._lanes = self._empty([])
 
     def _empty(self, factors: Sequence[int]) -> cpu_dense.Lanes:
         k = np.array(factors, np.int64)
-        sizes, eights, rests = (k + 1) * (self._dim * self._planes), k - k % GROUP, k % GROUP + 1
+        sizes = (k + 1 + self._more) * (self._dim * self._planes)
+        eights, rests = k - k % GROUP, k % GROUP + 1
         tail = np.cumsum(rests) - rests + eights.sum()
         return cpu_dense.Lanes(
-            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail, np.zeros((len(k), self._planes), np.float32),
-            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32), self._decays,
+            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail,
+            np.zeros((len(k), 1 + self._states), np.float32), np.zeros(len(k), np.int64),
+            np.zeros((len(k), 3, 6), np.float32), self._decays,
         )  # fmt: skip
 
     def _block(self, lane: int) -> Float32:
-        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1)."""
-        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1
+        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1), or two columns more."""
+        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1 + self._more
         size = self._planes * self._dim * width
         return self._arena[at : at + size].reshape(self._planes, self._dim, width)
 
@@ -244,7 +298,8 @@ class DenseArena:
         old = self._lanes
         factors = [int(old.factors[lane]) for lane in keep] + [x.num_factors for x in enter]
         self._lanes = self._empty(factors)
-        self._arena = np.zeros((sum(factors) + len(factors)) * self._dim * self._planes, np.float32)
+        width = sum(factors) + (1 + self._more) * len(factors)
+        self._arena = np.zeros(width * self._dim * self._planes, np.float32)
         for new, lane in enumerate(keep):
             self._block(new)[:] = blocks[new]
             self._lanes.bias[new], self._lanes.steps[new] = old.bias[lane], old.steps[lane]
@@ -269,14 +324,16 @@ class DenseArena:
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""
-        cpu_dense.learn(*self._codes, self._arena, self._planes, self._lanes, batches, first, last, scores)
+        share = share_of(self._optimizer, self._lanes.factors.tolist())
+        rest = (self._lanes, batches, first, last, scores)
+        cpu_dense.learn(*self._codes, share, self._arena, self._planes, self._more, *rest)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, DenseRows)
         out = np.empty((len(self._lanes.factors), rows.n), np.float32)
         # Plane 0 alone is read, so scoring needs no optimizer state.
-        cpu_dense.score(self._arena, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
+        cpu_dense.score(self._arena, self._more, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
         return out
 
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]:

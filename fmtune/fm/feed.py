@@ -22,8 +22,10 @@ from scipy.sparse import csr_array
 from fmtune.errors import DataError, ResourceError
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
 from fmtune.kernels import columns, cpu_dense, cpu_sparse
+from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
@@ -54,7 +56,7 @@ class Recipe(NamedTuple):
         Raises
         ------
         ResourceError
-            The solver does not run on the device.
+            Solver or optimizer do not run on the device.
         """
         h = hyperparameters
         weight = h.positive_weight if h.predictor_type == "binary_classifier" else 1.0
@@ -62,6 +64,9 @@ class Recipe(NamedTuple):
             if device != "cpu":
                 raise ResourceError(f"solver {h.solver} sweeps on the CPU only", hint="use solver sgd on a GPU")
             return cls(layout, h.predictor_type, 0, "", False, "none", 0, False, h.solver, device, weight)
+        if device != "cpu" and RULES[h.optimizer].rowwise:
+            hint = "use optimizer adagrad on a GPU"
+            raise ResourceError(f"optimizer {h.optimizer} runs on the CPU only", hint=hint)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
         exact = h.exact or (device, layout) != ("gpu", "dense")
         shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)
@@ -81,16 +86,17 @@ class _Key(NamedTuple):
     pad: bool
     transposed: bool
     whole: bool
+    numbered: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, epoch: int) -> _Key:
+    def of(cls, recipe: Recipe, epoch: int, numbered: bool = False) -> _Key:
         turn = epoch if recipe.shuffle == "epoch" else 0
         seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
         # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
         transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
         # A card has its own memory: what lies there is sent once, in one piece.
         whole = recipe.device == "gpu"
-        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole)
+        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered)
 
 
 class ByColumn(NamedTuple):
@@ -138,6 +144,8 @@ class Feed:
         Bytes that mini-batches may take; None is a third of what is free now.
     stretch
         Entries of the mini-batches that are made at a time.
+    many
+        From how many features on mini-batches number them by frequency; None is never.
 
     Attributes
     ----------
@@ -146,10 +154,11 @@ class Feed:
     """
 
     decays: Float32 | None = None
+    _many: int | None = None
 
     def __init__(
         self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,
-        stretch: int = STRETCH,
+        stretch: int = STRETCH, many: int | None = None,
     ) -> None:  # fmt: skip
         if rows.labels is None:
             raise DataError("the train channel has no labels", where="train")
@@ -172,6 +181,20 @@ class Feed:
         if (factors != 1.0).any():
             self.decays = factors[group]
         self._by_column: ByColumn | None = None
+        self._many = many
+        self._numbering: Numbering | None = None
+
+    def numbering(self, recipe: Recipe) -> Numbering | None:
+        """Return the numbers that features have in a recipe's mini-batches; None is their own."""
+        where = (recipe.layout, recipe.device, recipe.solver)
+        if self._many is None or self.feature_dim < self._many or where != ("sparse", "cpu", "sgd"):
+            return None
+        with self._lock:
+            if self._numbering is None:
+                rows = as_layout(self.rows, "sparse", self._layouts)
+                assert isinstance(rows, SparseRows)
+                self._numbering = Numbering.of(rows)
+            return self._numbering
 
     def by_column(self) -> ByColumn:
         """Return the train channel by columns."""
@@ -188,7 +211,7 @@ class Feed:
 
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
         """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
-        order = self._order(_Key.of(recipe, epoch))
+        order = self._order(recipe, epoch)
         if order.count == 1:
             yield order.stretch(0)
             return
@@ -202,12 +225,12 @@ class Feed:
 
     def batches(self, recipe: Recipe, epoch: int) -> Batches:
         """Return all mini-batches of one epoch as one stretch."""
-        order = self._order(_Key.of(recipe, epoch))
+        order = self._order(recipe, epoch)
         return order.stretch(0) if order.count == 1 else order.make(0, order.batches)
 
     def labels(self, recipe: Recipe, epoch: int) -> NDArray[np.float32]:
         """Return the labels of one epoch in training order, those of padding included: float32 (rows,)."""
-        return self._order(_Key.of(recipe, epoch)).labels()
+        return self._order(recipe, epoch).labels()
 
     def need(self, recipe: Recipe) -> int:
         """Return about how many bytes the mini-batches of an epoch take when they are kept."""
@@ -215,11 +238,13 @@ class Feed:
             return 4 * self.n * self.feature_dim
         return (24 if _Key.of(recipe, 0).transposed else 8) * self._nnz + 16 * self.n
 
-    def _order(self, key: _Key) -> _Epoch:
+    def _order(self, recipe: Recipe, epoch: int) -> _Epoch:
+        numbering = self.numbering(recipe)
+        key = _Key.of(recipe, epoch, numbering is not None)
         with self._lock:
             if key not in self._kept:
                 rows = as_layout(self.rows, key.layout, self._layouts)
-                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit)
+                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit, numbering)
                 while len(self._kept) > self._keep:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
@@ -240,8 +265,11 @@ class Feed:
 class _Epoch:
     """The mini-batches of one epoch, made a stretch at a time and kept where ``admit`` allows."""
 
-    def __init__(self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool]) -> None:
-        self.rows, self._key, self._admit = rows, key, admit
+    def __init__(
+        self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool],
+        numbering: Numbering | None,
+    ) -> None:  # fmt: skip
+        self.rows, self._key, self._admit, self._numbering = rows, key, admit, numbering
         self._order = Order(rows.n, nnz, key.seed)
         self.batches = -(-rows.n // key.size)
         wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
@@ -274,7 +302,7 @@ class _Epoch:
         """Return mini-batches ``first`` to ``last`` (exclusive)."""
         size, n = self._key.size, self.rows.n
         begin, end = first * size, min(n, last * size)
-        rows = _taken(self.rows, self._order.rows(begin, end))
+        rows = _taken(self.rows, self._order.rows(begin, end), self._numbering)
         if self._key.pad and end == n and n % size:
             rows = concatenate([rows, _empty_rows(-n % size, rows)])
         starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
@@ -299,14 +327,15 @@ class _Epoch:
         return made
 
 
-def _taken(rows: Rows, order: NDArray[np.int64]) -> Rows:
-    """Return ``rows.take(order)``, made without holding up other threads."""
+def _taken(rows: Rows, order: NDArray[np.int64], numbering: Numbering | None) -> Rows:
+    """Return ``rows.take(order)`` with features numbered so, made without holding up other threads."""
     if isinstance(rows, DenseRows):
         return rows.take(order)
     indptr = np.zeros(len(order) + 1, np.int64)
     np.cumsum(rows.indptr[order + 1] - rows.indptr[order], out=indptr[1:])
     indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    cpu_sparse.gather(rows.indptr, rows.indices, rows.values, order, indptr, indices, values)
+    place = None if numbering is None else numbering.place
+    cpu_sparse.gather(rows.indptr, rows.indices, rows.values, order, place, indptr, indices, values)
     labels, weights = (None if array is None else array[order] for array in (rows.labels, rows.weights))
     return SparseRows(indptr, indices, values, labels, rows.feature_dim, weights)
 

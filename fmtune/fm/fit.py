@@ -14,6 +14,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array, evaluate
 from fmtune.fm.model import Model
+from fmtune.fm.numbering import MANY
 from fmtune.fm.pack import Pack, score
 from fmtune.fm.solvers import Make, trainer
 from fmtune.notebook import table
@@ -126,7 +127,7 @@ class Channels:
         if test is not None and (test.labels is None or test.n == 0):
             raise DataError("it has no labels or no rows", where="test")
         self.groups = groups
-        self.train, self.feed = train, Feed(train, groups=groups)
+        self.train, self.feed = train, Feed(train, groups=groups, many=MANY)
         self._test = None if test is None else test.widen(train.feature_dim)
         self._layouts: dict[str, Rows] = {} if self._test is None else {self._test.layout: self._test}
 

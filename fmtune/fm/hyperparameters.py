@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -67,6 +67,12 @@ SOLVERS = {
 }
 """Solver -> where its class is, which is imported when it is first used; see :mod:`fmtune.fm.solvers`."""
 
+
+def cpu_only(solvers: Iterable[str], optimizers: Iterable[str]) -> tuple[str, ...]:
+    """Return which of these no card does, in words."""
+    swept = tuple(f"solver {solver}" for solver in solvers if solver != "sgd")
+    return swept + tuple(f"optimizer {rule}" for rule in optimizers if rule == "rowwise_adagrad")
+
 PARAMETERS: dict[str, Parameter] = {
     "predictor_type": _one_of(
         "regressor", ("regressor", "binary_classifier"), "squared loss, or log loss of labels 0 and 1"
@@ -110,7 +116,10 @@ PARAMETERS: dict[str, Parameter] = {
     "rescale_grad": _rate(None, "factor of a batch's summed gradient; none is 1 / mini_batch_size", open_low=True),
     "use_bias": _flag(True, "train the bias; off, it stays 0"),
     "use_linear": _flag(True, "train the linear weights; off, they stay 0"),
-    "optimizer": _one_of("adam", ("adam", "adagrad", "sgd", "ftrl"), "update rule; adam is SageMaker's"),
+    "optimizer": _one_of(
+        "adam", ("adam", "adagrad", "sgd", "ftrl", "rowwise_adagrad"),
+        "update rule; adam is SageMaker's, rowwise_adagrad keeps one sum for all of a feature's factors",
+    ),
     "linear_l1": _rate(0.0, "L1 penalty of the linear weights, which makes some exactly 0; ftrl only"),
     "factors_l1": _rate(0.0, "L1 penalty of the factors, which makes some exactly 0; ftrl only"),
     "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),

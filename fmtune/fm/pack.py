@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
-from fmtune.fm.arena import ARENAS, Arena, DenseArena, SparseArena, State, columns_of, knobs_of
+from fmtune.fm.arena import ARENAS, Arena, DenseArena, SparseArena, State, columns_of, knobs_of, shape_of
 from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Batches, Feed, Recipe, weighed
@@ -218,15 +218,20 @@ def _arena(feed: Feed, recipe: Recipe) -> Arena:
         from fmtune.fm.cuda_arena import CUDA_ARENAS  # numba's CUDA: half a second, paid only where it is asked for
 
         arenas = CUDA_ARENAS
+    numbering = feed.numbering(recipe)
+    own: dict[str, Any] = {} if recipe.exact else {"exact": False}
+    if numbering is not None:
+        own["numbering"] = numbering
     shape = (feed.feature_dim, recipe.optimizer, recipe.predictor_type, recipe.lazy, feed.decays)
-    made: Arena = arenas[recipe.layout](*shape) if recipe.exact else arenas[recipe.layout](*shape, exact=False)
+    made: Arena = arenas[recipe.layout](*shape, **own)
     return made
 
 
 def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
     """Return the bytes that a lane takes while it trains: parameters, the rule's state, and what is averaged."""
-    copies = 1 + RULES[h.optimizer].states + (h.average_last if h.average_last > 1 else 0)
-    return 4 * (columns_of(h.num_factors) * feature_dim + 1) * copies
+    (planes, columns), averaged = shape_of(h), h.average_last if h.average_last > 1 else 0
+    a_feature = planes * columns + averaged * columns_of(h.num_factors)
+    return 4 * (a_feature * feature_dim + 1 + RULES[h.optimizer].states + averaged)
 
 
 def score(model: Model, rows: Rows, block: int = _BLOCK) -> Float32:

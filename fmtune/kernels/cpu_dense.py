@@ -1,7 +1,9 @@
 r"""Learn and score on the CPU over dense rows: the pass is two matrix products, over all lanes of a pack at once.
 
 A lane's parameters are a block of the arena, float32 of shape (planes, feature_dim, num_factors + 1): its factors,
-then its linear weights.  With ``T`` the plane 0 of all lanes side by side::
+then its linear weights.  Where factors share one number of state there is plane 0 alone, and a feature has two more
+numbers in it: the state of its linear weight, and that of its factors.  With ``T`` the parameters of all lanes side by
+side::
 
     S = X T        z = w0 + S_linear + 1/2 (sum_f S_f^2 - sum_i x_i^2 |v_i|^2)
     G = X' E       with E = [e S_f ..., e]:  g_if = G_if - v_if sum_b e_b x_bi^2,  g_i = G_i,linear
@@ -23,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
+from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled
 from fmtune.kernels.simd import fma8, load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
@@ -37,7 +40,7 @@ class Lanes(NamedTuple):
 
     ``offset`` (int64, (lanes,)): where in the arena the lane's block begins; ``factors`` (int64, (lanes,)); ``eights``
     and ``tail`` (int64, (lanes,)): its first column in the products, and that of the factors after the last whole
-    eight; ``bias`` (float32, (lanes, planes)); ``steps`` (int64, (lanes,)); ``knobs`` (float32, (lanes, 3, 6)): for
+    eight; ``bias`` (float32, (lanes, 1 + states)); ``steps`` (int64, (lanes,)); ``knobs`` (float32, (lanes, 3, 6)): for
     bias, linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or None): factors of
     the features' decay.
     """
@@ -135,8 +138,11 @@ def _strip(column, terms):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _lay_out(arena, lanes, d, strips, q):  # type: ignore[no-untyped-def]
-    """Copy plane 0 of all lanes into strips, and the factors' squared lengths into ``q`` (float32, (lanes * d,))."""
+def _lay_out(arena, lanes, more, d, strips, q):  # type: ignore[no-untyped-def]
+    """Copy plane 0 of all lanes into strips, and the factors' squared lengths into ``q`` (float32, (lanes * d,)).
+
+    A feature has ``more`` numbers after its linear weight.
+    """
     for lane in range(len(lanes.offset)):
         factors, p = lanes.factors[lane], lanes.offset[lane]
         whole = factors - factors % 8
@@ -151,7 +157,7 @@ def _lay_out(arena, lanes, d, strips, q):  # type: ignore[no-untyped-def]
             for f in range(whole, factors + 1):
                 strips[_strip(lanes.tail[lane] + f - whole, d) + 16 * i] = arena[p + f]
             q[lane * d + i] = sum8(total) + rest
-            p += factors + 1
+            p += factors + 1 + more
 
 
 @njit(inline="always")
@@ -219,13 +225,16 @@ def _columns(lanes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def score(arena, lanes, matrix, out, block):  # type: ignore[no-untyped-def]
-    """Write raw scores into ``out`` (float32, (lanes, rows)), ``block`` rows at a time."""
+def score(arena, more, lanes, matrix, out, block):  # type: ignore[no-untyped-def]
+    """Write raw scores into ``out`` (float32, (lanes, rows)), ``block`` rows at a time.
+
+    ``more`` as in :func:`learn`.
+    """
     n, d = matrix.shape
     columns, x = _columns(lanes), matrix.ravel()
     strips, q = np.zeros((columns + 8) * d, np.float32), np.empty(len(lanes.offset) * d, np.float32)
     s = np.empty(min(n, block) * columns, np.float32)
-    _lay_out(arena, lanes, d, strips, q)
+    _lay_out(arena, lanes, more, d, strips, q)
     for start in range(0, n, block):
         m = min(block, n - start)
         _product(x, start * d, m, d, d, 1, strips, columns, s)
@@ -249,12 +258,14 @@ def _errors(lanes, lane, s, base, strips, n, b, e):  # type: ignore[no-untyped-d
 
 
 @njit(inline="always")
-def _move(rule, lazy, arena, planes, lanes, lane, d, touched, g, columns, weight, rate):  # type: ignore[no-untyped-def]
+def _move(rule, lazy, share, arena, planes, more, lanes, lane, d, touched, g, columns, weight, rate, moves):  # type: ignore[no-untyped-def]
     """Apply the rule to all of a lane's weights and factors."""
     factors, at, tail = lanes.factors[lane], lanes.offset[lane], lanes.tail[lane]
-    whole, width, knobs = factors - factors % 8, factors + 1, lanes.knobs
+    whole, width, knobs = factors - factors % 8, factors + 1 + more, lanes.knobs
     block = arena[at : at + planes * d * width].reshape((planes, d * width))
     one, two, three = block[0], block[min(1, planes - 1)], block[planes - 1]
+    if share is not None:
+        two = three = one[1:]
     own = settings(knobs, lane, 2)
     for i in range(d):
         if lazy and not touched[i]:
@@ -263,17 +274,20 @@ def _move(rule, lazy, arena, planes, lanes, lane, d, touched, g, columns, weight
         w = pulled(weight[i], np.float32(-1.0), lanes.decays, i, knobs[lane, 2, 1], knobs[lane, 2, 2])
         linear = g[row + tail + factors - whole]
         linear = pulled(linear, one[p + factors], lanes.decays, i, knobs[lane, 1, 1], knobs[lane, 1, 2])
-        for f in range(0, whole, 8):
-            move = load8(g, row + lanes.eights[lane] + f) - load8(arena, at + p + f) * w
-            step8(rule, arena, at + p + f, d * width, move, rate[2], own)
-        for f in range(whole, factors):
-            move = g[row + tail + f - whole] - one[p + f] * w
-            step1(rule, one, two, three, p + f, move, rate[2], knobs, lane, 2)
+        if share is not None:
+            move_dense(arena, at + p, lanes, lane, share, g, row + lanes.eights[lane], row + tail, w, rate[2], moves)
+        else:
+            for f in range(0, whole, 8):
+                move = load8(g, row + lanes.eights[lane] + f) - load8(arena, at + p + f) * w
+                step8(rule, arena, at + p + f, d * width, move, rate[2], own)
+            for f in range(whole, factors):
+                move = g[row + tail + f - whole] - one[p + f] * w
+                step1(rule, one, two, three, p + f, move, rate[2], knobs, lane, 2)
         step1(rule, one, two, three, p + factors, linear, rate[1], knobs, lane, 1)
 
 
 @njit(cache=True, nogil=True)
-def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+def learn(rule, loss, lazy, share, arena, planes, more, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive).
 
     Parameters
@@ -282,9 +296,12 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
         Codes of ``RULES`` and ``losses.CODES``.
     lazy : bool
         Whether columns that are all zero in a mini-batch stay as they are.
+    share : float32 (lanes,) or None
+        One over the number of a lane's factors, 0 where it has none, where they share their state; None where each has
+        its own, which is known when the kernel is compiled.
     arena : float32 (size,)
-    planes : int
-        1 + the rule's number of states.
+    planes, more : int
+        1 + the rule's number of states, and 0; or where factors share their state 1 and 2.
     lanes : Lanes
     batches : Batches
     scores : float32 (lanes, rows of the batches or 0)
@@ -299,10 +316,11 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
     s, g = np.empty(longest * columns, np.float32), np.empty(d * columns, np.float32)
     q, weight, rate = np.empty(n_lanes * d, np.float32), np.empty(d, np.float32), np.empty(3, np.float32)
     e, total = np.empty((n_lanes, longest), np.float32), np.empty(n_lanes, np.float64)
+    moves = np.empty(columns, np.float32)
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
-        _lay_out(arena, lanes, d, theta, q)
+        _lay_out(arena, lanes, more, d, theta, q)
         _product(x, r0 * d, n, d, d, 1, theta, columns, s)
         total[:] = 0.0
         for b in range(n):
@@ -322,7 +340,8 @@ def learn(rule, loss, lazy, arena, planes, lanes, batches, first, last, scores):
             factor, bias = correction(rule, lanes.steps[lane]), lanes.bias[lane]
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor
-            two, three = bias[min(1, planes - 1) :], bias[planes - 1 :]
+            two, three = bias[min(1, len(bias) - 1) :], bias[len(bias) - 1 :]
             step1(rule, bias[:1], two, three, 0, np.float32(total[lane]), rate[0], lanes.knobs, lane, 0)
             _thin_back(x, r0 * d, n, d, e[lane], weight)
-            _move(rule, lazy, arena, planes, lanes, lane, d, batches.touched[k], g, columns, weight, rate)
+            touched = batches.touched[k]
+            _move(rule, lazy, share, arena, planes, more, lanes, lane, d, touched, g, columns, weight, rate, moves)

@@ -1,9 +1,10 @@
 r"""Learn and score on the CPU over sparse rows, all lanes of a pack in one pass.
 
 The parameters of all lanes lie side by side in one arena, float32 of shape (features, planes, columns).
-Plane 0 holds the parameters, the others the optimizer's state.  Columns 0 to ``8 * len(lanes.owner)`` hold
-factors, in groups of eight, each group owned by one lane; then one column a lane holds its linear weight.
-A feature's row has its number.
+Plane 0 holds the parameters, the others the optimizer's state.  The first columns hold factors, in groups of
+eight, each group owned by one lane; then one column a lane holds its linear weight.  A feature's row has its
+number.  Where a lane's factors share one number of state there is plane 0 alone, and two more columns a lane: the
+state of its linear weight, after those of all lanes, and that of its factors.
 
 A mini-batch is two passes.  Forward, over its rows::
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from fmtune.kernels.losses import slope
 from fmtune.kernels.prefetch import prefetch
+from fmtune.kernels.rowwise import move, slopes_of_feature, slopes_of_row
 from fmtune.kernels.rules import correction, pulled
 from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8
 from fmtune.kernels.steps import settings, step1, step8
@@ -47,7 +49,7 @@ class Lanes(NamedTuple):
     """The lanes of a pack, as arrays.
 
     ``first`` and ``last`` (int64, (lanes,)): the lane's groups of eight factor columns; ``bias`` (float32,
-    (planes, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 6)): for bias,
+    (1 + states, lanes)); ``steps`` (int64, (lanes,)): updates done; ``knobs`` (float32, (lanes, 3, 6)): for bias,
     linear and factors: rate, decay, rescale, clip, eps, l1; ``decays`` (float32, (features,) or None): factors of the
     features' decay.
     """
@@ -83,12 +85,15 @@ class Batches(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def gather(indptr, indices, values, order, to_indptr, to_indices, to_values):  # type: ignore[no-untyped-def]
-    """Copy rows in the given order (int64) into CSR arrays, whose ``to_indptr`` is filled already."""
+def gather(indptr, indices, values, order, place, to_indptr, to_indices, to_values):  # type: ignore[no-untyped-def]
+    """Copy rows in the given order (int64) into CSR arrays, whose ``to_indptr`` is filled already.
+
+    ``place`` (int32, (features,) or None): the features' numbers in the copy; None is their own.
+    """
     for b in range(len(order)):
         at, to = indptr[order[b]], to_indptr[b]
         for e in range(to_indptr[b + 1] - to):
-            to_indices[to + e] = indices[at + e]
+            to_indices[to + e] = indices[at + e] if place is None else place[indices[at + e]]
             to_values[to + e] = values[at + e]
 
 
@@ -130,11 +135,11 @@ def transpose(indptr, indices, values, rows, slot, touched, feature, entries, ro
 
 
 @njit(cache=True, nogil=True)
-def rearrange(old, new, groups, linears):  # type: ignore[no-untyped-def]
+def rearrange(old, new, groups, others):  # type: ignore[no-untyped-def]
     """Fill an arena from another one with the same features and planes, in one pass over both.
 
-    ``groups`` (int64, (groups,)) and ``linears`` (int64, (lanes,)): the old first column of each of the new arena's
-    groups of eight and the old column of each linear weight, or -1 for what is new, which becomes 0.
+    ``groups`` (int64, (groups,)) and ``others`` (int64, (others,)): the old first column of each of the new arena's
+    groups of eight and the old column of each of its other columns, or -1 for what is new, which becomes 0.
     """
     planes, columns, before = new.shape[1], new.shape[2], old.shape[2]
     source, target, zero = old.ravel(), new.ravel(), splat8(np.float32(0.0))
@@ -143,9 +148,15 @@ def rearrange(old, new, groups, linears):  # type: ignore[no-untyped-def]
         for group in range(len(groups)):
             c = groups[group]
             store8(target, to + 8 * group, load8(source, at + c) if c >= 0 else zero)
-        for lane in range(len(linears)):
-            c = linears[lane]
-            target[to + 8 * len(groups) + lane] = source[at + c] if c >= 0 else np.float32(0.0)
+        for other in range(len(others)):
+            c = others[other]
+            target[to + 8 * len(groups) + other] = source[at + c] if c >= 0 else np.float32(0.0)
+
+
+@njit(inline="always")
+def _groups(lanes):  # type: ignore[no-untyped-def]
+    """Return the groups of eight columns of all lanes."""
+    return lanes.last[-1] if len(lanes.last) > 0 else np.int64(0)
 
 
 @njit(inline="always")
@@ -206,13 +217,13 @@ def _score(lanes, lane, groups, q, base, s):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def score(arena, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
     """Write raw scores of rows into ``out`` (float32, (lanes, rows))."""
-    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    groups, flat = (columns - n_lanes) // 8, arena.ravel()
+    n_lanes, groups, flat, stride = len(lanes.first), _groups(lanes), arena.ravel(), arena.shape[1] * arena.shape[2]
+    columns = 8 * groups + n_lanes
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     at = np.empty(_longest(indptr, 0, len(indptr) - 1), np.int64)
     for b in range(len(indptr) - 1):
         lo, m = indptr[b], indptr[b + 1] - indptr[b]
-        _places(arena, indices, lo, m, planes * columns, at)
+        _places(arena, indices, lo, m, stride, at)
         _forward(flat, values, lo, m, groups, columns, at, q, 0, s)
         for lane in range(n_lanes):
             out[lane, b] = _score(lanes, lane, groups, q, 0, s)
@@ -238,26 +249,29 @@ def _longest(indptr, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate, knobs, lane):  # type: ignore[no-untyped-def]
+def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, lane):  # type: ignore[no-untyped-def]
     """Move a lane's linear weight of the ``m`` features at ``at``, eight features at a time.
 
-    ``lines`` (float32, ((planes + 1) * wide,)) is where they are put side by side; its last line holds the gradients.
-    Alone, each of them waits for a root and a division of its own.
+    Its states lie ``away`` floats further on each.  ``lines`` (float32, ((planes + 1) * wide,)) is where they are put
+    side by side; its last line holds the gradients.  Alone, each of them waits for a root and a division of its own.
     """
     for plane in range(planes):
         for e in range(m):
-            lines[plane * wide + e] = flat[at[e] + plane * columns + column]
+            lines[plane * wide + e] = flat[at[e] + plane * away + column]
     own = settings(knobs, lane, 1)
     for e in range(0, m, 8):
         step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, own)
     for plane in range(planes):
         for e in range(m):
-            flat[at[e] + plane * columns + column] = lines[plane * wide + e]
+            flat[at[e] + plane * away + column] = lines[plane * wide + e]
 
 
 @njit(inline="always")
-def _factors(rule, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot):  # type: ignore[no-untyped-def]
-    """Move feature ``r``'s factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``."""
+def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves, squares):  # type: ignore[no-untyped-def]
+    """Move feature ``r``'s factors by a mini-batch's entries ``lo`` to ``hi``; its linear gradients go to ``eight``.
+
+    Where factors share their state, their gradients are left in ``moves`` and ``squares``.
+    """
     n_lanes, knobs = len(lanes.first), lanes.knobs
     for lane in range(n_lanes):
         weight = linear = np.float32(0.0)
@@ -269,23 +283,31 @@ def _factors(rule, flat, place, r, columns, lanes, lo, hi, row, value, q, e, rat
         theta = flat[place + columns - n_lanes + lane]
         linear = pulled(linear, theta, lanes.decays, r, knobs[lane, 1, 1], knobs[lane, 1, 2])
         eight[8 * lane + slot] = linear
-        for group in range(lanes.first[lane], lanes.last[lane]):
-            c = 8 * group
-            g = splat8(np.float32(0.0))
-            for t in range(lo, hi):
-                g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
-            g = g - load8(flat, place + c) * weight
-            step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
+        if share is None:
+            for group in range(lanes.first[lane], lanes.last[lane]):
+                c = 8 * group
+                g = splat8(np.float32(0.0))
+                for t in range(lo, hi):
+                    g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
+                g = g - load8(flat, place + c) * weight
+                step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
+        else:
+            slopes_of_feature(flat, place, lanes, lane, columns, lo, hi, row, value, q, weight, slot, moves, squares)
 
 
 @njit(inline="always")
-def _linears(rule, flat, planes, columns, lanes, at, m, eight, lines, rate):  # type: ignore[no-untyped-def]
-    """Move all lanes' linear weights of ``m`` features, at most eight, by the gradients in ``eight``."""
+def _linears(rule, share, flat, planes, columns, away, lanes, at, m, eight, lines, rate, moves, squares):  # type: ignore[no-untyped-def]
+    """Move all lanes' linear weights of ``m`` features, at most eight, by the gradients in ``eight``.
+
+    And their factors, where these share their state.
+    """
     n_lanes = len(lanes.first)
     for lane in range(n_lanes):
+        if share is not None:
+            move(flat, lanes, lane, share, columns, at, m, 8, moves, squares, 64 * lane, lines, rate[lane, 2])
         store8(lines, 8 * planes, load8(eight, 8 * lane))
         column = columns - n_lanes + lane
-        _linear(rule, flat, planes, columns, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
+        _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
 
 
 @njit(inline="always")
@@ -299,7 +321,7 @@ def _begin_step(rule, lanes, rate):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive).
 
     Parameters
@@ -308,20 +330,29 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
         Codes of ``RULES`` and ``losses.CODES``.
     lazy : bool
         Whether features that a mini-batch does not touch stay as they are.
+    share : float32 (lanes,) or None
+        One over the number of a lane's factors, 0 where it has none, where they share their state; None where each has
+        its own, which is known when the kernel is compiled.
     arena : float32 (feature_dim, planes, columns)
     lanes : Lanes
     batches : Batches
     scores : float32 (lanes, rows of the batches or 0)
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
-    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    flat, stride, groups = arena.ravel(), planes * columns, (columns - n_lanes) // 8
+    n_lanes, planes, columns, flat = len(lanes.first), arena.shape[1], arena.shape[2], arena.ravel()
+    stride, away = planes * columns, columns
+    if share is not None:
+        planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
+    groups = (columns - n_lanes) // 8
     begin, longest = batches.rows[first], _longest(batches.rows, first, last)
     q, e = np.empty(longest * columns, np.float32), np.empty((longest, n_lanes), np.float32)
     s, rate = np.empty(columns, np.float32), np.empty((n_lanes, 3), np.float32)
     at = np.empty(max(8, _longest(batches.indptr, begin, batches.rows[last])), np.int64)
     eight, lines = np.zeros(8 * n_lanes, np.float32), np.zeros(8 * (planes + 1), np.float32)
     mark = np.full(0 if lazy else len(arena), -1, np.int64)
+    moves = squares = lines
+    if share is not None:
+        moves, squares = np.empty(8 * columns, np.float32), np.zeros(64 * n_lanes, np.float32)
     weighted = len(batches.weights) > 0
     row, value = batches.row, batches.value
     for k in range(first, last):
@@ -349,10 +380,13 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
                 _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
             r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
             at[slot] = np.int64(r) * stride
-            _factors(rule, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot)
+            _factors(
+                rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
+                squares,
+            )  # fmt: skip
             slot += 1
             if slot == 8 or u + 1 == batches.touched[k + 1]:
-                _linears(rule, flat, planes, columns, lanes, at, slot, eight, lines, rate)
+                _linears(rule, share, flat, planes, columns, away, lanes, at, slot, eight, lines, rate, moves, squares)
                 slot = 0
             if not lazy:
                 mark[r] = k
@@ -361,8 +395,11 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
             for r in range(len(mark)):
                 if mark[r] != k:
                     at[0] = r * stride
-                    _factors(rule, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0)
-                    _linears(rule, flat, planes, columns, lanes, at, 1, eight, lines, rate)
+                    _factors(
+                        rule, share, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0, moves,
+                        squares,
+                    )  # fmt: skip
+                    _linears(rule, share, flat, planes, columns, away, lanes, at, 1, eight, lines, rate, moves, squares)
         second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
             total = 0.0
@@ -373,14 +410,17 @@ def learn(rule, loss, lazy, arena, lanes, batches, first, last, scores):  # type
 
 
 @njit(cache=True, nogil=True)
-def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
+def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes with an update after every row: mini-batches of one row, ``first`` to ``last``, always lazy.
 
     Same rule and same bits as :func:`learn`; a row's features are its own transpose, and its parameters are still
     at hand when they are updated.  Parameters as in :func:`learn`.
     """
-    planes, columns, n_lanes = arena.shape[1], arena.shape[2], len(lanes.first)
-    flat, stride, groups = arena.ravel(), planes * columns, (columns - n_lanes) // 8
+    n_lanes, planes, columns, flat = len(lanes.first), arena.shape[1], arena.shape[2], arena.ravel()
+    stride, away = planes * columns, columns
+    if share is not None:
+        planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
+    groups = (columns - n_lanes) // 8
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
     bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
@@ -388,10 +428,14 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
+    moves, squares, ahead = lines, lines, 4 * stride
+    if share is not None:
+        moves, squares = np.empty(wide * columns, np.float32), np.zeros(8 * wide, np.float32)
+        ahead += 60  # a row of so odd a length often ends in one more cache line
     for b in range(first, last):
         if b + _ROWS_AHEAD < last:
             for e in range(batches.indptr[b + _ROWS_AHEAD], batches.indptr[b + _ROWS_AHEAD + 1]):
-                _ask_for(arena, batches.indices[e], 4 * stride)
+                _ask_for(arena, batches.indices[e], ahead)
         lo = batches.indptr[b]
         m = batches.indptr[b + 1] - lo
         for e in range(m):
@@ -409,18 +453,22 @@ def learn_each(rule, loss, arena, lanes, batches, first, last, scores):  # type:
                 store8(q, 8 * group, load8(q, 8 * group) * error[lane])
         for lane in range(n_lanes):
             own, speed, slip, column = settings(lanes.knobs, lane, 2), rate[lane, 2], error[lane], 8 * groups + lane
-            begin, end = lanes.first[lane], lanes.last[lane]
-            for e in range(m):
-                x, p = spread8(values, lo + e), at[e]
-                weight = pulled((x * x) * slip, less, decays, indices[lo + e], knobs[lane, 2, 1], knobs[lane, 2, 2])
-                for group in range(begin, end):
-                    c = 8 * group
-                    step8(rule, flat, p + c, columns, x * load8(q, c) - load8(flat, p + c) * weight, speed, own)
+            if share is None:
+                begin, end = lanes.first[lane], lanes.last[lane]
+                for e in range(m):
+                    x, p, r = spread8(values, lo + e), at[e], indices[lo + e]
+                    weight = pulled((x * x) * slip, less, decays, r, knobs[lane, 2, 1], knobs[lane, 2, 2])
+                    for group in range(begin, end):
+                        c = 8 * group
+                        step8(rule, flat, p + c, columns, x * load8(q, c) - load8(flat, p + c) * weight, speed, own)
+            else:
+                slopes_of_row(flat, lanes, lane, lo, m, wide, indices, values, q, slip, at, moves, squares)
+                move(flat, lanes, lane, share, columns, at, m, wide, moves, squares, 0, lines, speed)
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
                 lines[planes * wide + e] = slip
-            _linear(rule, flat, planes, columns, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
+            _linear(rule, flat, planes, away, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
             step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
 
 

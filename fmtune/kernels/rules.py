@@ -31,11 +31,16 @@ _KEEP1, _KEEP2 = np.float32(1.0 - 0.9), np.float32(1.0 - 0.999)
 
 
 class Rule(NamedTuple):
-    """One row of ``RULES``: the kernels' code, the number of state arrays, and the default ``eps``."""
+    """One row of ``RULES``.
+
+    The kernels' code, the number of state arrays, the default ``eps``, and whether a feature's factors share one
+    number of state: :func:`shared` then takes the place of the rule, which is that of a parameter by itself.
+    """
 
     code: int
     states: int
     eps: float
+    rowwise: bool = False
 
 
 RULES = {
@@ -43,6 +48,7 @@ RULES = {
     "adagrad": Rule(ADAGRAD, 1, 1e-8),
     "sgd": Rule(SGD, 0, 1e-8),
     "ftrl": Rule(FTRL, 2, 1.0),
+    "rowwise_adagrad": Rule(ADAGRAD, 1, 1e-8, rowwise=True),
 }
 
 
@@ -103,6 +109,17 @@ def adagrad(theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped-de
     """AdaGrad (Duchi et al., 2011): the rate falls with the root of the summed squares."""
     a = a + gradient * gradient
     return theta - rate * gradient / (math.sqrt(a) + eps), a, b
+
+
+@njit(inline="always")
+def shared(a, square, rate, eps):  # type: ignore[no-untyped-def]
+    """Row-wise AdaGrad: ``a`` sums the mean of the factors' squared gradients; returns the rate of each, and ``a``."""
+    a = a + square
+    return rate / (math.sqrt(a) + eps), a
+
+
+# The mean over one number is itself: so a bias and a linear weight move.
+rowwise_adagrad = adagrad
 
 
 @njit(inline="always")

@@ -108,6 +108,24 @@ def _sum(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def _sums(typing_context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """The sums of eight values, side by side, each in the order of ``_sum``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def added(pair: Any, left: list[int], right: list[int]) -> Any:
+            masks = (ir.Constant(ir.VectorType(_WORD, 8), mask) for mask in (left, right))
+            return builder.fadd(*(builder.shuffle_vector(*pair, mask) for mask in masks))
+
+        parts = list(args)
+        while len(parts) > 2:  # neighbours within each half, which is one instruction
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [added(pair, [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15]) for pair in pairs]
+        return added(parts, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+
+    return float8(*[float8] * 8), generate
+
+
+@intrinsic
 def _root(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         name, kind = "llvm.sqrt.v8f32", ir.FunctionType(_VECTOR, [_VECTOR])
@@ -164,5 +182,6 @@ splat8: Any = _splat
 spread8: Any = _spread
 fma8: Any = _fma
 sum8: Any = _sum
+sums8: Any = _sums
 limited8: Any = _limited8
 _call_root: Any = _root

@@ -39,7 +39,7 @@ Float32 = NDArray[np.float32]
 
 
 class Touched(NamedTuple):
-    """Features that a window may change, and what they and the bias (planes, 1) were before it."""
+    """Features that a window may change, and what they and the bias (1 + states, 1) were before it."""
 
     ids: Ids
     rows: Float32
@@ -85,10 +85,10 @@ class Hosts:
         """
         if not self.hub:
             self._tell(self.names[0], {"facts": dict(facts)})
-            self._hear(self.names[0], 0, (0, 0))
+            self._hear(self.names[0])
             return
         for name in self._peers:
-            theirs = self._hear(name, 0, (0, 0)).head.get("facts")
+            theirs = self._hear(name).head.get("facts")
             if theirs != facts:
                 raise ResourceError(f"the hosts differ: {dict(facts)} on {self.here}, {theirs} on {name}",
                                     hint="give all hosts the same kind of data and the same image")  # fmt: skip
@@ -121,14 +121,13 @@ class Hosts:
 
     def _ask(self, state: State, mine: _Message) -> _Message:
         self._tell(self.names[0], mine.head, mine)
-        answer = self._hear(self.names[0], len(state.rows), state.rows.shape[1:])
+        answer = self._hear(self.names[0], state)
         state.rows[answer.ids], state.bias[:, 0] = answer.rows, answer.bias
         return answer
 
     def _gather(self, state: State, mine: _Message) -> _Message:
         """On the hub: take all messages, move the parameters, and answer."""
-        shape = state.rows.shape[1:]
-        every = [mine, *(self._hear(name, len(state.rows), shape) for name in self._peers)]
+        every = [mine, *(self._hear(name, state) for name in self._peers)]
         if len(self._counts) != len(state.rows):
             self._counts = np.zeros(len(state.rows), np.int32)
         for one in every:
@@ -168,18 +167,20 @@ class Hosts:
         except OSError as error:
             raise self._gone(name) from error
 
-    def _hear(self, name: str, features: int, shape: tuple[int, ...]) -> _Message:
-        """Return a host's next message; its arrays must fit a model of so many features and such rows."""
+    def _hear(self, name: str, state: State | None = None) -> _Message:
+        """Return a host's next message; its arrays must fit the state, or be none."""
+        features, *shape = (0, 0, 0) if state is None else state.rows.shape
+        states = 0 if state is None else len(state.bias)
         try:
             head = _head(self._peers[name])
             if "failed" in head:
                 raise ResourceError(f"host {name} failed: {str(head['failed'])[:1000]}", hint="see that host's log")
             count, *own = (int(number) for number in head.get("shape", (-1,)))
-            if tuple(own) != ((0, 0) if not features else shape) or not 0 <= count <= features:
+            if own != shape or not 0 <= count <= features:
                 raise ResourceError(f"host {name} sends what does not fit the model",
                                     hint="give all hosts the same hyperparameters and image")  # fmt: skip
             planes, columns = own
-            sizes = (8 * count, 4 * count * planes * columns, 4 * planes)
+            sizes = (8 * count, 4 * count * planes * columns, 4 * states)
             ids, rows, bias = (_exact(self._peers[name], size) for size in sizes)
         except (OSError, EOFError, ValueError, TypeError) as error:
             raise self._gone(name) from error
@@ -196,9 +197,8 @@ class Hosts:
 def _changes(state: State, touched: Touched | None, stop: bool) -> _Message:
     head = {"worked": touched is not None, "stop": stop}
     if touched is None:
-        planes, columns = state.rows.shape[1:]
-        return _Message(head, np.zeros(0, np.int64), np.zeros((0, planes, columns), np.float32),
-                        np.zeros(planes, np.float32))  # fmt: skip
+        none = np.zeros(0, np.int64)
+        return _Message(head, none, state.rows[none], np.zeros(len(state.bias), np.float32))
     rows, bias = state.rows[touched.ids] - touched.rows, state.bias - touched.bias
     return _Message(head, touched.ids, rows, bias[:, 0])
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
+from fmtune.fm.pack import bytes_of
 from fmtune.fm.solvers import solver_of
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
@@ -75,7 +76,7 @@ def largest(spec: Spec) -> Hyperparameters:
     if dimension is not None:
         values["num_factors"] = max(int(v) for v in dimension.choices or (dimension.high,))  # type: ignore[arg-type]
     rules = [rule for rule in _optimizers(spec) if rule in RULES]
-    return Hyperparameters.of({**values, "optimizer": max(rules, key=lambda rule: RULES[rule].states)})
+    return max((Hyperparameters.of({**values, "optimizer": rule}) for rule in rules), key=lambda h: bytes_of(h, 1))
 
 
 def _optimizers(spec: Spec) -> list[str]:

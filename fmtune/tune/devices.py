@@ -12,27 +12,29 @@ from fmtune.tune.spec import Cell, Spec
 HINT = "pip install 'fmtune[gpu]' on a machine with an NVIDIA card, or device: cpu"
 
 
-def missing(cell: Cell, solvers: Sequence[str] = ("sgd",)) -> str | None:
-    """Return why a cell cannot run here, or None; only a card is ever missing."""
+def missing(cell: Cell, only: Sequence[str] = ()) -> str | None:
+    """Return why a cell cannot run here, or None; only a card is ever missing.
+
+    ``only`` is what no card does (``fm.hyperparameters.cpu_only``).
+    """
     if cell.device == "cpu":
         return None
-    swept = [solver for solver in solvers if solver != "sgd"]
-    if swept:
-        return f"solver {' and '.join(swept)} runs on the CPU only"
+    if only:
+        return f"{' and '.join(only)} runs on the CPU only"
     return cuda_card.missing(cell.layout)
 
 
-def resolved(cell: Cell, solvers: Sequence[str] = ("sgd",)) -> tuple[Cell, str | None]:
+def resolved(cell: Cell, only: Sequence[str] = ()) -> tuple[Cell, str | None]:
     """Return a cell with ``auto`` made ``gpu`` or ``cpu``, and why it is the CPU where it is."""
     if cell.device != "auto":
         return cell, None
-    why = missing(cell, solvers)
+    why = missing(cell, only)
     return (cell._replace(device="cpu"), f"device auto: cpu, {why}") if why else (cell._replace(device="gpu"), None)
 
 
 def cells(spec: Spec) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
     """Return a study's cells with ``auto`` resolved and no cell twice, and what there is to say of that."""
-    found = [resolved(cell, spec.solvers) for cell in spec.matrix.cells]
+    found = [resolved(cell, spec.cpu_only) for cell in spec.matrix.cells]
     notes = dict.fromkeys(note for _, note in found if note)
     return tuple(dict.fromkeys(cell for cell, _ in found)), tuple(notes)
 
@@ -77,7 +79,7 @@ def places(spec: Spec, attrs: Mapping[str, Any]) -> Places:
     stored = attrs.get("fmtune:cells")
     if stored:
         found = tuple(Cell(c["device"], c["layout"]) for c in stored)
-    here = {cell: missing(cell, spec.solvers) for cell in found}
+    here = {cell: missing(cell, spec.cpu_only) for cell in found}
     absent = dict(here)
     if stored:
         absent = {cell: c.get("absent", here[cell]) for cell, c in zip(found, stored, strict=True)}
@@ -97,14 +99,14 @@ def first(spec: Spec) -> Cell:
     """
     reasons = {}
     for cell in cells(spec)[0]:
-        why = missing(cell, spec.solvers)
+        why = missing(cell, spec.cpu_only)
         if why is None:
             return cell
         reasons[cell.name] = why
     raise ResourceError("; ".join(f"{name}: {why}" for name, why in reasons.items()), where="matrix", hint=HINT)
 
 
-def choose(device: str, layout: str, solver: str = "sgd") -> tuple[str, str | None]:
+def choose(device: str, layout: str, only: Sequence[str] = ()) -> tuple[str, str | None]:
     """Return ``cpu`` or ``gpu`` for one model, and why it is the CPU where ``auto`` made it so.
 
     Raises
@@ -112,8 +114,8 @@ def choose(device: str, layout: str, solver: str = "sgd") -> tuple[str, str | No
     ResourceError
         ``gpu`` is asked for and cannot be had.
     """
-    cell, note = resolved(Cell(device, layout), (solver,))
-    why = missing(cell, (solver,))
+    cell, note = resolved(Cell(device, layout), only)
+    why = missing(cell, only)
     if why is not None:
         raise ResourceError(why, where="device: gpu", hint=HINT)
     return cell.device, note

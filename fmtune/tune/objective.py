@@ -29,7 +29,7 @@ from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
 from fmtune.fm.groups import Groups
-from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.hyperparameters import Hyperparameters, cpu_only
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict as score_rows
@@ -148,7 +148,7 @@ class Objective:
         self._distributions = distributions(_space(search_space, fixed))
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
-        self.device = _device(device, self.layout, self._fixed.solver)
+        self.device = _device(device, self.layout, self._fixed)
 
     def configuration(self, trial: Trial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
@@ -266,7 +266,7 @@ def fit(
         )  # fmt: skip
     many = threads or cores()
     layout = layout or channels.train.layout
-    where = _device(device, layout, h.solver)
+    where = _device(device, layout, h)
     done = train(channels, h, layout=layout, device=where, objective=metric, threads=many)
     if encoder is None:
         return done
@@ -284,11 +284,11 @@ def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool)
     return made.rows["train"], made.rows.get("test"), made.encoder
 
 
-def _device(device: str, layout: str, solver: str) -> str:
+def _device(device: str, layout: str, h: Hyperparameters) -> str:
     """Return ``cpu`` or ``gpu``; where ``auto`` comes to the CPU a warning says why."""
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}", hint=f"there are {', '.join(DEVICES)}")
-    found, note = choose(device, layout, solver)
+    found, note = choose(device, layout, cpu_only((h.solver,), (h.optimizer,)))
     if note:
         warnings.warn(note, stacklevel=3)
     return found

@@ -55,7 +55,7 @@ def lines(
     may = budget(spec, data.channels.feed, lanes)
     data.channels.feed.memory = may.batches
     at_once = max(spec.seeds, may.at_once(lanes, spec.seeds))
-    runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.solvers) is None]
+    runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.cpu_only) is None]
     if len(runs) > 1 and spec.solvers == ("sgd",):
         said.append(probe.fastest(runs, data.channels.train, largest(spec), at_once))
     if spec.cluster is not None:
@@ -86,7 +86,7 @@ def _cells(spec: Spec) -> Iterator[str]:
     cells, notes = devices.cells(spec)
     yield from notes
     for cell in cells:
-        why = devices.missing(cell, spec.solvers)
+        why = devices.missing(cell, spec.cpu_only)
         if why:
             yield f"cell {cell.name}: will not run: {why}"
             continue
@@ -98,7 +98,7 @@ def _cells(spec: Spec) -> Iterator[str]:
 def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
     """Say how long each cell takes that can run on the CPU."""
     for cell in devices.cells(spec)[0]:
-        if cell.device != "cpu" or devices.missing(cell, spec.solvers):
+        if cell.device != "cpu" or devices.missing(cell, spec.cpu_only):
             continue
         found = duration(spec, cell, channels, lanes)
         if found is None:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from fmtune.data import catalog
 from fmtune.errors import UsageError
-from fmtune.fm.hyperparameters import PARAMETERS, Value
+from fmtune.fm.hyperparameters import PARAMETERS, Value, cpu_only
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import checks, yamlfile
 from fmtune.tune import schema as schemas
@@ -133,6 +133,13 @@ class Spec(Model):
     def fixed(self) -> dict[str, Value]:
         """The hyperparameters that all its trials have in common, the study's seed among them."""
         return {**self.hyperparameters, "predictor_type": self.predictor_type, "seed": self.seed}
+
+    @property
+    def cpu_only(self) -> tuple[str, ...]:
+        """What its trials may take and no card does, in words."""
+        searched = self.search_space.get("optimizer")
+        one = str(self.hyperparameters.get("optimizer", PARAMETERS["optimizer"].default))
+        return cpu_only(self.solvers, (one,) if searched is None else map(str, searched.choices or ()))
 
     @property
     def metric(self) -> str:

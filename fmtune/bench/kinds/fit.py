@@ -10,11 +10,12 @@ import numpy as np
 
 from fmtune.bench.kinds import stored
 from fmtune.bench.serve import Job, Line, serve
+from fmtune.fm.arena import columns_of, shape_of
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import Hyperparameters
+from fmtune.fm.numbering import MANY
 from fmtune.fm.pack import Pack
-from fmtune.kernels.rules import RULES
 from fmtune.rows import Rows, concatenate
 
 _SAMPLES = 8
@@ -66,7 +67,7 @@ def _packs(rows: Rows, layout: str, lanes: list[Hyperparameters]) -> Iterator[Pa
     """
     while True:
         gap = bytearray(int.from_bytes(os.urandom(2), "little"))
-        pack = Pack(Feed(rows), Recipe.of(lanes[0], layout))
+        pack = Pack(Feed(rows, many=MANY), Recipe.of(lanes[0], layout))
         pack.change(enter=lanes)
         del gap
         pack.epoch()
@@ -79,11 +80,11 @@ def _about(feed: Feed, case: Mapping[str, Any], h: Hyperparameters) -> dict[str,
     layout = case["layout"]
     recipe = Recipe.of(h, layout)
     batches: Any = feed.batches(recipe, 0)
-    count = len(batches.rows) - 1
+    count, (planes, columns) = len(batches.rows) - 1, shape_of(h)
     facts: dict[str, Any] = {
         "rows": feed.n * case["inner"] * case["lanes"], "examples": feed.n * case["inner"], "layout": layout,
         "lanes": case["lanes"], "num_factors": h.num_factors, "feature_dim": feed.feature_dim,
-        "planes": 1 + RULES[h.optimizer].states, "updates_per_row": count / feed.n,
+        "planes": planes * columns / columns_of(h.num_factors), "updates_per_row": count / feed.n,
     }  # fmt: skip
     if layout == "sparse":
         facts["nnz_per_row"] = len(batches.values) / feed.n
