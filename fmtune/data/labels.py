@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmtune.data.cells import LARGEST, Float64, coded, missing_column, numbers_of, place, shown, text_of
+from fmtune.data.tables import is_number
 from fmtune.errors import DataError
 from fmtune.rows import Float32
 
@@ -31,7 +32,7 @@ def words_of(cells: pd.Series[Any], where: str, first: int = 0) -> set[str]:
 
 def classes_of(words: set[str]) -> Classes:
     """Return two words in order; nothing where there are not two, or one is a number."""
-    return tuple(sorted(words)) if len(words) == 2 and not any(map(_is_number, words)) else ()
+    return tuple(sorted(words)) if len(words) == 2 and not any(map(is_number, words)) else ()
 
 
 def labels_of(frame: pd.DataFrame, name: str, classes: Classes, first: int, where: str) -> Float64:
@@ -84,11 +85,3 @@ def _numbered(cells: pd.Series[Any], classes: Classes) -> Float64:
     codes, uniques = coded(cells, "the label")
     places = {word: float(at) for at, word in enumerate(classes)}
     return np.array([*(places.get(text_of(cell), np.nan) for cell in uniques), np.nan])[codes]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

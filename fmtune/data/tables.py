@@ -104,7 +104,7 @@ def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -
         first = _line(stream.read(1 << 16)).decode("utf-8")
         delimiter = max(_DELIMITERS, key=first.count)
         known = next(csv.reader([first], delimiter=delimiter))
-        if all(map(_is_number, known)):
+        if all(map(is_number, known)):
             hint = f"put a first line with {len(known)} names before it"
             raise DataError("the first line holds numbers and no names", where=str(path), hint=hint)
         if twice := next((name for name in known if known.count(name) > 1), None):
@@ -135,7 +135,8 @@ def _line(start: bytes) -> bytes:
     return next(iter(start.removeprefix(b"\xef\xbb\xbf").splitlines()), b"")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell's text is a number."""
     try:
         float(text)
     except ValueError:
