@@ -81,7 +81,7 @@ def baseline(
     """
     tries = settings(winner)
     free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
-    wide = max(1, int(free // memory_of(tries[0], channels.feed)))
+    wide = max(1, int(min(len(tries), free / memory_of(tries[0], channels.feed))))
     found = [
         one for start in range(0, len(tries), wide)
         if (one := _best(channels, tries[start : start + wide], device, layout, metric, stop)) is not None

@@ -162,7 +162,7 @@ def test_one_product_for_all_lanes_in_tf32() -> None:
     assert 1e-6 < np.abs(found[0] - found[1]).max() < 2e-2
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule, row in RULES.items() if not row.rowwise])
 def test_many_lanes_are_multiplied_otherwise(rule: str) -> None:
     """Products of squares for many lanes, and the kernels for a few, give the same models.
 
