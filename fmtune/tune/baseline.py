@@ -1,10 +1,11 @@
 """Baseline: the linear model that a winner must beat, tuned for itself, a grid of settings side by side in one pack.
 
-What shapes the pass, and the bias, it has from the winner.  For sgd its rate and its decay are searched, whatever the
-winner's are, with adam, which needs the least care; for als the decay, around the winner's; mcmc has nothing to
-search.  By gradients a linear model may need more epochs than one with factors, so it gets up to ``LONGER`` times the
-winner's.  It ends when none of the grid has got better for ``PATIENCE`` epochs.  Like the winner it is selected on the
-test channel, and at its best epoch.
+What shapes the pass, and the bias, it has from the winner; but an update for every few rows, which a winner may have,
+would cost more than the whole search, and a linear model gains nothing by it.  For sgd its rate and its decay are
+searched, whatever the winner's are, with adam, which needs the least care; for als the decay, around the winner's; mcmc
+has nothing to search.  By gradients a linear model may need more epochs than one with factors, so it gets up to
+``LONGER`` times the winner's.  It ends when none of the grid has got better for ``PATIENCE`` epochs.  Like the winner
+it is selected on the test channel, and at its best epoch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from fmtune.fm.solvers import memory_of, trainer
 from fmtune.machine import free_memory
 from fmtune.tune.selection import contributions, joined
 
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+RATES = (0.003, 0.01, 0.03, 0.1)
+DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 FACTORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
+# Updates of an epoch that are enough, and rows of one beyond which its pass gets no cheaper.
+UPDATES, ROWS = 100, 1000
+
 LONGER = 3
-PATIENCE = 5
+PATIENCE = 2
 _BETTER = 1e-3  # a smaller share of the score is not worth more epochs
 
 _SHAPE = (
@@ -39,13 +43,14 @@ _TUNED = {"sgd": ("linear_lr", "linear_wd"), "als": ("linear_wd",), "mcmc": ()}
 _DRAWS = 1000
 
 
-def settings(winner: Hyperparameters) -> list[Hyperparameters]:
-    """Return the linear models that are tried beside a winner."""
+def settings(winner: Hyperparameters, rows: int) -> list[Hyperparameters]:
+    """Return the linear models that are tried beside a winner that learnt from so many rows."""
     if winner.solver != "sgd":
         plain = winner.replace(num_factors=0, patience=0)
         decay = plain.linear_wd or Hyperparameters().linear_wd
         return [plain] if winner.solver == "mcmc" else [plain.replace(linear_wd=decay * f) for f in FACTORS]
     own = {name: getattr(winner, name) for name in _SHAPE}
+    own["mini_batch_size"] = max(winner.mini_batch_size, min(ROWS, rows // UPDATES))
     plain = Hyperparameters.of({**own, "num_factors": 0, "optimizer": "adam", "epochs": LONGER * winner.epochs})
     return [plain.replace(linear_lr=rate, linear_wd=decay) for rate in RATES for decay in DECAYS]
 
@@ -79,7 +84,7 @@ def baseline(
         ``difference``, how much worse the linear model is, with ``low`` and ``high``
         of its 95 % interval over test rows.
     """
-    tries = settings(winner)
+    tries = settings(winner, channels.feed.n)
     free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
     wide = max(1, int(min(len(tries), free / memory_of(tries[0], channels.feed))))
     found = [
