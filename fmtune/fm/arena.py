@@ -230,7 +230,8 @@ class SparseArena:
         assert isinstance(rows, SparseRows)
         rows = rows if self._numbering is None else self._numbering.rows(rows)
         out = np.empty((len(self._factors), rows.n), np.float32)
-        cpu_sparse.score(self._arena, self._lanes, rows.indptr, rows.indices, rows.values, out)
+        more = self._more or None
+        cpu_sparse.score(self._arena, more, self._lanes, rows.indptr, rows.indices, rows.values, out)
         return out
 
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]:

