@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +48,20 @@ def file_system(path: Path, mounts: Mounts = mounted) -> str:
 def cores() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def threads(count: int, name: str = "") -> Iterator[ThreadPoolExecutor]:
+    """Lend a pool of threads and do not wait for it at the end: what runs ends by itself, what waits is dropped.
+
+    Generators need one that does so.  One that is left halfway is closed by the garbage collector, on any line of any
+    thread, also one of the pool's own or one that holds the interpreter's lock of threads: waiting there never ends.
+    """
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def free_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

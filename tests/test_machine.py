@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from fmtune.machine import NETWORK, Mount, cores, file_system, free_memory
+from fmtune.machine import NETWORK, Mount, cores, file_system, free_memory, threads
 
 MIB = 1 << 20
 
@@ -51,3 +52,19 @@ def test_the_nearest_mounted_file_system_holds_a_path(tmp_path: Path) -> None:
 def test_cores_are_those_of_this_process() -> None:
     """Not those of the machine."""
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_threads_are_left_without_waiting() -> None:
+    """What runs goes on, what waits is dropped."""
+    began, end = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        began.set()
+        return end.wait(10)
+
+    with threads(1) as pool:
+        running, waiting = pool.submit(work), pool.submit(work)
+        began.wait(10)
+    assert (running.done(), waiting.cancelled()) == (False, True)
+    end.set()
+    assert running.result()

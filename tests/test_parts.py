@@ -7,6 +7,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -148,6 +149,26 @@ def test_jobs_end_in_order_and_the_first_fault_is_raised() -> None:
         next(taken)
     assert list(parts.in_order([partial(int, n) for n in "31415926535"])) == [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
     assert list(parts.in_order([])) == []
+
+
+def test_jobs_that_are_left_halfway_may_be_closed_by_one_of_them() -> None:
+    """So the garbage collector does, which may come in any thread."""
+    left: Future[None] = Future()
+    closed: Future[None] = Future()
+
+    def close() -> int:
+        left.result(10)
+        try:
+            closed.set_result(taken.close())
+        except RuntimeError as error:  # one cannot wait for oneself
+            closed.set_exception(error)
+        return 0
+
+    taken = parts.in_order([lambda: 1, close, lambda: 2])
+    assert next(taken) == 1
+    left.set_result(None)
+    closed.result(10)
+    assert list(taken) == []
 
 
 def test_a_record_with_keys_that_are_plain_but_overlong_is_read_all_the_same(tmp_path: Path) -> None:

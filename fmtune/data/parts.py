@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fmtune.data.canonical import Disorder, warn
 from fmtune.data.unseen import Unseen
 from fmtune.errors import DataError
-from fmtune.machine import cores
+from fmtune.machine import cores, threads
 from fmtune.rows import DenseRows, Rows, concatenate
 
 BLOCK = 16 << 20
@@ -89,8 +89,7 @@ def in_order(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     if second is None:
         yield first()
         return
-    pool = ThreadPoolExecutor(cores())
-    try:
+    with threads(cores(), "fmtune-parts") as pool:
         running: deque[Future[T]] = deque(map(pool.submit, (first, second)))
         for job in jobs:
             running.append(pool.submit(job))
@@ -98,8 +97,6 @@ def in_order(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class Seam:

@@ -12,7 +12,6 @@ import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
 from fmtune.kernels import columns, cpu_dense, cpu_sparse
 from fmtune.kernels.rules import RULES
-from fmtune.machine import free_memory
+from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
 Float32 = NDArray[np.float32]
@@ -215,7 +214,7 @@ class Feed:
         if order.count == 1:
             yield order.stretch(0)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="fmtune-feed") as ahead:
+        with threads(1, "fmtune-feed") as ahead:
             coming = ahead.submit(order.stretch, 0)
             for i in range(order.count):
                 now = coming.result()
