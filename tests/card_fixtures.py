@@ -118,7 +118,7 @@ def serving() -> Iterator[Site]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(60)
 
 
 def answer(handler: BaseHTTPRequestHandler, site: Site) -> None:

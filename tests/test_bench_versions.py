@@ -12,7 +12,7 @@ from fmtune.errors import UsageError
 
 def git(folder, *words: str) -> str:
     who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True, timeout=60)
     return done.stdout.strip()
 
 

@@ -209,7 +209,7 @@ Cache({}, worth=0).rows([path], {"base": None, "feature_dim": None}, read)
 
 def test_a_process_killed_while_writing_leaves_nothing_that_is_read(file: Path) -> None:
     """What it leaves has another name and goes with the next reading."""
-    assert subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False, timeout=120).returncode == 9
     folder = file.parent / FOLDER
     assert [path.suffix for path in folder.iterdir() if path.is_dir()] == [".part"]
     assert read_channel(file, cache=cache()).digest() == SPARSE.digest()

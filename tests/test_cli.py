@@ -16,6 +16,7 @@ import pytest
 
 from fmtune import __version__
 from fmtune.tune import spec as specs
+from tests.processes import Limited
 from tests.study_fixtures import STUDY, Said, command, said, write_study
 from tests.study_fixtures import fmtune as real
 
@@ -56,7 +57,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         "import sys; from fmtune.__main__ import _code; c = _code(['--help']) + _code(['run', '--help']);"
         f"print(c, sorted({heavy!r} & set(sys.modules)))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert ran.stdout.splitlines()[-1] == "0 []" and "Tune and benchmark" in ran.stdout
 
 
@@ -109,7 +110,7 @@ def test_status_says_how_far_each_cell_is(done: Path, shell: Shell, tmp_path: Pa
     facts = json.loads(shell("status", "study.yaml", "--json", folder=done).out)
     assert [(c["cell"], c["done"], c["of"]) for c in facts["cells"]] == [("cpu-sparse", 4, 4), ("cpu-dense", 4, 4)]
     write_study(tmp_path, SMALL)
-    begun = subprocess.Popen(command("run", "study.yaml"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    begun = Limited(command("run", "study.yaml"), cwd=tmp_path, stdout=subprocess.PIPE)
     assert begun.stdout is not None
     begun.stdout.readline()
     during = shell("status", "study.yaml")
@@ -307,7 +308,7 @@ try:
 except Exception as error:
     print(error.exit_code, error)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert ran.stdout.startswith("5 ") and "no space left on the disk (File too large); 2 MB are needed" in ran.stdout
     assert (tmp_path / "m.fm").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
@@ -319,7 +320,7 @@ def test_a_study_on_a_full_disk_goes_on_later(done: Path, shell: Shell, tmp_path
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (190_000, 190_000));"
         "from fmtune.__main__ import _code; sys.exit(_code(['run', 'study.yaml', '--no-report']))"
     )
-    ran = subprocess.run([sys.executable, "-c", limited], cwd=tmp_path, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stderr) == (
         4, "error: small: the study's database cannot be written: disk I/O error\n"
            "  hint: free the disk or the lock, then run the same command again: it continues\n"
@@ -339,8 +340,8 @@ def _interrupted(
     folder: Path, number: int, words: tuple[str, ...], ready: Callable[[subprocess.Popen[str]], Any]
 ) -> Said:
     """Start the command, wait until it is ready, send the signal, and return what it said."""
-    run = subprocess.Popen(command(*words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=_heeding)  # fmt: skip
+    run = Limited(command(*words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                  env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=_heeding)  # fmt: skip
     ready(run)
     run.send_signal(number)
     out, err = run.communicate(timeout=30)
@@ -373,8 +374,8 @@ def test_a_signal_while_a_kernel_is_compiled_stops_at_once(tmp_path: Path) -> No
     """With an empty kernel cache compiling takes many seconds; a signal does not wait for it."""
     write_study(tmp_path)
     env = {"FMTUNE_CACHE_DIR": str(tmp_path / "cache")}
-    run = subprocess.Popen(command("run", "study.yaml"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           text=True, env={**os.environ, **env})  # fmt: skip
+    run = Limited(command("run", "study.yaml"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                  env={**os.environ, **env})  # fmt: skip
     assert run.stdout is not None
     assert run.stdout.readline().startswith("small: 24 trials")
     run.send_signal(signal.SIGINT)
@@ -391,8 +392,7 @@ def test_a_reader_that_leaves_is_no_error(
     """A run whose pipe or terminal is closed ends without a word; the next one completes the very same study."""
     write_study(tmp_path, SMALL)
     reader, writer = make()
-    run = subprocess.Popen(command("run", "study.yaml", "--no-report"), cwd=tmp_path, stdout=writer,
-                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    run = Limited(command("run", "study.yaml", "--no-report"), cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     os.read(reader, 1)
     os.close(reader)
@@ -405,5 +405,5 @@ def test_a_reader_that_leaves_is_no_error(
 def test_without_any_standard_stream_the_code_still_counts(done: Path) -> None:
     """What is then opened takes their numbers, and none of our words gets into it."""
     words = " ".join(command("status", "none.yaml"))
-    ran = subprocess.run(["/bin/sh", "-c", f"exec {words} <&- >&- 2>&-"], cwd=done, check=False)
+    ran = subprocess.run(["/bin/sh", "-c", f"exec {words} <&- >&- 2>&-"], cwd=done, check=False, timeout=120)
     assert ran.returncode == 2

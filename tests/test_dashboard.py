@@ -30,6 +30,7 @@ from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage
+from tests.processes import Limited
 from tests.study_fixtures import STUDY, command, write_study
 
 pytest.importorskip("optuna_dashboard", reason="needs `pip install 'fmtune[dashboard]'`")
@@ -112,7 +113,7 @@ def opened(place: Place, **options: Any) -> Iterator[Client]:
         yield Client(url)
     finally:
         server.shutdown()
-        thread.join()
+        thread.join(60)
         server.server_close()
 
 
@@ -225,9 +226,7 @@ def test_artifacts_are_no_part_of_the_site(place: Place) -> None:
 def test_a_running_study(ran: Place, tmp_path: Path) -> None:
     """The dashboard follows a study that runs, writes nothing to it, and does not hold it up."""
     path = write_study(tmp_path, STUDY.replace("n_trials: 24", "n_trials: 100000"))
-    writer = subprocess.Popen(
-        command("run", path, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )  # fmt: skip
+    writer = Limited(command("run", path, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True)
     assert writer.stdout is not None
     ended = 0
     events = (json.loads(line)["event"] for line in writer.stdout)
@@ -378,7 +377,8 @@ def test_the_extra_is_missing(ran: Place) -> None:
         "except ResourceError as error: print(error, error.exit_code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, ran.spec.path], capture_output=True, text=True, check=True, cwd=ran.root
+        [sys.executable, "-c", script, ran.spec.path], capture_output=True, text=True, check=True, cwd=ran.root,
+        timeout=120,
     )
     assert "pip install 'fmtune[dashboard]' 5" in done.stdout
 
@@ -389,9 +389,9 @@ def test_ctrl_c_ends_quietly(place: Place) -> None:
         "import sys\nfrom fmtune.dashboard.serve import serve\nfrom fmtune.tune import spec\n"
         "serve(spec.read(sys.argv[1]), port=0, open_browser=False)"
     )
-    verb = subprocess.Popen(
-        [sys.executable, "-u", "-c", script, place.spec.path], cwd=place.root, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    verb = Limited(
+        [sys.executable, "-u", "-c", script, place.spec.path], cwd=place.root, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )  # fmt: skip
     assert verb.stdout is not None
     line = verb.stdout.readline()

@@ -21,6 +21,7 @@ from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from fmtune.tune.spec import Cell
 from tests import fm_reference as reference
+from tests.processes import Limited
 from tests.study_fixtures import STUDY, write_study
 from tests.study_fixtures import fmtune as cli
 
@@ -107,9 +108,9 @@ def test_processes_take_a_card_each(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl"):
         (tmp_path / name).touch()
 
-    def process() -> subprocess.Popen[str]:
+    def process() -> Limited:
         words = [sys.executable, "-c", _CLAIM, str(tmp_path)]
-        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return Limited(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     taken = []
     with contextlib.ExitStack() as stack:
@@ -119,5 +120,5 @@ def test_processes_take_a_card_each(tmp_path: Path) -> None:
             taken.append(one.stdout.readline().split())
         assert taken == [["0", "0"], ["1", "1"]]
     with process() as again:
-        assert again.communicate("")[0].split() == ["0", "0"]
+        assert again.communicate("", timeout=60)[0].split() == ["0", "0"]
     assert cuda_card.claim(tmp_path, tmp_path, {"CUDA_VISIBLE_DEVICES": "2"}) is None

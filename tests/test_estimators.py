@@ -32,6 +32,7 @@ from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Scaling
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.fm.model import Model
+from tests.processes import Limited
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -129,7 +130,7 @@ def test_from_a_file_to_a_served_prediction_in_six_lines(tmp_path: Path) -> None
     model = fmtune.FMRegressor(random_state=0).fit(frame[["user", "item"]], frame["rating"])
     model.model_.save(tmp_path / "ratings.fm")
     words = [sys.executable, "-c", SERVE, str(tmp_path / "ratings.fm")]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ)
+    server = Limited(words, stdout=subprocess.PIPE, env=os.environ)
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip()

@@ -63,7 +63,7 @@ def test_the_standalone_file_predicts_alike_and_needs_numpy_only(
         "import sys, numpy as np, machine; assert 'fmtune' not in sys.modules; r = np.load('rows.npz');"
         "np.savez('out.npz', a=machine.predict(r['x']), b=machine.predict((r['indptr'], r['indices'], r['values'])))"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
     out = np.load(tmp_path / "out.npz")
     np.testing.assert_allclose(out["a"], predict(machine, rows), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(out["b"][:-1], predict(machine, rows), rtol=1e-6, atol=1e-6)
@@ -138,7 +138,7 @@ def test_an_address_where_nobody_answers_is_given_up(scheme: str) -> None:
         with pytest.raises(StorageError) as error:
             flavour.log(report_fixtures.study(trials=1, epochs=1), uri)
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        thread.join(60)
     assert 1 <= len(calls) <= 3 and error.value.exit_code == 4
     said = str(error.value)
     assert said.startswith(uri.replace("s3cret", "***") + ": MLflow does not take it: ") and "s3cret" not in said

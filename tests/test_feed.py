@@ -132,7 +132,7 @@ print(rows.nbytes >> 20, feed.need(Recipe.of(h, "sparse")) > feed.memory)
 def test_data_larger_than_memory_are_trained(tmp_path: Path) -> None:
     """94 MiB of rows are written, mapped and trained by a process that may take 64 MiB more than it has."""
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.split() == ["94", "True"], done.stderr[-2000:]
 
 

@@ -35,5 +35,5 @@ def test_beside_the_main_thread_nothing_is_heeded() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join()
+    thread.join(60)
     assert during == [before]

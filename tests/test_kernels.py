@@ -336,7 +336,7 @@ def test_rules_run_in_the_cuda_simulator_as_they_stand() -> None:
     """Every rule and loss, called from a CUDA kernel in numba's simulator, gives what the compiled ones give."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SIMULATED], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
     f = np.float32

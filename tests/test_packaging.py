@@ -109,7 +109,7 @@ def wheel(tmp_path_factory) -> set[str]:
         "--no-index",
     ]
     command += ["--no-build-isolation", "--wheel-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("fmtune-*.whl")
     with zipfile.ZipFile(path) as archive:

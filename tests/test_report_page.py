@@ -319,4 +319,5 @@ def test_extract_refuses_what_is_no_page_of_ours(html: str) -> None:
 def test_importing_the_page_does_not_import_pyplot() -> None:
     """matplotlib's global state machine stays out."""
     code = "import sys, fmtune.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1], timeout=120)
+    assert done.returncode == 0

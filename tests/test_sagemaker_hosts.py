@@ -29,6 +29,7 @@ from fmtune.sagemaker.container import Container
 from fmtune.sagemaker.hosts import Hosts, joined
 from fmtune.sagemaker.logs import Log
 from fmtune.sagemaker.training import Trained, Training
+from tests.processes import Limited
 from tests.test_sagemaker_training import job, rows, run
 
 # Both are this machine; in the order of their names the first is the hub.
@@ -255,7 +256,7 @@ def processes(roots: list[Path], kill: int | None = None) -> list[tuple[int, str
     env = {**os.environ, "DMLC_PS_ROOT_PORT": str(free_port())}
     words = [sys.executable, "-m", "fmtune", "sagemaker", "train", "--root"]
     started = [
-        subprocess.Popen([*words, str(root)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        Limited([*words, str(root)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for root in roots
     ]
     if kill is not None:

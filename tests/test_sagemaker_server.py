@@ -27,6 +27,7 @@ from fmtune.sagemaker import inference
 from fmtune.sagemaker.connection import Limits, Request
 from fmtune.sagemaker.server import Service, limits_of, serve
 from tests.load import steady
+from tests.processes import Limited
 
 DIM = 50
 BODY = b'{"instances": [{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}]}'
@@ -70,8 +71,8 @@ class Child:
             with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
                 options["port"] = free.getsockname()[1]
         words = [folder / "model", json.dumps({**LIMITS, **(limits or {})}), json.dumps(options)]
-        self.process = subprocess.Popen(
-            [sys.executable, folder / "serve.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        self.process = Limited(
+            [sys.executable, folder / "serve.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self.port = options["port"] if wait else int(self.process.stdout.readline().rpartition(":")[2])
         self.until(503 if wait else 200)

@@ -32,6 +32,7 @@ from fmtune.sagemaker.logs import Counts, Log, Tally
 from fmtune.sagemaker.training import Training
 from fmtune.sagemaker.verbs import train
 from tests import fm_reference as reference
+from tests.processes import Limited
 
 DIM = 30
 BASE = {"feature_dim": "30", "num_factors": "4", "predictor_type": "regressor", "mini_batch_size": "100"}
@@ -444,7 +445,7 @@ def test_sigterm_stops_a_job(tmp_path):
     """A process that gets SIGTERM while it trains ends by itself with the model saved."""
     root = job(tmp_path, rows(5000), epochs="1000000")
     words = "import sys; from fmtune.sagemaker.verbs import train; sys.exit(train(sys.argv[1]))"
-    with subprocess.Popen([sys.executable, "-c", words, str(root)], stdout=subprocess.PIPE, text=True) as process:
+    with Limited([sys.executable, "-c", words, str(root)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "epoch=3," in line:
@@ -480,7 +481,8 @@ def test_the_folder_that_sagemaker_packs(tmp_path):
     """opt/ml/model holds model_algo-1 and nothing else; packed, it is SageMaker's model.tar.gz."""
     assert run(job(tmp_path, rows(200)))[0] == 0
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["model_algo-1"]
-    subprocess.run(["tar", "-C", tmp_path / "model", "-czf", tmp_path / "model.tar.gz", "model_algo-1"], check=True)
+    words = ["tar", "-C", tmp_path / "model", "-czf", tmp_path / "model.tar.gz", "model_algo-1"]
+    subprocess.run(words, check=True, timeout=60)
     found = import_artifact(tmp_path / "model.tar.gz")
     np.testing.assert_array_equal(found.factors, model_of(tmp_path).factors)
     assert found.facts["sagemaker"]["training_parameters"]["mini_batch_size"] == "100"

@@ -25,6 +25,7 @@ from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.verbs import export_model, import_model, train
 from fmtune.tune import scoring
 from tests import fm_reference as reference
+from tests.processes import Limited
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +79,8 @@ def test_the_image_is_made_of_what_is_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
     assert {re.findall(r"[a-z0-9.-]+", one)[0].replace(".", "-") for one in needed} <= locked
-    subprocess.run([sys.executable, "-W", "error", ROOT / "docker/warm.py"], check=True, stdout=subprocess.DEVNULL)
+    words = [sys.executable, "-W", "error", ROOT / "docker/warm.py"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=300)
 
 
 def test_a_container_that_trained_can_serve(tmp_path):
@@ -93,7 +95,7 @@ def test_a_container_that_trained_can_serve(tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "fmtune", "sagemaker", "serve", "--root", tmp_path]
-    with subprocess.Popen(words, env={**os.environ, "SAGEMAKER_HTTP_PORT": str(port)}) as server:
+    with Limited(words, env={**os.environ, "SAGEMAKER_HTTP_PORT": str(port)}) as server:
         try:
             end = time.monotonic() + 60
             while not answers(port) and time.monotonic() < end:

@@ -31,6 +31,7 @@ from fmtune.tune.selection import Finalists
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
 from fmtune.tune.winner import Winner
+from tests.processes import Limited
 from tests.proof.child import Spiked
 from tests.study_fixtures import STUDY, command, write_study
 from tests.study_fixtures import fmtune as cli
@@ -101,8 +102,8 @@ def test_kill_loses_nothing_and_repeats_nothing(study: Path, straight: StudyResu
     """Killed ten times at random moments and run again: the same trials, none lost, none repeated, none RUNNING."""
     rng, told = random.Random(5), []
     for _ in range(10):
-        child = subprocess.Popen(
-            command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+        child = Limited(
+            command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True
         )  # fmt: skip
         assert child.stdout is not None
         # Somewhere among the next few trials' events, start-up included.
@@ -131,9 +132,7 @@ def test_kill_loses_nothing_and_repeats_nothing(study: Path, straight: StudyResu
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_says_how_to_go_on(study: Path, tmp_path: Path, number: int, code: int) -> None:
     """Ctrl-C and SIGTERM end with their code, put running trials back, and say what to do."""
-    child = subprocess.Popen(
-        command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    child = Limited(command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None and child.stderr is not None
     for line in child.stdout:
         if json.loads(line)["event"] == "trial":
@@ -248,7 +247,7 @@ def test_training_that_hangs_ends_the_run(study: Path, straight: StudyResult, tm
     freed, epochs = threading.Event(), itertools.count()
 
     def make(feed: Feed, recipe: Recipe, threads: int) -> Any:
-        return Spiked(trainer(feed, recipe, threads), lambda lanes: next(epochs) > 0 and freed.wait())
+        return Spiked(trainer(feed, recipe, threads), lambda lanes: next(epochs) > 0 and freed.wait(60))
 
     spec = specs.read(study).model_copy(update={"stall": 0.5})
     with pytest.raises(Hung, match=r"made no step for 0.5 s: what trains \w+ hangs"):
