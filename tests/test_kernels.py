@@ -313,6 +313,8 @@ import numpy as np
 from numba import cuda
 from fmtune.kernels import losses, rules
 
+sys.setswitchinterval(1e-5)  # the simulator's threads wait for a loop that looks at them
+
 theta, a, b, g = (np.linspace(s, s + 1, 16).astype(np.float32) for s in (-0.7, 0.1, 0.2, -2.0))
 f = np.float32
 for name in rules.RULES:

@@ -70,12 +70,12 @@ def test_cells_and_sizes_that_cannot_run_are_said(tmp_path: Path) -> None:
 
 def test_a_memory_budget_and_what_it_leads_to_are_said(tmp_path: Path) -> None:
     """How it is shared out, how many train at once, what is refused, and what is made anew."""
-    wide = SMALL.replace("holdout: holdout.npz", "feature_dim: 100000").replace("1..12", "[8, 16]")
+    wide = SMALL.replace("holdout: holdout.npz", "feature_dim: 10000").replace("1..12", "[8, 16]")
     path = write_study(tmp_path)
-    roomy, tight, little = (_plan(path, f"{wide}memory: {of}\n") for of in ("1GiB", "90MB", "8MB"))
+    roomy, tight, little = (_plan(path, f"{wide}memory: {of}\n") for of in ("1GiB", "9MB", "1MiB"))
     for said, words in (
-        (roomy, "of the study's 1.0 GiB lanes may take 77.8 MiB, and as much again for copies\nmini-batches"),
-        (tight, "of the study's 85.8 MiB lanes may take 28.6 MiB, and as much again for copies: 1 of the largest"),
+        (roomy, "of the study's 1.0 GiB lanes may take 7.8 MiB, and as much again for copies\nmini-batches"),
+        (tight, "of the study's 8.6 MiB lanes may take 2.9 MiB, and as much again for copies: 1 of the largest"),
         (little, "the largest trial does not fit and would be refused; search a smaller num_factors, or raise memory"),
         (little, "of 0.0 MiB that they may take: what does not fit is made anew in each epoch"),
     ):

@@ -175,10 +175,10 @@ class Feed:
         self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
-        group = self._groups.features(rows.feature_dim)  # a group beyond the last feature is refused now
+        self._groups.sizes(rows.feature_dim)  # a group beyond the last feature is refused now
         factors = np.array(self._groups.decays, np.float32)
         if (factors != 1.0).any():
-            self.decays = factors[group]
+            self.decays = factors[self._groups.features(rows.feature_dim)]
         self._by_column: ByColumn | None = None
         self._many = many
         self._numbering: Numbering | None = None
