@@ -24,7 +24,8 @@ from fmtune.sagemaker import inference
 from fmtune.tune import spec as specs
 from fmtune.tune.channels import bring
 from fmtune.tune.scoring import predict_file
-from tests.study_fixtures import fmtune as cli
+from tests.study_fixtures import fmtune as real
+from tests.study_fixtures import said as cli
 from tests.test_tables import WRITERS
 
 COLUMNS = Columns("rating", ("user",), ("genre",), ("age",))
@@ -152,7 +153,7 @@ def test_a_folder_of_rows_may_hold_its_vocabulary(folder: Path) -> None:
 
 def test_a_study_reads_tables(folder: Path) -> None:
     """What was chosen is said; its winner scores tables and requests by name, as it scored its own channels."""
-    done = cli(folder, "run", "study.yaml", "--no-report")
+    done = real(folder, "run", "study.yaml", "--no-report")
     assert done.returncode == 0 and "warning: no features are named, so: user: categorical" in done.stderr
     model = fmtune.Model.load(folder / "runs" / "ratings" / "model.fm")
     scores = fmtune.predict(model, folder / "ratings.csv")
@@ -196,10 +197,10 @@ def test_fit_divides_by_time_or_group(folder: Path) -> None:
     words = ["--label", "rating", "--numeric", "age", "-o", "m"]
     by_time = cli(folder, "fit", "ratings.csv", *words, "--test", "0.2", "--by", "time")
     by_chance = cli(folder, "fit", "ratings.csv", *words, "--test", "0.2")
-    assert (by_time.returncode, by_chance.returncode) == (0, 0) and by_time.stdout != by_chance.stdout
-    assert cli(folder, "fit", "ratings.csv", *words, "--test", "0.2", "--group", "user").returncode == 0
+    assert (by_time.code, by_chance.code) == (0, 0) and by_time.out != by_chance.out
+    assert cli(folder, "fit", "ratings.csv", *words, "--test", "0.2", "--group", "user").code == 0
     refused = cli(folder, "fit", "ratings.csv", *words, "--by", "time")
-    assert refused.returncode == 2 and "--by: nothing is divided\n  hint: add --test SHARE" in refused.stderr
+    assert refused.code == 2 and "--by: nothing is divided\n  hint: add --test SHARE" in refused.err
 
 
 def test_a_regression_on_two_labels_is_told_of(folder: Path) -> None:
@@ -212,18 +213,18 @@ def test_a_regression_on_two_labels_is_told_of(folder: Path) -> None:
 def test_a_converted_table_gives_its_model_the_names(folder: Path) -> None:
     """``convert`` and ``fit`` from the command line; the model scores the table itself."""
     words = ["--label", "rating", "--categorical", "user", "--multivalued", "genre", "--numeric", "age"]
-    assert cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words, "--test", "0.2").returncode == 0
-    assert cli(folder, "fit", "train.pbr", "--test", "test.pbr", "-o", "m").returncode == 0
-    assert cli(folder, "predict", "m", "ratings.csv", "-o", "s.csv").returncode == 0
+    assert cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words, "--test", "0.2").code == 0
+    assert cli(folder, "fit", "train.pbr", "--test", "test.pbr", "-o", "m").code == 0
+    assert cli(folder, "predict", "m", "ratings.csv", "-o", "s.csv").code == 0
     assert len((folder / "s.csv").read_text().splitlines()) == 301
-    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m2").returncode == 0
+    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m2").code == 0
     assert Encoder.of(fmtune.Model.load(folder / "m2").facts) is not None
-    said = json.loads(cli(folder, "data", "stats", "ratings.csv", *words, "--json").stdout)
+    said = json.loads(cli(folder, "data", "stats", "ratings.csv", *words, "--json").out)
     assert (said["rows"], said["features_used"], said["labels"]) == (300, 24, "real")
     refused = cli(folder, "data", "convert", "ratings.csv", "train.pbr", *words)
-    assert refused.returncode == 2 and "hint: -o train.pbr writes over it" in refused.stderr
+    assert refused.code == 2 and "hint: -o train.pbr writes over it" in refused.err
     refused = cli(folder, "data", "convert", "train.pbr", "a.npz", "--label", "rating")
-    assert refused.returncode == 2 and "these are rows, whose columns have no names" in refused.stderr
+    assert refused.code == 2 and "these are rows, whose columns have no names" in refused.err
 
 
 def test_a_table_without_columns_is_told_how(folder: Path) -> None:
@@ -252,7 +253,7 @@ def test_a_bad_vocabulary_is_refused(folder: Path) -> None:
 def test_rows_of_another_vocabulary_are_refused(folder: Path) -> None:
     """A file of rows whose vocabulary is not the model's is no input of that model; frames are, by their names."""
     words = ["--label", "rating", "--categorical", "user", "--multivalued", "genre", "--numeric", "age"]
-    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m").returncode == 0
+    assert cli(folder, "fit", "ratings.csv", *words, "-o", "m").code == 0
     frame = ratings()
     model = fmtune.Model.load(folder / "m")
     assert fmtune.predict(model, frame).tolist() == fmtune.predict(model, folder / "ratings.csv").tolist()

@@ -99,9 +99,9 @@ def test_a_larger_budget_continues(study: Path, straight: StudyResult, tmp_path:
 
 
 def test_kill_loses_nothing_and_repeats_nothing(study: Path, straight: StudyResult, tmp_path: Path) -> None:
-    """Killed ten times at random moments and run again: the same trials, none lost, none repeated, none RUNNING."""
+    """Killed five times at random moments and run again: the same trials, none lost, none repeated, none RUNNING."""
     rng, told = random.Random(5), []
-    for _ in range(10):
+    for _ in range(5):
         child = Limited(
             command("run", study, "--json"), cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True
         )  # fmt: skip
