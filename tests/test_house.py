@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,7 @@ def nodes(tree: ast.AST, nested: bool = False) -> Iterator[tuple[ast.AST, bool]]
         yield from nodes(child, inside)
 
 
+@cache
 def imports(root: Path) -> list[Import]:
     known = modules(root)
     return [
