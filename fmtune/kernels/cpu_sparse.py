@@ -43,6 +43,7 @@ GROUP = 8
 _ENTRIES_AHEAD = 40
 _FEATURES_AHEAD = 4
 _ROWS_AHEAD = 2
+_FEW = 5
 
 
 class Lanes(NamedTuple):
@@ -248,7 +249,7 @@ def _longest(indptr, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, lane):  # type: ignore[no-untyped-def]
+def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, own):  # type: ignore[no-untyped-def]
     """Move a lane's linear weight of the ``m`` features at ``at``, eight features at a time.
 
     Its states lie ``away`` floats further on each.  ``lines`` (float32, ((planes + 1) * wide,)) is where they are put
@@ -257,7 +258,6 @@ def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, l
     for plane in range(planes):
         for e in range(m):
             lines[plane * wide + e] = flat[at[e] + plane * away + column]
-    own = settings(knobs, lane, 1)
     for e in range(0, m, 8):
         step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, own)
     for plane in range(planes):
@@ -289,7 +289,7 @@ def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q,
                 for t in range(lo, hi):
                     g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
                 g = g - load8(flat, place + c) * weight
-                step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
+                step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(knobs, lane, 2))
         else:
             slopes_of_feature(flat, place, lanes, lane, columns, lo, hi, row, value, q, weight, slot, moves, squares)
 
@@ -306,7 +306,7 @@ def _linears(rule, share, flat, planes, columns, away, lanes, at, m, eight, line
             move(flat, lanes, lane, share, columns, at, m, 8, moves, squares, 64 * lane, lines, rate[lane, 2])
         store8(lines, 8 * planes, load8(eight, 8 * lane))
         column = columns - n_lanes + lane
-        _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
+        _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], settings(lanes.knobs, lane, 1))
 
 
 @njit(inline="always")
@@ -352,7 +352,7 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
     moves = squares = lines
     if share is not None:
         moves, squares = np.empty(8 * columns, np.float32), np.zeros(64 * n_lanes, np.float32)
-    weighted = len(batches.weights) > 0
+    bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
     row, value = batches.row, batches.value
     for k in range(first, last):
         r0 = batches.rows[k]
@@ -399,13 +399,11 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
                         squares,
                     )  # fmt: skip
                     _linears(rule, share, flat, planes, columns, away, lanes, at, 1, eight, lines, rate, moves, squares)
-        second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
                 total += e[b, lane]
-            moved = np.float32(total)
-            step1(rule, bias[0], bias[second], bias[third], lane, moved, rate[lane, 0], lanes.knobs, lane, 0)
+            step1(rule, bias, lane, n_lanes, np.float32(total), rate[lane, 0], settings(lanes.knobs, lane, 0))
 
 
 @njit(cache=True, nogil=True)
@@ -421,8 +419,8 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
         planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
     groups = (columns - n_lanes) // 8
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
-    bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
+    rate, error = np.empty((n_lanes, 3), np.float32), np.empty(n_lanes, np.float32)
+    bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
     knobs, decays, indices, less = lanes.knobs, lanes.decays, batches.indices, splat8(np.float32(-1.0))
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
@@ -463,12 +461,17 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
             else:
                 slopes_of_row(flat, lanes, lane, lo, m, wide, indices, values, q, slip, at, moves, squares)
                 move(flat, lanes, lane, share, columns, at, m, wide, moves, squares, 0, lines, speed)
+            own, speed = settings(knobs, lane, 1), rate[lane, 1]
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
-                lines[planes * wide + e] = slip
-            _linear(rule, flat, planes, away, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
-            step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
+                if m < _FEW:
+                    step1(rule, flat, at[e] + column, away, slip, speed, own)
+                else:
+                    lines[planes * wide + e] = slip
+            if m >= _FEW:
+                _linear(rule, flat, planes, away, column, at, m, lines, wide, speed, own)
+            step1(rule, bias, lane, n_lanes, error[lane], rate[lane, 0], settings(knobs, lane, 0))
 
 
 def make_batches(
