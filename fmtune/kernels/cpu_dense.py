@@ -336,7 +336,8 @@ def learn(rule, loss, lazy, share, arena, planes, more, lanes, batches, first, l
             factor = correction(rule, lanes.steps[lane])
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor
-            step1(rule, bias, lane * lanes.bias.shape[1], 1, np.float32(total[lane]), rate[0], settings(lanes.knobs, lane, 0))
+            own, at = settings(lanes.knobs, lane, 0), lane * lanes.bias.shape[1]
+            step1(rule, bias, at, 1, np.float32(total[lane]), rate[0], own)
             _thin_back(x, r0 * d, n, d, e[lane], weight)
             touched = batches.touched[k]
             _move(rule, lazy, share, arena, planes, more, lanes, lane, d, touched, g, columns, weight, rate, moves)

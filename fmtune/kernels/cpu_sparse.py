@@ -43,7 +43,10 @@ GROUP = 8
 _ENTRIES_AHEAD = 40
 _FEATURES_AHEAD = 4
 _ROWS_AHEAD = 2
-_FEW = 5
+
+# From so many features in a row on, linear weights move eight at a time: for fewer, reading eight that were just
+# written one by one waits longer than their roots and divisions take.
+_SEVERAL = 5
 
 
 class Lanes(NamedTuple):
@@ -309,16 +312,6 @@ def _linears(rule, share, flat, planes, columns, away, lanes, at, m, eight, line
         _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], settings(lanes.knobs, lane, 1))
 
 
-@njit(inline="always")
-def _begin_step(rule, lanes, rate):  # type: ignore[no-untyped-def]
-    """Count an update of every lane and write the rates it has: float32 (lanes, 3)."""
-    for lane in range(len(lanes.first)):
-        lanes.steps[lane] += 1
-        factor = correction(rule, lanes.steps[lane])
-        for array in range(3):
-            rate[lane, array] = lanes.knobs[lane, array, 0] * factor
-
-
 @njit(cache=True, nogil=True)
 def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores):  # type: ignore[no-untyped-def]
     """Train all lanes on mini-batches ``first`` to ``last`` (exclusive).
@@ -353,7 +346,7 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
     if share is not None:
         moves, squares = np.empty(8 * columns, np.float32), np.zeros(64 * n_lanes, np.float32)
     bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
-    row, value = batches.row, batches.value
+    row, value, steps, knobs = batches.row, batches.value, lanes.steps, lanes.knobs
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
@@ -372,33 +365,33 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
                     scores[lane, r0 + b - begin] = z
                 for group in range(lanes.first[lane], lanes.last[lane]):
                     store8(q, base + 8 * group, load8(q, base + 8 * group) * error)
-        _begin_step(rule, lanes, rate)
-        slot = 0
-        for u in range(batches.touched[k], batches.touched[k + 1]):
-            if u + _FEATURES_AHEAD < len(batches.feature):
-                _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
-            r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
-            at[slot] = np.int64(r) * stride
-            _factors(
-                rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
-                squares,
-            )  # fmt: skip
-            slot += 1
-            if slot == 8 or u + 1 == batches.touched[k + 1]:
+        for lane in range(n_lanes):
+            steps[lane] += 1
+            factor = correction(rule, steps[lane])
+            for array in range(3):
+                rate[lane, array] = knobs[lane, array, 0] * factor
+        slot, touched, end = 0, batches.touched[k], batches.touched[k + 1]
+        # Behind the touched features come all others, if they move as well.
+        for u in range(touched, end if lazy else end + len(mark)):
+            if u < end:
+                if u + _FEATURES_AHEAD < len(batches.feature):
+                    _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
+                r, lo, hi, due = np.int64(batches.feature[u]), batches.entries[u], batches.entries[u + 1], True
+                if not lazy:
+                    mark[r] = k
+            else:
+                r, lo, hi = u - end, np.int64(0), np.int64(0)
+                due = mark[r] != k
+            if due:
+                at[slot] = r * stride
+                _factors(
+                    rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
+                    squares,
+                )  # fmt: skip
+                slot += 1
+            if slot == 8 or u + 1 == end + len(mark):
                 _linears(rule, share, flat, planes, columns, away, lanes, at, slot, eight, lines, rate, moves, squares)
                 slot = 0
-            if not lazy:
-                mark[r] = k
-        if not lazy:
-            eight[:] = np.float32(0.0)
-            for r in range(len(mark)):
-                if mark[r] != k:
-                    at[0] = r * stride
-                    _factors(
-                        rule, share, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0, moves,
-                        squares,
-                    )  # fmt: skip
-                    _linears(rule, share, flat, planes, columns, away, lanes, at, 1, eight, lines, rate, moves, squares)
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
@@ -421,7 +414,8 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
     rate, error = np.empty((n_lanes, 3), np.float32), np.empty(n_lanes, np.float32)
     bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
-    knobs, decays, indices, less = lanes.knobs, lanes.decays, batches.indices, splat8(np.float32(-1.0))
+    steps, knobs, decays = lanes.steps, lanes.knobs, lanes.decays
+    indices, less = batches.indices, splat8(np.float32(-1.0))
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
@@ -438,7 +432,11 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
         for e in range(m):
             at[e] = np.int64(batches.indices[lo + e]) * stride
         _forward(flat, values, lo, m, groups, columns, at, q, 0, s)
-        _begin_step(rule, lanes, rate)
+        for lane in range(n_lanes):
+            steps[lane] += 1
+            factor = correction(rule, steps[lane])
+            for array in range(3):
+                rate[lane, array] = knobs[lane, array, 0] * factor
         for lane in range(n_lanes):
             z = _score(lanes, lane, groups, q, 0, s)
             error[lane] = slope(loss, z, batches.labels[b])
@@ -465,11 +463,11 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
-                if m < _FEW:
+                if m < _SEVERAL:
                     step1(rule, flat, at[e] + column, away, slip, speed, own)
                 else:
                     lines[planes * wide + e] = slip
-            if m >= _FEW:
+            if m >= _SEVERAL:
                 _linear(rule, flat, planes, away, column, at, m, lines, wide, speed, own)
             step1(rule, bias, lane, n_lanes, error[lane], rate[lane, 0], settings(knobs, lane, 0))
 

@@ -14,10 +14,9 @@ from fmtune.kernels.simd import load8, store8
 @njit(inline="always")
 def settings(knobs, lane, array):  # type: ignore[no-untyped-def]
     """Return decay, rescale, clip, eps and l1, read once: a loop that stores would read them again each time."""
-    # By number, not by a view of the row: a view is counted, by an atomic instruction that waits for every store.
-    return (
-        knobs[lane, array, 1], knobs[lane, array, 2], knobs[lane, array, 3], knobs[lane, array, 4], knobs[lane, array, 5]
-    )  # fmt: skip
+    # By number and not by a view: numba counts the views of an array, and that waits for every store under way.
+    decay, rescale, clip = knobs[lane, array, 1], knobs[lane, array, 2], knobs[lane, array, 3]
+    return decay, rescale, clip, knobs[lane, array, 4], knobs[lane, array, 5]
 
 
 @njit(inline="always")
