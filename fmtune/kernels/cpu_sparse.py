@@ -195,7 +195,14 @@ def _forward(flat, values, lo, m, groups, columns, at, q, base, s):  # type: ign
         store8(q, base + 8 * group, q0)
         store8(s, 8 * group, s0)
         group += 1
-    for c in range(8 * groups, columns):
+    eights = 8 * groups
+    while eights + 8 <= columns:
+        q0 = splat8(np.float32(0.0))
+        for e in range(m):
+            q0 = q0 + spread8(values, lo + e) * load8(flat, at[e] + eights)
+        store8(q, base + eights, q0)
+        eights += 8
+    for c in range(eights, columns):
         total = np.float32(0.0)
         for e in range(m):
             total += values[lo + e] * flat[at[e] + c]
