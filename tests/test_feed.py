@@ -65,6 +65,9 @@ def test_what_fits_is_kept_and_the_rest_made_anew() -> None:
     assert 0 < sum(twice(Feed(data, memory=need / 2, stretch=64), recipe)) < len(list(whole.stretches(recipe, 0)))
     card = recipe._replace(device="gpu")
     assert len(list(whole.stretches(card, 0))) == 1 < len(list(whole.stretches(recipe, 0)))
+    anew = recipe._replace(shuffle="epoch")
+    orders = [list(whole.stretches(anew, epoch)) for epoch in range(16)]
+    assert all(a is b for epoch in range(16) for a, b in zip(orders[epoch], whole.stretches(anew, epoch), strict=True))
     tight = Feed(data, memory=1.2 * need, stretch=64)
     assert all(twice(tight, recipe)) and all(twice(tight, other)) and all(twice(tight, recipe))
 

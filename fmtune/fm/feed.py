@@ -156,7 +156,7 @@ class Feed:
     _many: int | None = None
 
     def __init__(
-        self, rows: Rows, keep: int = 4, groups: Groups | None = None, memory: float | None = None,
+        self, rows: Rows, keep: int = 16, groups: Groups | None = None, memory: float | None = None,
         stretch: int = STRETCH, many: int | None = None,
     ) -> None:  # fmt: skip
         if rows.labels is None:
@@ -244,15 +244,18 @@ class Feed:
             if key not in self._kept:
                 rows = as_layout(self.rows, key.layout, self._layouts)
                 self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit, numbering)
-                while len(self._kept) > self._keep:
+                while len(self._kept) > self._keep or (len(self._kept) > 1 and self._bytes() > self.memory):
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def _bytes(self) -> int:
+        return sum(order.bytes for order in self._kept.values())
+
     def _admit(self, asking: _Epoch, size: int) -> bool:
         """Say whether ``size`` more bytes may be kept; orders that were not used lately make room."""
         with self._lock:
-            while sum(order.bytes for order in self._kept.values()) + size > self.memory:
+            while self._bytes() + size > self.memory:
                 oldest = next(iter(self._kept.values()))
                 if oldest is asking or asking not in self._kept.values():
                     return False
@@ -275,7 +278,7 @@ class _Epoch:
         per_batch = max(1.0, wide) * key.size
         self._step = self.batches if key.whole else max(1, int(entries / per_batch))
         self.count = -(-self.batches // self._step)
-        self.bytes = 0
+        self.bytes = self._order.bytes
         self._made: list[Batches | None] = [None] * self.count
         self._locks = [threading.Lock() for _ in range(self.count)]
         self._slots: deque[NDArray[np.int64]] = deque()

@@ -25,6 +25,11 @@ class Order:
         Rows, and entries of all of them together.
     seed
         ``shuffle_seed`` and the epoch; None leaves the rows as they stand.
+
+    Attributes
+    ----------
+    bytes : int
+        What it takes of the memory.
     """
 
     def __init__(self, n: int, nnz: int, seed: tuple[int, int] | None) -> None:
@@ -32,11 +37,13 @@ class Order:
         self._block = max(1, int(BUFFER * n / max(1, nnz)) // BLOCKS)
         self._buffer = self._block * BLOCKS
         self._few = n <= self._buffer
+        self.bytes = 0
         if seed is None:
             return
         random = np.random.default_rng(seed)
         # The last block may be short: it stays the last, so that every other buffer is full.
         self._starts = random.permutation(n) if self._few else random.permutation(n // self._block) * self._block
+        self.bytes = self._starts.nbytes
 
     def rows(self, begin: int, end: int) -> NDArray[np.int64]:
         """Return which rows stand at places ``begin`` to ``end`` (exclusive), int64."""

@@ -262,28 +262,24 @@ def _move(rule, lazy, share, arena, planes, more, lanes, lane, d, touched, g, co
     """Apply the rule to all of a lane's weights and factors."""
     factors, at, tail = lanes.factors[lane], lanes.offset[lane], lanes.tail[lane]
     whole, width, knobs = factors - factors % 8, factors + 1 + more, lanes.knobs
-    block = arena[at : at + planes * d * width].reshape((planes, d * width))
-    one, two, three = block[0], block[min(1, planes - 1)], block[planes - 1]
-    if share is not None:
-        two = three = one[1:]
-    own = settings(knobs, lane, 2)
+    own, away = settings(knobs, lane, 2), d * width if share is None else 1
     for i in range(d):
         if lazy and not touched[i]:
             continue
-        p, row = i * width, i * columns
+        p, row = at + i * width, i * columns
         w = pulled(weight[i], np.float32(-1.0), lanes.decays, i, knobs[lane, 2, 1], knobs[lane, 2, 2])
         linear = g[row + tail + factors - whole]
-        linear = pulled(linear, one[p + factors], lanes.decays, i, knobs[lane, 1, 1], knobs[lane, 1, 2])
+        linear = pulled(linear, arena[p + factors], lanes.decays, i, knobs[lane, 1, 1], knobs[lane, 1, 2])
         if share is not None:
-            move_dense(arena, at + p, lanes, lane, share, g, row + lanes.eights[lane], row + tail, w, rate[2], moves)
+            move_dense(arena, p, lanes, lane, share, g, row + lanes.eights[lane], row + tail, w, rate[2], moves)
         else:
             for f in range(0, whole, 8):
-                move = load8(g, row + lanes.eights[lane] + f) - load8(arena, at + p + f) * w
-                step8(rule, arena, at + p + f, d * width, move, rate[2], own)
+                move = load8(g, row + lanes.eights[lane] + f) - load8(arena, p + f) * w
+                step8(rule, arena, p + f, away, move, rate[2], own)
             for f in range(whole, factors):
-                move = g[row + tail + f - whole] - one[p + f] * w
-                step1(rule, one, two, three, p + f, move, rate[2], knobs, lane, 2)
-        step1(rule, one, two, three, p + factors, linear, rate[1], knobs, lane, 1)
+                move = g[row + tail + f - whole] - arena[p + f] * w
+                step1(rule, arena, p + f, away, move, rate[2], own)
+        step1(rule, arena, p + factors, away, linear, rate[1], settings(knobs, lane, 1))
 
 
 @njit(cache=True, nogil=True)
@@ -316,7 +312,7 @@ def learn(rule, loss, lazy, share, arena, planes, more, lanes, batches, first, l
     s, g = np.empty(longest * columns, np.float32), np.empty(d * columns, np.float32)
     q, weight, rate = np.empty(n_lanes * d, np.float32), np.empty(d, np.float32), np.empty(3, np.float32)
     e, total = np.empty((n_lanes, longest), np.float32), np.empty(n_lanes, np.float64)
-    moves = np.empty(columns, np.float32)
+    moves, bias = np.empty(columns, np.float32), lanes.bias.ravel()
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
@@ -337,11 +333,11 @@ def learn(rule, loss, lazy, share, arena, planes, more, lanes, batches, first, l
         _product(x, r0 * d, d, n, 1, d, errors, columns, g)
         for lane in range(n_lanes):
             lanes.steps[lane] += 1
-            factor, bias = correction(rule, lanes.steps[lane]), lanes.bias[lane]
+            factor = correction(rule, lanes.steps[lane])
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor
-            two, three = bias[min(1, len(bias) - 1) :], bias[len(bias) - 1 :]
-            step1(rule, bias[:1], two, three, 0, np.float32(total[lane]), rate[0], lanes.knobs, lane, 0)
+            own, at = settings(lanes.knobs, lane, 0), lane * lanes.bias.shape[1]
+            step1(rule, bias, at, 1, np.float32(total[lane]), rate[0], own)
             _thin_back(x, r0 * d, n, d, e[lane], weight)
             touched = batches.touched[k]
             _move(rule, lazy, share, arena, planes, more, lanes, lane, d, touched, g, columns, weight, rate, moves)

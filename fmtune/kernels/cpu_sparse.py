@@ -44,6 +44,10 @@ _ENTRIES_AHEAD = 40
 _FEATURES_AHEAD = 4
 _ROWS_AHEAD = 2
 
+# From so many features in a row on, linear weights move eight at a time: for fewer, reading eight that were just
+# written one by one waits longer than their roots and divisions take.
+_SEVERAL = 5
+
 
 class Lanes(NamedTuple):
     """The lanes of a pack, as arrays.
@@ -191,7 +195,14 @@ def _forward(flat, values, lo, m, groups, columns, at, q, base, s):  # type: ign
         store8(q, base + 8 * group, q0)
         store8(s, 8 * group, s0)
         group += 1
-    for c in range(8 * groups, columns):
+    eights = 8 * groups
+    while eights + 8 <= columns:
+        q0 = splat8(np.float32(0.0))
+        for e in range(m):
+            q0 = q0 + spread8(values, lo + e) * load8(flat, at[e] + eights)
+        store8(q, base + eights, q0)
+        eights += 8
+    for c in range(eights, columns):
         total = np.float32(0.0)
         for e in range(m):
             total += values[lo + e] * flat[at[e] + c]
@@ -248,7 +259,7 @@ def _longest(indptr, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, lane):  # type: ignore[no-untyped-def]
+def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, own):  # type: ignore[no-untyped-def]
     """Move a lane's linear weight of the ``m`` features at ``at``, eight features at a time.
 
     Its states lie ``away`` floats further on each.  ``lines`` (float32, ((planes + 1) * wide,)) is where they are put
@@ -257,7 +268,6 @@ def _linear(rule, flat, planes, away, column, at, m, lines, wide, rate, knobs, l
     for plane in range(planes):
         for e in range(m):
             lines[plane * wide + e] = flat[at[e] + plane * away + column]
-    own = settings(knobs, lane, 1)
     for e in range(0, m, 8):
         step8(rule, lines, e, wide, load8(lines, planes * wide + e), rate, own)
     for plane in range(planes):
@@ -289,7 +299,7 @@ def _factors(rule, share, flat, place, r, columns, lanes, lo, hi, row, value, q,
                 for t in range(lo, hi):
                     g = g + spread8(value, t) * load8(q, np.int64(row[t]) * columns + c)
                 g = g - load8(flat, place + c) * weight
-                step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(lanes.knobs, lane, 2))
+                step8(rule, flat, place + c, columns, g, rate[lane, 2], settings(knobs, lane, 2))
         else:
             slopes_of_feature(flat, place, lanes, lane, columns, lo, hi, row, value, q, weight, slot, moves, squares)
 
@@ -306,17 +316,7 @@ def _linears(rule, share, flat, planes, columns, away, lanes, at, m, eight, line
             move(flat, lanes, lane, share, columns, at, m, 8, moves, squares, 64 * lane, lines, rate[lane, 2])
         store8(lines, 8 * planes, load8(eight, 8 * lane))
         column = columns - n_lanes + lane
-        _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], lanes.knobs, lane)
-
-
-@njit(inline="always")
-def _begin_step(rule, lanes, rate):  # type: ignore[no-untyped-def]
-    """Count an update of every lane and write the rates it has: float32 (lanes, 3)."""
-    for lane in range(len(lanes.first)):
-        lanes.steps[lane] += 1
-        factor = correction(rule, lanes.steps[lane])
-        for array in range(3):
-            rate[lane, array] = lanes.knobs[lane, array, 0] * factor
+        _linear(rule, flat, planes, away, column, at, m, lines, 8, rate[lane, 1], settings(lanes.knobs, lane, 1))
 
 
 @njit(cache=True, nogil=True)
@@ -352,8 +352,8 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
     moves = squares = lines
     if share is not None:
         moves, squares = np.empty(8 * columns, np.float32), np.zeros(64 * n_lanes, np.float32)
-    weighted = len(batches.weights) > 0
-    row, value = batches.row, batches.value
+    bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
+    row, value, steps, knobs = batches.row, batches.value, lanes.steps, lanes.knobs
     for k in range(first, last):
         r0 = batches.rows[k]
         n = batches.rows[k + 1] - r0
@@ -372,40 +372,38 @@ def learn(rule, loss, lazy, share, arena, lanes, batches, first, last, scores): 
                     scores[lane, r0 + b - begin] = z
                 for group in range(lanes.first[lane], lanes.last[lane]):
                     store8(q, base + 8 * group, load8(q, base + 8 * group) * error)
-        _begin_step(rule, lanes, rate)
-        slot = 0
-        for u in range(batches.touched[k], batches.touched[k + 1]):
-            if u + _FEATURES_AHEAD < len(batches.feature):
-                _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
-            r, lo, hi = batches.feature[u], batches.entries[u], batches.entries[u + 1]
-            at[slot] = np.int64(r) * stride
-            _factors(
-                rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
-                squares,
-            )  # fmt: skip
-            slot += 1
-            if slot == 8 or u + 1 == batches.touched[k + 1]:
+        for lane in range(n_lanes):
+            steps[lane] += 1
+            factor = correction(rule, steps[lane])
+            for array in range(3):
+                rate[lane, array] = knobs[lane, array, 0] * factor
+        slot, touched, end = 0, batches.touched[k], batches.touched[k + 1]
+        # Behind the touched features come all others, if they move as well.
+        for u in range(touched, end if lazy else end + len(mark)):
+            if u < end:
+                if u + _FEATURES_AHEAD < len(batches.feature):
+                    _ask_for(arena, batches.feature[u + _FEATURES_AHEAD], 4 * stride)
+                r, lo, hi, due = np.int64(batches.feature[u]), batches.entries[u], batches.entries[u + 1], True
+                if not lazy:
+                    mark[r] = k
+            else:
+                r, lo, hi = u - end, np.int64(0), np.int64(0)
+                due = mark[r] != k
+            if due:
+                at[slot] = r * stride
+                _factors(
+                    rule, share, flat, at[slot], r, columns, lanes, lo, hi, row, value, q, e, rate, eight, slot, moves,
+                    squares,
+                )  # fmt: skip
+                slot += 1
+            if slot == 8 or u + 1 == end + len(mark):
                 _linears(rule, share, flat, planes, columns, away, lanes, at, slot, eight, lines, rate, moves, squares)
                 slot = 0
-            if not lazy:
-                mark[r] = k
-        if not lazy:
-            eight[:] = np.float32(0.0)
-            for r in range(len(mark)):
-                if mark[r] != k:
-                    at[0] = r * stride
-                    _factors(
-                        rule, share, flat, at[0], r, columns, lanes, 0, 0, row, value, q, e, rate, eight, 0, moves,
-                        squares,
-                    )  # fmt: skip
-                    _linears(rule, share, flat, planes, columns, away, lanes, at, 1, eight, lines, rate, moves, squares)
-        second, third, bias = min(1, planes - 1), min(2, planes - 1), lanes.bias
         for lane in range(n_lanes):
             total = 0.0
             for b in range(n):
                 total += e[b, lane]
-            moved = np.float32(total)
-            step1(rule, bias[0], bias[second], bias[third], lane, moved, rate[lane, 0], lanes.knobs, lane, 0)
+            step1(rule, bias, lane, n_lanes, np.float32(total), rate[lane, 0], settings(lanes.knobs, lane, 0))
 
 
 @njit(cache=True, nogil=True)
@@ -421,9 +419,10 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
         planes, columns, away = len(lanes.bias), columns - 2 * n_lanes, n_lanes
     groups = (columns - n_lanes) // 8
     q, s = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    rate, second, third = np.empty((n_lanes, 3), np.float32), min(1, planes - 1), min(2, planes - 1)
-    bias, error, weighted = lanes.bias, np.empty(n_lanes, np.float32), len(batches.weights) > 0
-    knobs, decays, indices, less = lanes.knobs, lanes.decays, batches.indices, splat8(np.float32(-1.0))
+    rate, error = np.empty((n_lanes, 3), np.float32), np.empty(n_lanes, np.float32)
+    bias, weighted = lanes.bias.ravel(), len(batches.weights) > 0
+    steps, knobs, decays = lanes.steps, lanes.knobs, lanes.decays
+    indices, less = batches.indices, splat8(np.float32(-1.0))
     at = np.empty(_longest(batches.indptr, first, last), np.int64)
     wide = len(at) + -len(at) % 8
     lines, values = np.zeros((planes + 1) * wide, np.float32), batches.values
@@ -440,7 +439,11 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
         for e in range(m):
             at[e] = np.int64(batches.indices[lo + e]) * stride
         _forward(flat, values, lo, m, groups, columns, at, q, 0, s)
-        _begin_step(rule, lanes, rate)
+        for lane in range(n_lanes):
+            steps[lane] += 1
+            factor = correction(rule, steps[lane])
+            for array in range(3):
+                rate[lane, array] = knobs[lane, array, 0] * factor
         for lane in range(n_lanes):
             z = _score(lanes, lane, groups, q, 0, s)
             error[lane] = slope(loss, z, batches.labels[b])
@@ -463,12 +466,17 @@ def learn_each(rule, loss, share, arena, lanes, batches, first, last, scores):  
             else:
                 slopes_of_row(flat, lanes, lane, lo, m, wide, indices, values, q, slip, at, moves, squares)
                 move(flat, lanes, lane, share, columns, at, m, wide, moves, squares, 0, lines, speed)
+            own, speed = settings(knobs, lane, 1), rate[lane, 1]
             for e in range(m):
                 slip, theta = values[lo + e] * error[lane], flat[at[e] + column]
                 slip = pulled(slip, theta, decays, indices[lo + e], knobs[lane, 1, 1], knobs[lane, 1, 2])
-                lines[planes * wide + e] = slip
-            _linear(rule, flat, planes, away, column, at, m, lines, wide, rate[lane, 1], lanes.knobs, lane)
-            step1(rule, bias[0], bias[second], bias[third], lane, error[lane], rate[lane, 0], lanes.knobs, lane, 0)
+                if m < _SEVERAL:
+                    step1(rule, flat, at[e] + column, away, slip, speed, own)
+                else:
+                    lines[planes * wide + e] = slip
+            if m >= _SEVERAL:
+                _linear(rule, flat, planes, away, column, at, m, lines, wide, speed, own)
+            step1(rule, bias, lane, n_lanes, error[lane], rate[lane, 0], settings(knobs, lane, 0))
 
 
 def make_batches(

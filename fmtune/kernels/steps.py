@@ -14,8 +14,9 @@ from fmtune.kernels.simd import load8, store8
 @njit(inline="always")
 def settings(knobs, lane, array):  # type: ignore[no-untyped-def]
     """Return decay, rescale, clip, eps and l1, read once: a loop that stores would read them again each time."""
-    own = knobs[lane, array]
-    return own[1], own[2], own[3], own[4], own[5]
+    # By number and not by a view: numba counts the views of an array, and that waits for every store under way.
+    decay, rescale, clip = knobs[lane, array, 1], knobs[lane, array, 2], knobs[lane, array, 3]
+    return decay, rescale, clip, knobs[lane, array, 4], knobs[lane, array, 5]
 
 
 @njit(inline="always")
@@ -56,12 +57,22 @@ def step(rule, theta, a, b, gradient, rate, eps, l1):  # type: ignore[no-untyped
 
 
 @njit(inline="always")
-def step1(rule, plane0, plane1, plane2, i, gradient, rate, knobs, lane, array):  # type: ignore[no-untyped-def]
-    """Move one parameter, given its planes as arrays; planes that the rule has not are the last that it has."""
-    g = decayed(gradient, plane0[i], knobs[lane, array, 2], knobs[lane, array, 1], knobs[lane, array, 3])
-    eps, l1 = knobs[lane, array, 4], knobs[lane, array, 5]
-    theta, a, b = step(rule, plane0[i], plane1[i], plane2[i], g, rate, eps, l1)
-    # From the last plane to the first: where two are the same, what belongs there is written last.
-    plane2[i] = b
-    plane1[i] = a
-    plane0[i] = theta
+def step1(rule, arena, p, stride, gradient, rate, own):  # type: ignore[no-untyped-def]
+    """Move one parameter, as :func:`step8` does eight."""
+    decay, rescale, clip, eps, l1 = own
+    theta = arena[p]
+    g = decayed(gradient, theta, rescale, decay, clip)
+    if rule == ADAM:
+        theta, a, b = adam(theta, arena[p + stride], arena[p + 2 * stride], g, rate, eps, l1)
+        arena[p + stride] = a
+        arena[p + 2 * stride] = b
+    elif rule == ADAGRAD:
+        theta, a, b = adagrad(theta, arena[p + stride], theta, g, rate, eps, l1)
+        arena[p + stride] = a
+    elif rule == FTRL:
+        theta, a, b = ftrl(theta, arena[p + stride], arena[p + 2 * stride], g, rate, eps, l1)
+        arena[p + stride] = a
+        arena[p + 2 * stride] = b
+    else:
+        theta, a, b = sgd(theta, theta, theta, g, rate, eps, l1)
+    arena[p] = theta

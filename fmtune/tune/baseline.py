@@ -1,16 +1,18 @@
-"""Baseline: the linear model that a winner must beat, tuned for itself, a grid of settings side by side in one pack.
+"""Baseline: the linear model that a winner must beat, tuned for itself, a grid of settings, a pack for each rate.
 
 What shapes the pass, and the bias, it has from the winner; but an update for every few rows, which a winner may have,
 would cost more than the whole search, and a linear model gains nothing by it.  For sgd its rate and its decay are
 searched, whatever the winner's are, with adam, which needs the least care; for als the decay, around the winner's; mcmc
 has nothing to search.  By gradients a linear model may need more epochs than one with factors, so it gets up to
-``LONGER`` times the winner's.  It ends when none of the grid has got better for ``PATIENCE`` epochs.  Like the winner
-it is selected on the test channel, and at its best epoch.
+``LONGER`` times the winner's.  A pack ends when none of its settings has got better for ``PATIENCE`` epochs.  Like the
+winner it is selected on the test channel, and at its best epoch.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +59,7 @@ def settings(winner: Hyperparameters, rows: int) -> list[Hyperparameters]:
 
 def baseline(
     channels: Channels, winner: Hyperparameters, device: str, layout: str, metric: str, scores: Array,
-    stop: Callable[[], bool] | None = None, room: float | None = None,
+    stop: Callable[[], bool] | None = None, room: float | None = None, threads: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the linear models and compare the best of them with the winner on the same test rows.
 
@@ -74,7 +76,9 @@ def baseline(
     stop
         Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
     room
-        Bytes that a pack may take, by default half of what is free on the device; more make several packs.
+        Bytes that packs may take, by default half of what is free on the device; what needs more is divided.
+    threads
+        How many packs are trained at once, on the CPU; the result does not depend on it.
 
     Returns
     -------
@@ -86,11 +90,13 @@ def baseline(
     """
     tries = settings(winner, channels.feed.n)
     free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
-    wide = max(1, int(min(len(tries), free / memory_of(tries[0], channels.feed))))
-    found = [
-        one for start in range(0, len(tries), wide)
-        if (one := _best(channels, tries[start : start + wide], device, layout, metric, stop)) is not None
-    ]  # fmt: skip
+    threads = 1 if device == "gpu" else threads
+    wide = max(1, int(free / memory_of(tries[0], channels.feed) / threads))
+    rates = [list(pack) for _, pack in itertools.groupby(tries, lambda h: h.linear_lr)]
+    packs = [pack[i : i + wide] for pack in rates for i in range(0, len(pack), wide)]
+    with ThreadPoolExecutor(threads) as pool:
+        ended = pool.map(lambda pack: _best(channels, pack, device, layout, metric, stop), packs)
+        found = [one for one in ended if one is not None]
     if not found:
         return {"value": None, "tried": len(tries), "params": {}}
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0

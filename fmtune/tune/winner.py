@@ -180,7 +180,8 @@ class Winner:
         scores = score(model, test)
         found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
-            linear = baseline(data.channels, h, *self._cell, self._spec.metric, scores, self._stop)
+            asked = data.channels, h, *self._cell, self._spec.metric, scores, self._stop
+            linear = baseline(*asked, threads=self._threads)
             found["fmtune:baseline"] = {"trial": trial, **linear}
         if h.predictor_type == "binary_classifier":
             found["fmtune:calibration"] = {"trial": trial, **calibration(scores, labels)}
