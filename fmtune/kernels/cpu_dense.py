@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fmtune.kernels.cpu_product import PANEL, backward, forward, lengths8
+from fmtune.kernels.cpu_product import PANEL, backward, cut, forward, lengths8
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled8
@@ -33,8 +33,8 @@ from fmtune.kernels.steps import settings, step1, step8
 from fmtune.kernels.tiles import WIDTH
 
 
-# Rows that are scored at a time.
-_ROWS = 240
+# Rows at a time, whole panels: read from memory once, they stay in the second cache for both products.
+ROWS = 144
 
 
 class Lanes(NamedTuple):
@@ -114,29 +114,28 @@ def score(arena, ld, lanes, matrix, out):  # type: ignore[no-untyped-def]
     """Write raw scores into ``out`` (float32, (lanes, rows)); ``arena`` and ``ld`` as in :func:`learn`."""
     n, d = matrix.shape
     x, columns, many = matrix.ravel(), _columns(lanes), len(lanes.first)
-    size = min(_ROWS, _padded(n))
+    size = min(ROWS, _padded(n))
     s, parts = np.empty(columns * size, np.float32), np.empty(8 * many * size, np.float32)
     q, z = np.empty(many * ld, np.float32), np.empty(size, np.float32)
-    panel = np.empty(PANEL, np.float32)
+    panel, cuts = np.empty(PANEL, np.float32), np.empty(ld * (size + 1), np.float32)
     _lengths(arena, ld, lanes, d, q)
-    for start in range(0, n, _ROWS):
-        m = min(_ROWS, n - start)
-        forward(x, start * d, m, d, arena, columns, ld, q, many, s, parts, size, panel)
+    for start in range(0, n, ROWS):
+        m = min(ROWS, n - start)
+        cut(x, start * d, m, d, cuts, size)
+        forward(cuts, m, d, arena, columns, ld, q, many, s, parts, size, panel)
         for lane in range(many):
             _scores(x, start * d, m, d, lanes, lane, s, q, ld, parts, size, z)
             out[lane, start : start + m] = z[:m]
 
 
 @njit(inline="always")
-def _weights(x, at, n, d, e, many, down, weight, ld):  # type: ignore[no-untyped-def]
-    """Sum ``e x**2`` once more for the features after the last whole eight, where products are rounded by themselves."""
+def _rests(x, at, n, d, e, many, down, rests):  # type: ignore[no-untyped-def]
+    """Add ``e x**2`` of the features after the last whole eight to ``rests``; their products are rounded first."""
     for lane in range(many):
         for i in range(d - d % 8, d):
-            total = np.float32(0.0)
             for b in range(n):
                 v = x[at + b * d + i]
-                total += (v * v) * e[lane * down + b]
-            weight[lane * ld + i] = total
+                rests[8 * lane + i % 8] += (v * v) * e[lane * down + b]
 
 
 @njit(cache=True, nogil=True)
@@ -152,11 +151,13 @@ def _errors(lanes, lane, s, down, n, e):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _step_bias(rule, lanes, lane, total):  # type: ignore[no-untyped-def]
-    """Count a lane's mini-batch and move its bias."""
+    """Count a lane's mini-batch and move its bias; returns the factor of its rates."""
     lanes.steps[lane] += 1
-    rate, bias = np.float32(lanes.knobs[lane, 0, 0] * correction(rule, lanes.steps[lane])), lanes.bias[lane]
+    factor, bias = correction(rule, lanes.steps[lane]), lanes.bias[lane]
     two, three = bias[min(1, len(bias) - 1) :], bias[len(bias) - 1 :]
+    rate = np.float32(lanes.knobs[lane, 0, 0] * factor)
     step1(rule, bias[:1], two, three, 0, total, rate, lanes.knobs, lane, 0)
+    return factor
 
 
 @njit(inline="always")
@@ -239,35 +240,38 @@ def learn(rule, loss, lazy, share, arena, planes, ld, lanes, batches, begin, end
     for k in range(begin, end):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
     x, origin, weighted = batches.matrix.ravel(), batches.rows[begin], len(batches.weights) > 0
-    down = _padded(longest)
+    down = _padded(min(longest, ROWS))
     s, g = np.empty(columns * down, np.float32), np.empty(columns * ld, np.float32)
     parts, panel, z = np.empty(8 * many * down, np.float32), np.empty(PANEL, np.float32), np.empty(down, np.float32)
-    q, weight, rate = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(3, np.float32)
-    e, saved = np.zeros(many * down, np.float32), np.empty(24, np.float32)
-    mask, kinds = np.empty(ld, np.float32), np.empty(ld // 8, np.int64)
+    q, weight, rests = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(8 * many, np.float32)
+    e, rate, saved = np.zeros(many * down, np.float32), np.empty(3, np.float32), np.empty(24, np.float32)
+    cuts = np.empty(ld * (down + 1), np.float32)
+    mask, kinds, total = np.empty(ld, np.float32), np.empty(ld // 8, np.int64), np.empty(many, np.float64)
     for k in range(begin, end):
-        r0 = batches.rows[k]
-        n = batches.rows[k + 1] - r0
         _lengths(arena, ld, lanes, d, q)
-        forward(x, r0 * d, n, d, arena, columns, ld, q, many, s, parts, down, panel)
-        for lane in range(many):
-            _scores(x, r0 * d, n, d, lanes, lane, s, q, ld, parts, down, z)
-            total = 0.0
-            for b in range(n):
-                if scores.shape[1] > 0:
-                    scores[lane, r0 - origin + b] = z[b]
-                error = slope(loss, z[b], batches.labels[r0 + b])
-                if weighted:
-                    error *= batches.weights[r0 + b]
-                e[lane * down + b] = error
-                total += error
-            _errors(lanes, lane, s, down, n, e)
-            _step_bias(rule, lanes, lane, np.float32(total))
-        backward(x, r0 * d, n, d, s, columns, e, many, down, g, weight, ld, panel)
-        _weights(x, r0 * d, n, d, e, many, down, weight, ld)
+        g[:], weight[:], rests[:], total[:] = 0.0, 0.0, 0.0, 0.0
+        for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):
+            n = min(ROWS, batches.rows[k + 1] - r0)
+            cut(x, r0 * d, n, d, cuts, down)
+            forward(cuts, n, d, arena, columns, ld, q, many, s, parts, down, panel)
+            for lane in range(many):
+                _scores(x, r0 * d, n, d, lanes, lane, s, q, ld, parts, down, z)
+                for b in range(n):
+                    if scores.shape[1] > 0:
+                        scores[lane, r0 - origin + b] = z[b]
+                    error = slope(loss, z[b], batches.labels[r0 + b])
+                    if weighted:
+                        error *= batches.weights[r0 + b]
+                    e[lane * down + b] = error
+                    total[lane] += error
+                _errors(lanes, lane, s, down, n, e)
+            backward(cuts, n, d, s, columns, e, many, down, g, weight, ld)
+            _rests(x, r0 * d, n, d, e, many, down, rests)
         _marks(lazy, batches.touched[k], d, mask, kinds)
         for lane in range(many):
-            factor = correction(rule, lanes.steps[lane])
+            for i in range(d - d % 8, d):
+                weight[lane * ld + i] = rests[8 * lane + i % 8]
+            factor = _step_bias(rule, lanes, lane, np.float32(total[lane]))
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor
             _move(rule, share, arena, planes, ld, lanes, lane, d, columns, g, weight, rate, mask, kinds, saved)

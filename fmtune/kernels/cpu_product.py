@@ -16,10 +16,10 @@ from numba import njit
 from fmtune.kernels.simd import load8, splat8, store8
 from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, product, squares, turn8
 
-# Terms between two stores of a sum: a panel of so many stays in the second cache.
-TERMS = 1024
+# Terms between two stores of a sum, whole panels: a turned panel of so many stays in the second cache.
+TERMS = 20 * VECTORS * WIDTH
 PANEL = TERMS * VECTORS * WIDTH
-"""Numbers of a panel, at most."""
+"""Numbers of a turned panel, at most."""
 
 
 @njit(inline="always")
@@ -47,24 +47,41 @@ def multiply_squares(left, l0, step, right, r0, across, along, terms, out, o0, d
 
 
 @njit(cache=True, nogil=True)
-def turn(x, at, d, n, first, last, panel, height):  # type: ignore[no-untyped-def]
-    """Write terms ``first`` to ``last`` of ``n`` rows into a panel of ``height`` rows; those that are not there are 0.
+def cut(x, at, n, d, cuts, down):  # type: ignore[no-untyped-def]
+    """Cut rows into panels of neighbouring features, each of ``down`` rows one after the other; what is not there is 0.
 
-    ``x`` and ``panel`` may hold any numbers of 32 bits.
+    This is the one time that the rows are read.  They may lie far apart, on pages of their own, and in memory.
     """
-    whole = first + (last - first) // 8 * 8
-    for r in range(0, height, 8):
-        begin = at + r * d
-        if r + 8 <= n:
-            for t in range(first, whole, 8):
-                turn8(x, begin + t, d, panel, (t - first) * height + r, height)
-        for j in range(r, r + 8):
-            for t in range(whole if r + 8 <= n else first, last):
-                panel[(t - first) * height + j] = x[at + j * d + t] if j < n else 0
+    zero = splat8(np.float32(0.0))
+    for b in range(n + -n % WIDTH):
+        i = 0
+        while i < d:
+            height = vectors_of(d - i) * WIDTH
+            p, size = i * (down + 1) + b * height, min(height, d - i) if b < n else 0
+            whole = size - size % 8
+            for j in range(0, whole, 8):
+                store8(cuts, p + j, load8(x, at + b * d + i + j))
+            for j in range(whole, height, 8):
+                store8(cuts, p + j, zero)
+            for j in range(whole, size):
+                cuts[p + j] = x[at + b * d + i + j]
+            i += height
 
 
 @njit(cache=True, nogil=True)
-def forward(x, at, n, d, theta, columns, ld, lengths, lanes, s, parts, down, panel):  # type: ignore[no-untyped-def]
+def turn(cuts, d, down, r, height, first, last, panel):  # type: ignore[no-untyped-def]
+    """Write features ``first`` to ``last`` of ``height`` rows from ``r`` on into a panel: rows lie side by side."""
+    i = first
+    while i < last:
+        wide = vectors_of(d - i) * WIDTH
+        for t in range(i, min(i + wide, last), 8):
+            for j in range(0, height, 8):
+                turn8(cuts, i * (down + 1) + (r + j) * wide + t - i, wide, panel, (t - first) * height + j, height)
+        i += wide
+
+
+@njit(cache=True, nogil=True)
+def forward(cuts, n, d, theta, columns, ld, lengths, lanes, s, parts, down, panel):  # type: ignore[no-untyped-def]
     """Write ``X T`` into ``s`` and, for each lane, eight sums of ``x**2 * lengths`` into ``parts``.
 
     Sum ``k`` is that of features ``k``, ``k + 8``, and so on, without those after the last whole eight.
@@ -77,7 +94,7 @@ def forward(x, at, n, d, theta, columns, ld, lengths, lanes, s, parts, down, pan
         height = vectors * WIDTH
         for first in range(0, d, TERMS):
             last = min(d, first + TERMS)
-            turn(x, at + r * d, d, n - r, first, last, panel, height)
+            turn(cuts, d, down, r, height, first, last, panel)
             multiply(panel, 0, height, theta, first, ld, last - first, s, r, down, vectors, columns)
             eights = (min(last, whole) - first) // 8
             for k in range(8 if eights > 0 else 0):
@@ -89,24 +106,14 @@ def forward(x, at, n, d, theta, columns, ld, lengths, lanes, s, parts, down, pan
 
 
 @njit(cache=True, nogil=True)
-def backward(x, at, n, d, errors, columns, e, lanes, down, g, weight, ld, panel):  # type: ignore[no-untyped-def]
-    """Write ``E' X`` into ``g`` and, for each lane, the sums of ``e x**2`` into ``weight``."""
-    g[: columns * ld] = 0.0
-    weight[: lanes * ld] = 0.0
+def backward(cuts, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
+    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``."""
     i = 0
     while i < d:
         vectors = vectors_of(d - i)
         height = vectors * WIDTH
-        for first in range(0, n, TERMS):
-            terms = min(TERMS, n - first)
-            left, begin, step = x, at + first * d + i, d
-            if i + height > d:  # beyond the last feature there is the next row, or nothing
-                left, begin, step = panel, 0, height
-                for b in range(terms):
-                    for j in range(height):
-                        panel[b * height + j] = x[at + (first + b) * d + i + j] if i + j < d else 0.0
-            multiply(left, begin, step, errors, first, down, terms, g, i, ld, vectors, columns)
-            multiply_squares(left, begin, step, e, first, down, 1, terms, weight, i, ld, vectors, lanes)
+        multiply(cuts, i * (down + 1), height, errors, 0, down, n, g, i, ld, vectors, columns)
+        multiply_squares(cuts, i * (down + 1), height, e, 0, down, 1, n, weight, i, ld, vectors, lanes)
         i += height
 
 
