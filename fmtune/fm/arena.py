@@ -264,10 +264,11 @@ class DenseArena:
 
     def __init__(
         self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
-        decays: Float32 | None = None,
+        decays: Float32 | None = None, exact: bool = True,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
+        self._rounded = None if exact else True
         self._states, self._optimizer = rule.states if rule else 0, optimizer
         self._planes, self._more = planes_of(optimizer)
         self._dim, self._ld = feature_dim, cpu_dense.padded(feature_dim)
@@ -330,7 +331,7 @@ class DenseArena:
         """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""
         share = share_of(self._optimizer, self._lanes.factors.tolist())
         rest = (self._lanes, batches, first, last, scores)
-        cpu_dense.learn(*self._codes, share, self._arena.ravel(), self._planes, self._ld, *rest)
+        cpu_dense.learn(*self._codes, share, self._rounded, self._arena.ravel(), self._planes, self._ld, *rest)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""

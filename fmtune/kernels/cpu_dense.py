@@ -24,7 +24,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fmtune.kernels.cpu_product import PANEL, backward, cut, forward, lengths8
+from fmtune.kernels import cpu_halves as halves
+from fmtune.kernels.cpu_product import backward, forward, lengths8, room_of
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled8
@@ -88,25 +89,13 @@ def _lengths(arena, ld, lanes, d, q):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _scores(x, at, n, d, lanes, lane, s, q, ld, parts, down, z):  # type: ignore[no-untyped-def]
+def _scores(n, lanes, lane, s, thin, down, z):  # type: ignore[no-untyped-def]
     """Write a lane's scores of ``n`` rows into ``z``, given its products; ``z`` has room for whole eights."""
-    factors, p, many = lanes.factors[lane], lanes.first[lane] * down, len(lanes.first) * down
+    factors, p = lanes.factors[lane], lanes.first[lane] * down
     lengths8(s, p, down, factors, n, z, 0)
-    for b in range(0, n, 8):
-        o = lane * down + b
-        t0, t1 = load8(parts, o), load8(parts, o + many)
-        t2, t3 = load8(parts, o + 2 * many), load8(parts, o + 3 * many)
-        t4, t5 = load8(parts, o + 4 * many), load8(parts, o + 5 * many)
-        t6, t7 = load8(parts, o + 6 * many), load8(parts, o + 7 * many)
-        thin = ((t0 + t1) + (t2 + t3)) + ((t4 + t5) + (t6 + t7))
-        store8(parts, o, thin)
     for b in range(n):
-        rest = np.float32(0.0)
-        for i in range(d - d % 8, d):
-            v = x[at + b * d + i]
-            rest += (v * v) * q[lane * ld + i]
-        thin = parts[lane * down + b] + rest
-        z[b] = lanes.bias[lane, 0] + s[p + factors * down + b] + np.float32(0.5) * (z[b] - thin)
+        pairs = z[b] - thin[lane * down + b]
+        z[b] = lanes.bias[lane, 0] + s[p + factors * down + b] + np.float32(0.5) * pairs
 
 
 @njit(cache=True, nogil=True)
@@ -114,28 +103,16 @@ def score(arena, ld, lanes, matrix, out):  # type: ignore[no-untyped-def]
     """Write raw scores into ``out`` (float32, (lanes, rows)); ``arena`` and ``ld`` as in :func:`learn`."""
     n, d = matrix.shape
     x, columns, many = matrix.ravel(), _columns(lanes), len(lanes.first)
-    size = min(ROWS, _padded(n))
-    s, parts = np.empty(columns * size, np.float32), np.empty(8 * many * size, np.float32)
-    q, z = np.empty(many * ld, np.float32), np.empty(size, np.float32)
-    panel, cuts = np.empty(PANEL, np.float32), np.empty(ld * (size + 1), np.float32)
+    down = _padded(min(ROWS, n))
+    s, thin, z = np.empty(columns * down, np.float32), np.empty(many * down, np.float32), np.empty(down, np.float32)
+    q, room = np.empty(many * ld, np.float32), room_of(many, ld, down)
     _lengths(arena, ld, lanes, d, q)
     for start in range(0, n, ROWS):
         m = min(ROWS, n - start)
-        cut(x, start * d, m, d, cuts, size)
-        forward(cuts, m, d, arena, columns, ld, q, many, s, parts, size, panel)
+        forward(room, x, start * d, m, d, arena, columns, ld, q, many, s, thin, down)
         for lane in range(many):
-            _scores(x, start * d, m, d, lanes, lane, s, q, ld, parts, size, z)
+            _scores(m, lanes, lane, s, thin, down, z)
             out[lane, start : start + m] = z[:m]
-
-
-@njit(inline="always")
-def _rests(x, at, n, d, e, many, down, rests):  # type: ignore[no-untyped-def]
-    """Add ``e x**2`` of the features after the last whole eight to ``rests``; their products are rounded first."""
-    for lane in range(many):
-        for i in range(d - d % 8, d):
-            for b in range(n):
-                v = x[at + b * d + i]
-                rests[8 * lane + i % 8] += (v * v) * e[lane * down + b]
 
 
 @njit(cache=True, nogil=True)
@@ -215,7 +192,7 @@ def _move(rule, share, arena, planes, ld, lanes, lane, d, columns, g, weight, ra
 
 
 @njit(cache=True, nogil=True)
-def learn(rule, loss, lazy, share, arena, planes, ld, lanes, batches, begin, end, scores):  # type: ignore[no-untyped-def]
+def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, begin, end, scores):  # type: ignore[no-untyped-def]
     """Train all lanes on mini-batches ``begin`` to ``end`` (exclusive).
 
     Parameters
@@ -227,6 +204,8 @@ def learn(rule, loss, lazy, share, arena, planes, ld, lanes, batches, begin, end
     share : float32 (lanes,) or None
         One over the number of a lane's factors, 0 where it has none, where they share their state; None where each has
         its own, which is known when the kernel is compiled.
+    rounded : bool or None
+        None for exact products; else they take bfloat16 (``cpu_halves``), on CPUs that have it.
     arena : float32 (rows * ld,)
     planes, ld : int
         1 + the rule's number of states, or 1 where factors share theirs; and the length of a row of the arena.
@@ -242,20 +221,27 @@ def learn(rule, loss, lazy, share, arena, planes, ld, lanes, batches, begin, end
     x, origin, weighted = batches.matrix.ravel(), batches.rows[begin], len(batches.weights) > 0
     down = _padded(min(longest, ROWS))
     s, g = np.empty(columns * down, np.float32), np.empty(columns * ld, np.float32)
-    parts, panel, z = np.empty(8 * many * down, np.float32), np.empty(PANEL, np.float32), np.empty(down, np.float32)
-    q, weight, rests = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(8 * many, np.float32)
-    e, rate, saved = np.zeros(many * down, np.float32), np.empty(3, np.float32), np.empty(24, np.float32)
-    cuts = np.empty(ld * (down + 1), np.float32)
-    mask, kinds, total = np.empty(ld, np.float32), np.empty(ld // 8, np.int64), np.empty(many, np.float64)
+    thin, e, z = np.empty(many * down, np.float32), np.zeros(many * down, np.float32), np.empty(down, np.float32)
+    q, weight, total = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(many, np.float64)
+    rate, saved = np.empty(3, np.float32), np.empty(24, np.float32)
+    mask, kinds = np.empty(ld, np.float32), np.empty(ld // 8, np.int64)
+    if rounded is None:
+        room = room_of(many, ld, down)
+    else:
+        small = halves.room_of(columns, ld, down)
     for k in range(begin, end):
         _lengths(arena, ld, lanes, d, q)
-        g[:], weight[:], rests[:], total[:] = 0.0, 0.0, 0.0, 0.0
+        g[:], weight[:], total[:] = 0.0, 0.0, 0.0
+        if rounded is not None:
+            halves.halved(arena, columns, d, ld, small.theta)
         for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):
             n = min(ROWS, batches.rows[k + 1] - r0)
-            cut(x, r0 * d, n, d, cuts, down)
-            forward(cuts, n, d, arena, columns, ld, q, many, s, parts, down, panel)
+            if rounded is None:
+                forward(room, x, r0 * d, n, d, arena, columns, ld, q, many, s, thin, down)
+            else:
+                halves.forward(small, x, r0 * d, n, d, arena, columns, ld, q, many, s, thin, down)
             for lane in range(many):
-                _scores(x, r0 * d, n, d, lanes, lane, s, q, ld, parts, down, z)
+                _scores(n, lanes, lane, s, thin, down, z)
                 for b in range(n):
                     if scores.shape[1] > 0:
                         scores[lane, r0 - origin + b] = z[b]
@@ -264,13 +250,15 @@ def learn(rule, loss, lazy, share, arena, planes, ld, lanes, batches, begin, end
                         error *= batches.weights[r0 + b]
                     e[lane * down + b] = error
                     total[lane] += error
+                if n % 2 == 1:
+                    e[lane * down + n] = 0.0
                 _errors(lanes, lane, s, down, n, e)
-            backward(cuts, n, d, s, columns, e, many, down, g, weight, ld)
-            _rests(x, r0 * d, n, d, e, many, down, rests)
+            if rounded is None:
+                backward(room, x, r0 * d, n, d, s, columns, e, many, down, g, weight, ld)
+            else:
+                halves.backward(small, n, d, s, columns, e, many, down, g, weight, ld)
         _marks(lazy, batches.touched[k], d, mask, kinds)
         for lane in range(many):
-            for i in range(d - d % 8, d):
-                weight[lane * ld + i] = rests[8 * lane + i % 8]
             factor = _step_bias(rule, lanes, lane, np.float32(total[lane]))
             for array in range(3):
                 rate[array] = lanes.knobs[lane, array, 0] * factor

@@ -10,8 +10,11 @@ has a run of ``ld`` numbers for each column; what is returned by rows has runs o
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from fmtune.kernels.simd import load8, splat8, store8
 from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, product, squares, turn8
@@ -20,6 +23,24 @@ from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, product, squares, turn
 TERMS = 20 * VECTORS * WIDTH
 PANEL = TERMS * VECTORS * WIDTH
 """Numbers of a turned panel, at most."""
+
+
+class Room(NamedTuple):
+    """Where a block of rows waits between the two products, and scratch; all flat, float32."""
+
+    cuts: NDArray[np.float32]
+    panel: NDArray[np.float32]
+    parts: NDArray[np.float32]
+    rests: NDArray[np.float32]
+
+
+@njit(inline="always")
+def room_of(lanes, ld, down):  # type: ignore[no-untyped-def]
+    """Return room for blocks of up to ``down`` rows."""
+    return Room(
+        np.empty(ld * (down + 1), np.float32), np.empty(PANEL, np.float32), np.empty(8 * lanes * down, np.float32),
+        np.empty(8 * lanes, np.float32),
+    )  # fmt: skip
 
 
 @njit(inline="always")
@@ -81,40 +102,60 @@ def turn(cuts, d, down, r, height, first, last, panel):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def forward(cuts, n, d, theta, columns, ld, lengths, lanes, s, parts, down, panel):  # type: ignore[no-untyped-def]
-    """Write ``X T`` into ``s`` and, for each lane, eight sums of ``x**2 * lengths`` into ``parts``.
-
-    Sum ``k`` is that of features ``k``, ``k + 8``, and so on, without those after the last whole eight.
-    """
+def forward(room, x, at, n, d, theta, columns, ld, lengths, lanes, s, thin, down):  # type: ignore[no-untyped-def]
+    """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``."""
+    cut(x, at, n, d, room.cuts, down)
     s[: columns * down] = 0.0
-    parts[: 8 * lanes * down] = 0.0
+    thin[: lanes * down] = 0.0
+    room.parts[: 8 * lanes * down] = 0.0
     whole, r = d - d % 8, 0
     while r < n:
         vectors = vectors_of(n - r)
         height = vectors * WIDTH
         for first in range(0, d, TERMS):
             last = min(d, first + TERMS)
-            turn(cuts, d, down, r, height, first, last, panel)
-            multiply(panel, 0, height, theta, first, ld, last - first, s, r, down, vectors, columns)
+            turn(room.cuts, d, down, r, height, first, last, room.panel)
+            multiply(room.panel, 0, height, theta, first, ld, last - first, s, r, down, vectors, columns)
+            # Eight sums, of features k, k + 8, and so on.
             eights = (min(last, whole) - first) // 8
             for k in range(8 if eights > 0 else 0):
                 multiply_squares(
-                    panel, k * height, 8 * height, lengths, first + k, ld, 8, eights,
-                    parts, k * lanes * down + r, down, vectors, lanes,
+                    room.panel, k * height, 8 * height, lengths, first + k, ld, 8, eights,
+                    room.parts, k * lanes * down + r, down, vectors, lanes,
                 )  # fmt: skip
         r += height
+    for lane in range(lanes if whole < d else 0):
+        for b in range(n):
+            for i in range(whole, d):
+                v = x[at + b * d + i]
+                thin[lane * down + b] += (v * v) * lengths[lane * ld + i]
+    part, gap = room.parts, lanes * down
+    for b in range(0, gap, 8):
+        t0, t1, t2, t3 = load8(part, b), load8(part, b + gap), load8(part, b + 2 * gap), load8(part, b + 3 * gap)
+        t4, t5, t6 = load8(part, b + 4 * gap), load8(part, b + 5 * gap), load8(part, b + 6 * gap)
+        t7 = load8(part, b + 7 * gap)
+        store8(thin, b, (((t0 + t1) + (t2 + t3)) + ((t4 + t5) + (t6 + t7))) + load8(thin, b))
 
 
 @njit(cache=True, nogil=True)
-def backward(cuts, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
-    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``."""
-    i = 0
+def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
+    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``; after :func:`forward`."""
+    whole, i = d - d % 8, 0
+    for lane in range(lanes):
+        room.rests[8 * lane : 8 * lane + d % 8] = weight[lane * ld + whole : lane * ld + d]
     while i < d:
         vectors = vectors_of(d - i)
-        height = vectors * WIDTH
-        multiply(cuts, i * (down + 1), height, errors, 0, down, n, g, i, ld, vectors, columns)
-        multiply_squares(cuts, i * (down + 1), height, e, 0, down, 1, n, weight, i, ld, vectors, lanes)
+        height, begin = vectors * WIDTH, i * (down + 1)
+        multiply(room.cuts, begin, height, errors, 0, down, n, g, i, ld, vectors, columns)
+        multiply_squares(room.cuts, begin, height, e, 0, down, 1, n, weight, i, ld, vectors, lanes)
         i += height
+    for lane in range(lanes):  # after the last whole eight of features, products are rounded by themselves
+        for i in range(whole, d):
+            total = room.rests[8 * lane + i - whole]
+            for b in range(n):
+                v = x[at + b * d + i]
+                total += (v * v) * e[lane * down + b]
+            weight[lane * ld + i] = total
 
 
 @njit(cache=True, nogil=True)
