@@ -25,7 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels import cpu_halves as halves
-from fmtune.kernels.cpu_product import backward, forward, lengths8, room_of
+from fmtune.kernels.cpu_product import backward, clear, forward, lengths8, room_of
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled8
@@ -112,7 +112,8 @@ def score(arena, ld, lanes, matrix, out):  # type: ignore[no-untyped-def]
         forward(room, x, start * d, m, d, arena, columns, ld, q, many, s, thin, down)
         for lane in range(many):
             _scores(m, lanes, lane, s, thin, down, z)
-            out[lane, start : start + m] = z[:m]
+            for b in range(m):
+                out[lane, start + b] = z[b]
 
 
 @njit(cache=True, nogil=True)
@@ -140,7 +141,7 @@ def _step_bias(rule, lanes, lane, total):  # type: ignore[no-untyped-def]
 @njit(inline="always")
 def _marks(lazy, touched, d, mask, kinds):  # type: ignore[no-untyped-def]
     """Write which features are to move (1.0 or 0.0), and for each eight of them: 0 none, 1 some, 2 all."""
-    mask[:] = np.float32(0.0)
+    clear(mask, 0, len(mask))
     for i in range(0, d, 8):
         last = min(d, i + 8)
         moving = 0
@@ -231,7 +232,9 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
         small = halves.room_of(columns, ld, down)
     for k in range(begin, end):
         _lengths(arena, ld, lanes, d, q)
-        g[:], weight[:], total[:] = 0.0, 0.0, 0.0
+        clear(g, 0, len(g))
+        clear(weight, 0, len(weight))
+        clear(total, 0, many)
         if rounded is not None:
             halves.halved(arena, columns, d, ld, small.theta)
         for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fmtune.kernels.cpu_product import TERMS, vectors_of
+from fmtune.kernels.cpu_product import TERMS, clear, vectors_of
 from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
 
 
@@ -86,7 +86,7 @@ def cut(room, x, at, n, d, ld, down):  # type: ignore[no-untyped-def]
             for i in range(whole, d):
                 room.line[i - whole] = x[at + b * d + i]
             halve16(room.line, 0, room.rows, b * half + whole // 2)
-    room.rows[n * half : (n + -n % WIDTH) * half] = 0
+    clear(room.rows, n * half, (n + -n % WIDTH) * half)
     for b in range(0, n, 2):
         i, p = 0, b * half
         while i < d:
@@ -101,8 +101,8 @@ def cut(room, x, at, n, d, ld, down):  # type: ignore[no-untyped-def]
 def forward(room, x, at, n, d, theta, columns, ld, lengths, lanes, s, thin, down):  # type: ignore[no-untyped-def]
     """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``."""
     cut(room, x, at, n, d, ld, down)
-    s[: columns * down] = 0.0
-    thin[: lanes * down] = 0.0
+    clear(s, 0, columns * down)
+    clear(thin, 0, lanes * down)
     half, r = ld // 2, 0
     while r < n:
         vectors = vectors_of(n - r)

@@ -50,6 +50,13 @@ def vectors_of(left):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def clear(array, begin, end):  # type: ignore[no-untyped-def]
+    """Write zeros; numba takes a second to compile a slice's assignment, and nothing for this."""
+    for i in range(begin, end):
+        array[i] = 0
+
+
+@njit(cache=True, nogil=True)
 def multiply(left, l0, step, right, r0, across, terms, out, o0, down, vectors, columns):  # type: ignore[no-untyped-def]
     """Add a panel's product with some columns to ``out``, in tiles of about equal width."""
     tiles = -(-columns // COLUMNS)
@@ -105,9 +112,9 @@ def turn(cuts, d, down, r, height, first, last, panel):  # type: ignore[no-untyp
 def forward(room, x, at, n, d, theta, columns, ld, lengths, lanes, s, thin, down):  # type: ignore[no-untyped-def]
     """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``."""
     cut(x, at, n, d, room.cuts, down)
-    s[: columns * down] = 0.0
-    thin[: lanes * down] = 0.0
-    room.parts[: 8 * lanes * down] = 0.0
+    clear(s, 0, columns * down)
+    clear(thin, 0, lanes * down)
+    clear(room.parts, 0, 8 * lanes * down)
     whole, r = d - d % 8, 0
     while r < n:
         vectors = vectors_of(n - r)
@@ -142,7 +149,8 @@ def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):
     """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``; after :func:`forward`."""
     whole, i = d - d % 8, 0
     for lane in range(lanes):
-        room.rests[8 * lane : 8 * lane + d % 8] = weight[lane * ld + whole : lane * ld + d]
+        for i in range(whole, d):
+            room.rests[8 * lane + i - whole] = weight[lane * ld + i]
     while i < d:
         vectors = vectors_of(d - i)
         height, begin = vectors * WIDTH, i * (down + 1)

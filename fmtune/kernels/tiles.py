@@ -124,6 +124,29 @@ def _loop(builder: Any, given: Any, vectors: int, columns: int, read: Any, add: 
         _put(builder, value, target)
 
 
+def _shapes(module: Any, name: str, given: Any, read: Any, add: Any) -> Any:
+    """Return a function with the loops of all shapes, which is one and apart: copied into each kernel that calls it, it
+    took seconds to compile."""
+    kind = ir.FunctionType(ir.VoidType(), [*(a.type for a in given), _LONG])
+    function = ir.Function(module, kind, name)
+    function.linkage = "linkonce_odr"
+    for word in ("noinline", "optsize"):
+        function.attributes.add(word)
+    builder = ir.IRBuilder(function.append_basic_block())
+    end = function.append_basic_block()
+    choice = builder.switch(function.args[-1], end)
+    for m in (1, VECTORS):
+        for n in range(1, COLUMNS + 1):
+            block = function.append_basic_block()
+            choice.add_case(ir.Constant(_LONG, 64 * m + n), block)
+            builder.position_at_end(block)
+            _loop(builder, function.args[:-1], m, n, read, add)
+            builder.branch(end)
+    builder.position_at_end(end)
+    builder.ret_void()
+    return function
+
+
 def _tile(read: Any, add: Any) -> Any:
     """Return the intrinsic ``(left, at, step, right, at, across, along, terms, out, at, down, vectors, columns)``.
 
@@ -139,17 +162,10 @@ def _tile(read: Any, add: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             starts = [_at(context, builder, sig, args, i) for i in (0, 3, 8)]
             given = (starts[0], args[2], starts[1], args[5], args[6], args[7], starts[2], args[10])
-            end = builder.append_basic_block()
             shape = builder.add(builder.mul(args[11], ir.Constant(_LONG, 64)), args[12])
-            choice = builder.switch(shape, end)
-            for m in (1, VECTORS):
-                for n in range(1, COLUMNS + 1):
-                    block = builder.append_basic_block()
-                    choice.add_case(ir.Constant(_LONG, 64 * m + n), block)
-                    builder.position_at_end(block)
-                    _loop(builder, given, m, n, read, add)
-                    builder.branch(end)
-            builder.position_at_end(end)
+            name = f"fmtune_tile_{read.__name__}{add.__name__}"
+            function = builder.module.globals.get(name) or _shapes(builder.module, name, given, read, add)
+            builder.call(function, [*given, shape])
             return context.get_dummy_value()
 
         long = types.intp
