@@ -260,7 +260,10 @@ class SparseArena:
 
 
 class DenseArena:
-    """Features along rows, columns one under the other; see ``kernels.cpu_dense``.  Parameters as in ``SparseArena``."""
+    """Features along rows, columns one under the other; see ``kernels.cpu_dense``.
+
+    Parameters as in ``SparseArena``; ``exact`` is off only on a CPU that multiplies bfloat16.
+    """
 
     def __init__(
         self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,

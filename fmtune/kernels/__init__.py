@@ -70,6 +70,6 @@ finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_halves", "cpu_product", "cpu_sparse", "exchange", "frames", "losses", "plain", "prefetch",
-    "random", "records", "rules", "simd", "steps", "text", "tiles", "wire",
+    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_halves", "cpu_product", "cpu_sparse", "exchange", "frames",
+    "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps", "text", "tiles", "wire",
 ]  # fmt: skip

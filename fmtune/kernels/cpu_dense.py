@@ -13,7 +13,7 @@ beside it, so a lane's bits do not depend on its neighbours, on the rows that sh
 promises none of that, and was no faster here at the widths of packs.
 
 All else runs along rows of a mini-batch or along features, eight at a time, and so needs no care for what is left over
-of a lane's factors.
+of a lane's factors.  A mini-batch is taken by blocks of rows, which are read once for both products.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from fmtune.kernels.rules import correction, pulled8
 from fmtune.kernels.simd import either8, load8, splat8, store8
 from fmtune.kernels.steps import settings, step1, step8
 from fmtune.kernels.tiles import WIDTH
-
 
 # Rows at a time, whole panels: read from memory once, they stay in the second cache for both products.
 ROWS = 144
@@ -68,8 +67,8 @@ class Batches(NamedTuple):
 
 def padded(n: int) -> int:
     """Return how far apart runs of ``n`` numbers lie: whole vectors, and no power of two, which a cache takes ill."""
-    n = -(-n // WIDTH) * WIDTH
-    return n + WIDTH if n % 512 == 0 else n
+    whole = -(-n // WIDTH) * WIDTH
+    return whole + WIDTH if whole % 512 == 0 else whole
 
 
 _padded = njit(inline="always")(padded)
@@ -174,8 +173,8 @@ def _move(rule, share, arena, planes, ld, lanes, lane, d, columns, g, weight, ra
         w = pulled8(w, less, lanes.decays, i, knobs[lane, 2, 1], knobs[lane, 2, 2])
         store8(weight, lane * ld + i, w)
         if share is not None and kinds[i // 8] > 0:
-            some = kinds[i // 8] == 1
-            move_dense(arena, first * ld + i, ld, lanes, lane, share, state + ld + i, g, w, rate[2], some, mask, i, saved)
+            some, p, sums = kinds[i // 8] == 1, first * ld + i, state + ld + i
+            move_dense(arena, p, ld, lanes, lane, share, sums, g, w, rate[2], some, mask, i, saved)
     for f in range(factors if share is None else 0):
         for i in range(0, d, 8):
             if kinds[i // 8] > 0:
@@ -216,11 +215,11 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
     d, columns, many = batches.matrix.shape[1], _columns(lanes), len(lanes.first)
-    longest = np.int64(0)
+    longest = np.int64(1)
     for k in range(begin, end):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
     x, origin, weighted = batches.matrix.ravel(), batches.rows[begin], len(batches.weights) > 0
-    down = _padded(min(longest, ROWS))
+    down = _padded(min(ROWS, longest))  # type: ignore[arg-type]
     s, g = np.empty(columns * down, np.float32), np.empty(columns * ld, np.float32)
     thin, e, z = np.empty(many * down, np.float32), np.zeros(many * down, np.float32), np.empty(down, np.float32)
     q, weight, total = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(many, np.float64)

@@ -149,8 +149,8 @@ def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):
     """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``; after :func:`forward`."""
     whole, i = d - d % 8, 0
     for lane in range(lanes):
-        for i in range(whole, d):
-            room.rests[8 * lane + i - whole] = weight[lane * ld + i]
+        for j in range(whole, d):
+            room.rests[8 * lane + j - whole] = weight[lane * ld + j]
     while i < d:
         vectors = vectors_of(d - i)
         height, begin = vectors * WIDTH, i * (down + 1)
@@ -158,12 +158,12 @@ def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):
         multiply_squares(room.cuts, begin, height, e, 0, down, 1, n, weight, i, ld, vectors, lanes)
         i += height
     for lane in range(lanes):  # after the last whole eight of features, products are rounded by themselves
-        for i in range(whole, d):
-            total = room.rests[8 * lane + i - whole]
+        for j in range(whole, d):
+            total = room.rests[8 * lane + j - whole]
             for b in range(n):
-                v = x[at + b * d + i]
+                v = x[at + b * d + j]
                 total += (v * v) * e[lane * down + b]
-            weight[lane * ld + i] = total
+            weight[lane * ld + j] = total
 
 
 @njit(cache=True, nogil=True)

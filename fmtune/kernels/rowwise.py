@@ -13,7 +13,7 @@ from numba import njit
 
 from fmtune.kernels.cpu_product import lengths8
 from fmtune.kernels.rules import decayed, pulled, shared
-from fmtune.kernels.simd import either8, load8, splat8, spread8, store8, sum8, sums8
+from fmtune.kernels.simd import either8, load8, splat8, spread8, store8, sums8
 from fmtune.kernels.steps import settings
 
 

@@ -7,7 +7,8 @@ where their number is known.
 
     out[c, v] += sum_t left[t, v] * right[c, t]
 
-Numbers are float32, or pairs of bfloat16 in 32 bits, whose products take half the time on CPUs that have them.  Each sum is one chain of fused multiply-adds in the order of its terms, so its bits do not depend on the tile's shape.
+Numbers are float32, or pairs of bfloat16 in 32 bits, whose products take half the time on CPUs that have them.  A sum
+of float32 is one chain of fused multiply-adds in the order of its terms, so its bits do not depend on the tile's shape.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _FLOAT, _WORD, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 def features() -> frozenset[str]:
     """Return what the CPU can do that kernels are compiled for, by LLVM's names (``avx512f``, ``avx512bf16``)."""
-    said = cpu_target.target_context.codegen().magic_tuple()[2]  # type: ignore[no-untyped-call]
+    said = cpu_target.target_context.codegen().magic_tuple()[2]
     return frozenset(word[1:] for word in said.split(",") if word.startswith("+"))
 
 
@@ -125,8 +126,10 @@ def _loop(builder: Any, given: Any, vectors: int, columns: int, read: Any, add: 
 
 
 def _shapes(module: Any, name: str, given: Any, read: Any, add: Any) -> Any:
-    """Return a function with the loops of all shapes, which is one and apart: copied into each kernel that calls it, it
-    took seconds to compile."""
+    """Return a function with the loops of all shapes.
+
+    It stands apart: copied into each kernel that calls it, and its short loops unrolled, it took seconds to compile.
+    """
     kind = ir.FunctionType(ir.VoidType(), [*(a.type for a in given), _LONG])
     function = ir.Function(module, kind, name)
     function.linkage = "linkonce_odr"
