@@ -139,8 +139,10 @@ def test_data_larger_than_memory_are_trained(tmp_path: Path) -> None:
     assert done.stdout.split() == ["94", "True"], done.stderr[-2000:]
 
 
-def test_exact_parts_packs_on_a_card_alone():
-    """``exact: false`` is a recipe of its own for dense rows on a card; elsewhere every pass is exact."""
-    h = Hyperparameters(exact=False)
-    found = {(d, t): Recipe.of(h, t, d).exact for d in ("cpu", "gpu") for t in ("sparse", "dense")}
-    assert found == {("cpu", "sparse"): True, ("cpu", "dense"): True, ("gpu", "sparse"): True, ("gpu", "dense"): False}
+@pytest.mark.parametrize("cpu", [frozenset({"avx2", "avx512f"}), frozenset({"avx512f", "avx512bf16"})])
+def test_exact_parts_packs_of_dense_rows(cpu):
+    """``exact: false`` is a recipe of its own for dense rows, on a CPU only with bfloat16; all else is exact."""
+    h, plain = Hyperparameters(exact=False), "avx512bf16" not in cpu
+    found = {(d, t): Recipe.of(h, t, d, cpu).exact for d in ("cpu", "gpu") for t in ("sparse", "dense")}
+    assert found == {("cpu", "sparse"): True, ("cpu", "dense"): plain, ("gpu", "sparse"): True, ("gpu", "dense"): False}
+    assert not plain or Recipe.of(h, "dense", cpu=cpu) == Recipe.of(Hyperparameters(), "dense")

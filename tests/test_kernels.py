@@ -61,7 +61,7 @@ def _begin_from(pack: Pack, model: Model) -> None:
         arena._arena[:, 0, :k], arena._arena[:, 0, -1] = model.factors, model.linear
         arena._lanes.bias[0, 0] = model.bias
     else:
-        block = arena._block(0)[0]
+        block = arena._theta(0)
         block[:, : model.num_factors], block[:, model.num_factors] = model.factors, model.linear
         arena._lanes.bias[0, 0] = model.bias
 

@@ -260,49 +260,56 @@ class SparseArena:
 
 
 class DenseArena:
-    """Each lane's parameters as a block of its own; see ``kernels.cpu_dense``.  Parameters as in ``SparseArena``."""
+    """Features along rows, columns one under the other; see ``kernels.cpu_dense``.
 
-    BLOCK = 256
+    Parameters as in ``SparseArena``; ``exact`` is off only on a CPU that multiplies bfloat16.
+    """
 
     def __init__(
         self, feature_dim: int, optimizer: str | None, predictor_type: str, lazy: bool = True,
-        decays: Float32 | None = None,
+        decays: Float32 | None = None, exact: bool = True,
     ) -> None:  # fmt: skip
         rule = RULES[optimizer] if optimizer else None
         self._codes = (rule.code if rule else 0, CODES[predictor_type], lazy)
-        self._states, self._decays, self._optimizer = rule.states if rule else 0, decays, optimizer
+        self._rounded = None if exact else True
+        self._states, self._optimizer = rule.states if rule else 0, optimizer
         self._planes, self._more = planes_of(optimizer)
-        self._dim = feature_dim
-        self._arena = np.zeros(0, np.float32)
+        self._dim, self._ld = feature_dim, cpu_dense.padded(feature_dim)
+        self._decays = decays
+        if decays is not None:
+            self._decays = np.ones(self._ld, np.float32)
+            self._decays[:feature_dim] = decays
+        self._arena = np.zeros((0, self._ld), np.float32)
         self._lanes = self._empty([])
 
     def _empty(self, factors: Sequence[int]) -> cpu_dense.Lanes:
         k = np.array(factors, np.int64)
-        sizes = (k + 1 + self._more) * (self._dim * self._planes)
-        eights, rests = k - k % GROUP, k % GROUP + 1
-        tail = np.cumsum(rests) - rests + eights.sum()
         return cpu_dense.Lanes(
-            np.cumsum(sizes) - sizes, k, np.cumsum(eights) - eights, tail,
-            np.zeros((len(k), 1 + self._states), np.float32), np.zeros(len(k), np.int64),
-            np.zeros((len(k), 3, 6), np.float32), self._decays,
+            np.cumsum(k + 1) - (k + 1), k, np.zeros((len(k), 1 + self._states), np.float32),
+            np.zeros(len(k), np.int64), np.zeros((len(k), 3, 6), np.float32), self._decays,
         )  # fmt: skip
 
-    def _block(self, lane: int) -> Float32:
-        """Return a view of a lane's block, (planes, feature_dim, num_factors + 1), or two columns more."""
-        at, width = int(self._lanes.offset[lane]), int(self._lanes.factors[lane]) + 1 + self._more
-        size = self._planes * self._dim * width
-        return self._arena[at : at + size].reshape(self._planes, self._dim, width)
+    def _theta(self, lane: int) -> Float32:
+        """Return a view of a lane's factors and linear weights, (feature_dim, num_factors + 1)."""
+        first = int(self._lanes.first[lane])
+        return self._arena[first : first + int(self._lanes.factors[lane]) + 1, : self._dim].T
+
+    def _rows(self, lane: int) -> NDArray[np.int64]:
+        """Return the numbers of a lane's rows of the arena: parameters, then states."""
+        factors = self._lanes.factors
+        columns, own = int(factors.sum()) + len(factors), np.arange(factors[lane] + 1) + self._lanes.first[lane]
+        planes = (own + columns * np.arange(self._planes)[:, None]).ravel()
+        return np.append(planes, columns + self._more * lane + np.arange(self._more))
 
     def place(self, keep: Sequence[int], enter: Sequence[Hyperparameters | Model]) -> None:
         """Keep some lanes, in the given order, and add new ones after them."""
-        blocks = [self._block(lane) for lane in keep]
-        old = self._lanes
+        old, arena, rows = self._lanes, self._arena, [self._rows(lane) for lane in keep]
         factors = [int(old.factors[lane]) for lane in keep] + [x.num_factors for x in enter]
         self._lanes = self._empty(factors)
-        width = sum(factors) + (1 + self._more) * len(factors)
-        self._arena = np.zeros(width * self._dim * self._planes, np.float32)
+        columns = sum(factors) + len(factors)
+        self._arena = np.zeros((columns * self._planes + self._more * len(factors), self._ld), np.float32)
         for new, lane in enumerate(keep):
-            self._block(new)[:] = blocks[new]
+            self._arena[self._rows(new)] = arena[rows[new]]
             self._lanes.bias[new], self._lanes.steps[new] = old.bias[lane], old.steps[lane]
             self._lanes.knobs[new] = old.knobs[lane]
         for lane, start in enumerate(enter, len(keep)):
@@ -310,7 +317,7 @@ class DenseArena:
 
     def _begin(self, lane: int, start: Hyperparameters | Model) -> None:
         k = start.num_factors
-        theta = self._block(lane)[0]
+        theta = self._theta(lane)
         if isinstance(start, Model):
             theta[:, :k], theta[:, k], self._lanes.bias[lane, 0] = start.factors, start.linear, start.bias
             return
@@ -327,28 +334,28 @@ class DenseArena:
         """Train all lanes on some mini-batches; see ``kernels.cpu_dense.learn``."""
         share = share_of(self._optimizer, self._lanes.factors.tolist())
         rest = (self._lanes, batches, first, last, scores)
-        cpu_dense.learn(*self._codes, share, self._arena, self._planes, self._more, *rest)
+        cpu_dense.learn(*self._codes, share, self._rounded, self._arena.ravel(), self._planes, self._ld, *rest)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (lanes, rows)."""
         assert isinstance(rows, DenseRows)
         out = np.empty((len(self._lanes.factors), rows.n), np.float32)
-        # Plane 0 alone is read, so scoring needs no optimizer state.
-        cpu_dense.score(self._arena, self._more, self._lanes, np.ascontiguousarray(rows.matrix), out, self.BLOCK)
+        cpu_dense.score(self._arena.ravel(), self._ld, self._lanes, np.ascontiguousarray(rows.matrix), out)
         return out
 
     def parameters(self, lane: int) -> tuple[float, Float32, Float32]:
         """Return a lane's bias, linear weights (feature_dim,) and factors (feature_dim, num_factors), as copies."""
-        theta, k = self._block(lane)[0], int(self._lanes.factors[lane])
-        return float(self._lanes.bias[lane, 0]), theta[:, k].copy(), theta[:, :k].copy()
+        theta, k = self._theta(lane), int(self._lanes.factors[lane])
+        return float(self._lanes.bias[lane, 0]), theta[:, k].copy(), np.array(theta[:, :k], order="C")
 
     def rescale(self, lane: int, rates: Float32) -> None:
         """Set a lane's learning rates, float32 (3,): bias, linear, factors."""
         self._lanes.knobs[lane, :, 0] = rates
 
     def state(self) -> State:
-        """Return what a lone lane holds, as views; its planes lie apart."""
-        return State(self._block(0).transpose(1, 0, 2), self._lanes.bias.T, self._lanes.steps)
+        """Return what a lone lane holds, as views, in which features lie side by side."""
+        planes = self._arena[:, : self._dim].reshape(self._planes, -1, self._dim)
+        return State(planes.transpose(2, 0, 1), self._lanes.bias.T, self._lanes.steps)
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about; a product does several times as many a second as a loop."""

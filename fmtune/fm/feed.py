@@ -23,7 +23,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
-from fmtune.kernels import columns, cpu_dense, cpu_sparse
+from fmtune.kernels import columns, cpu_dense, cpu_sparse, tiles
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
@@ -49,8 +49,12 @@ class Recipe(NamedTuple):
     exact: bool = True
 
     @classmethod
-    def of(cls, hyperparameters: Hyperparameters, layout: str, device: str = "cpu") -> Recipe:
+    def of(
+        cls, hyperparameters: Hyperparameters, layout: str, device: str = "cpu", cpu: frozenset[str] | None = None
+    ) -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``.
+
+        ``cpu`` are the features of a CPU, None those of this one: without bfloat16 every pass of a CPU is exact.
 
         Raises
         ------
@@ -67,7 +71,7 @@ class Recipe(NamedTuple):
             hint = "use optimizer adagrad on a GPU"
             raise ResourceError(f"optimizer {h.optimizer} runs on the CPU only", hint=hint)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        exact = h.exact or (device, layout) != ("gpu", "dense")
+        exact = h.exact or layout != "dense" or (device == "cpu" and not tiles.halves(cpu))
         shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)
         return cls(*shape, *order, "sgd", device, weight, exact)
 

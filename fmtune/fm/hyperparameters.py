@@ -124,7 +124,7 @@ PARAMETERS: dict[str, Parameter] = {
     "factors_l1": _rate(0.0, "L1 penalty of the factors, which makes some exactly 0; ftrl only"),
     "lazy": _flag(True, "leave features alone that a mini-batch does not touch"),
     "exact": _flag(
-        True, "dense on a card: a product a lane in float32; off, one product in tf32 for all; a CPU is always exact"
+        True, "dense rows: products in float32; off, faster ones: tf32 on a card, bfloat16 on a CPU that has it"
     ),
     "shuffle": _one_of(
         "once",

@@ -49,6 +49,8 @@ try:
     from fmtune.kernels import (
         columns,
         cpu_dense,
+        cpu_halves,
+        cpu_product,
         cpu_sparse,
         exchange,
         frames,
@@ -61,12 +63,13 @@ try:
         simd,
         steps,
         text,
+        tiles,
         wire,
     )
 finally:
     config.CACHE_DIR = _before
 
 __all__ = [
-    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_sparse", "exchange", "frames", "losses", "plain", "prefetch",
-    "random", "records", "rules", "simd", "steps", "text", "wire",
+    "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_halves", "cpu_product", "cpu_sparse", "exchange", "frames",
+    "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps", "text", "tiles", "wire",
 ]  # fmt: skip

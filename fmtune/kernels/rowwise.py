@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from fmtune.kernels.cpu_product import lengths8
 from fmtune.kernels.rules import decayed, pulled, shared
-from fmtune.kernels.simd import load8, splat8, spread8, store8, sum8, sums8
+from fmtune.kernels.simd import either8, load8, splat8, spread8, store8, sums8
 from fmtune.kernels.steps import settings
 
 
@@ -80,26 +81,23 @@ def slopes_of_feature(arena, place, lanes, lane, columns, lo, hi, row, value, q,
 
 
 @njit(inline="always")
-def move_dense(arena, place, lanes, lane, share, g, eights, tail, weight, rate, moves):  # type: ignore[no-untyped-def]
-    """Move a lane's factors of the feature at ``place``, whose products are at ``g[eights:]`` and ``g[tail:]``.
+def move_dense(arena, at, ld, lanes, lane, share, state, g, weight, rate, some, mask, i, line):  # type: ignore[no-untyped-def]
+    """Move a lane's factors of eight features, the first of which is at ``at``, and their sums at ``state``.
 
-    ``weight`` as in :func:`slopes_of_feature`; ``moves`` (float32, (factors,)) is scratch.
+    ``g`` has the products in the same places; ``weight`` eight numbers as in :func:`slopes_of_feature`; of ``some``
+    features only those of the mask move; ``line`` (float32, (8,)) is scratch.
     """
-    factors, total, rest = lanes.factors[lane], splat8(np.float32(0.0)), np.float32(0.0)
-    whole, state = factors - factors % 8, place + factors + 2
     decay, rescale, clip, eps, _ = settings(lanes.knobs, lane, 2)
-    for f in range(0, whole, 8):
-        theta = load8(arena, place + f)
-        g8 = decayed(load8(g, eights + f) - theta * weight, theta, rescale, decay, clip)
-        store8(moves, f, g8)
-        total = total + g8 * g8
-    for f in range(whole, factors):
-        one = arena[place + f]
-        last = decayed(g[tail + f - whole] - one * weight, one, rescale, decay, clip)
-        moves[f] = last
-        rest += last * last
-    speed, arena[state] = shared(arena[state], (sum8(total) + rest) * share[lane], rate, eps)
-    for f in range(0, whole, 8):
-        store8(arena, place + f, load8(arena, place + f) - speed * load8(moves, f))
-    for f in range(whole, factors):
-        arena[place + f] -= speed * moves[f]
+    for f in range(lanes.factors[lane]):
+        p = at + f * ld
+        theta = load8(arena, p)
+        store8(g, p, decayed(load8(g, p) - theta * weight, theta, rescale, decay, clip))
+    lengths8(g, at, ld, lanes.factors[lane], 8, line, 0)
+    before = load8(arena, state)
+    speed, a = shared(before, load8(line, 0) * share[lane], rate, eps)
+    store8(arena, state, either8(mask, i, a, before) if some else a)
+    for f in range(lanes.factors[lane]):
+        p = at + f * ld
+        theta = load8(arena, p)
+        moved = theta - speed * load8(g, p)
+        store8(arena, p, either8(mask, i, moved, theta) if some else moved)

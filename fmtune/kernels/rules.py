@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fmtune.kernels.simd import float8, limited8
+from fmtune.kernels.simd import float8, limited8, load8
 
 ADAM, ADAGRAD, SGD, FTRL = 0, 1, 2, 3
 
@@ -94,6 +94,20 @@ def _pulled(gradient, theta, decays, i, decay, rescale):  # type: ignore[no-unty
     if isinstance(decays, types.NoneType):
         return lambda gradient, theta, decays, i, decay, rescale: gradient
     return lambda gradient, theta, decays, i, decay, rescale: gradient + theta * apart(decays[i], decay, rescale)
+
+
+def pulled8(gradient: Any, theta: Any, decays: Any, i: Any, decay: Any, rescale: Any) -> Any:
+    """As :func:`pulled`, for eight features from ``i`` on side by side; in kernels only."""
+    raise NotImplementedError
+
+
+@overload(pulled8)
+def _pulled8(gradient, theta, decays, i, decay, rescale):  # type: ignore[no-untyped-def]
+    if isinstance(decays, types.NoneType):
+        return lambda gradient, theta, decays, i, decay, rescale: gradient
+    return lambda gradient, theta, decays, i, decay, rescale: (
+        gradient + theta * apart(load8(decays, i), decay, rescale)
+    )
 
 
 @njit(inline="always")

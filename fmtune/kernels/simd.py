@@ -146,6 +146,19 @@ def _limited8(typing_context: Any, value: Any, limit: Any) -> Any:
     return float8(float8, types.float32), generate
 
 
+@intrinsic
+def _either(typing_context: Any, mask: Any, offset: Any, a: Any, b: Any) -> Any:
+    """Each of ``a`` where eight floats of an array are not 0, else that of ``b``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        loaded = builder.load(_place(context, builder, sig.args[0], args[0], args[1]))
+        loaded.align = 4
+        zero = ir.Constant(_VECTOR, [0.0] * 8)
+        return builder.select(builder.fcmp_ordered("!=", loaded, zero), args[2], args[3])
+
+    return float8(mask, types.intp, float8, float8), generate
+
+
 def _operator(operation: Any, name: str) -> None:
     """Let an operator take eight floats, or eight and one."""
 
@@ -184,4 +197,5 @@ fma8: Any = _fma
 sum8: Any = _sum
 sums8: Any = _sums
 limited8: Any = _limited8
+either8: Any = _either
 _call_root: Any = _root
