@@ -91,7 +91,7 @@ def baseline(
     tries = settings(winner, channels.feed.n)
     free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
     threads = 1 if device == "gpu" else threads
-    wide = max(1, int(free / memory_of(tries[0], channels.feed) / threads))
+    wide = max(1, int(min(len(tries), free / memory_of(tries[0], channels.feed) / threads)))
     rates = [list(pack) for _, pack in itertools.groupby(tries, lambda h: h.linear_lr)]
     packs = [pack[i : i + wide] for pack in rates for i in range(0, len(pack), wide)]
     with ThreadPoolExecutor(threads) as pool:
