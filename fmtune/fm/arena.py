@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.numbering import Numbering
-from fmtune.kernels import cpu_dense, cpu_sparse, random
+from fmtune.kernels import cpu_dense, cpu_sparse, random, sparse_batches
 from fmtune.kernels.losses import CODES
 from fmtune.kernels.rules import RULES
 from fmtune.rows import DenseRows, Rows, SparseRows
@@ -217,7 +217,7 @@ class SparseArena:
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cpu_sparse.learn``."""
-        assert isinstance(batches, cpu_sparse.Batches)
+        assert isinstance(batches, sparse_batches.Batches)
         share = share_of(self._optimizer, self._factors)
         rest = (share, self._arena, self._lanes, batches, first, last, scores)
         if len(batches.touched) == len(batches.rows):
@@ -255,7 +255,7 @@ class SparseArena:
 
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about."""
-        assert isinstance(batches, cpu_sparse.Batches)
+        assert isinstance(batches, sparse_batches.Batches)
         return 3.0 * len(batches.values) * self._arena.shape[2] / max(1, len(batches.rows) - 1)
 
 

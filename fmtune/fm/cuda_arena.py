@@ -22,7 +22,7 @@ from fmtune.fm.cuda_product import Cublas, Simulated
 from fmtune.fm.cuda_queue import Graphs, Queue, addresses
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
-from fmtune.kernels import cpu_dense, cpu_sparse, cuda_dense, cuda_sparse
+from fmtune.kernels import cpu_dense, cuda_dense, cuda_sparse, sparse_batches
 from fmtune.kernels.cuda_parts import Lanes
 from fmtune.kernels.cuda_quads import SIMULATED
 from fmtune.kernels.losses import CODES
@@ -242,7 +242,7 @@ class CudaSparseArena(_CardArena):
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_sparse.learn``."""
-        assert isinstance(batches, cpu_sparse.Batches)
+        assert isinstance(batches, sparse_batches.Batches)
         # Known by an array that stays the same where weights are new in each epoch; those go up by themselves.
         rows, cut, most = self._card.resident(batches.values, lambda: _sparse_batches(batches))
         cut = cut._replace(weights=self._weighed(batches.weights))
@@ -295,11 +295,11 @@ class CudaSparseArena(_CardArena):
 
     def work(self, batches: object) -> float:
         """Return what ``SparseArena.work`` does, as a processor would have to be fast to keep up."""
-        assert isinstance(batches, cpu_sparse.Batches)
+        assert isinstance(batches, sparse_batches.Batches)
         return 3.0 * len(batches.values) * int(self._arena.shape[2]) / max(1, len(batches.rows) - 1) / _FASTER
 
 
-def _sparse_batches(batches: cpu_sparse.Batches) -> tuple[cuda_sparse.Rows, cuda_sparse.Batches, int]:
+def _sparse_batches(batches: sparse_batches.Batches) -> tuple[cuda_sparse.Rows, cuda_sparse.Batches, int]:
     """Put mini-batches on the card."""
     cut = cuda_sparse.pieces(batches, cuda_sparse.PIECE)
     rows = cuda_sparse.Rows(*(sent(a) for a in (batches.indptr, batches.indices, batches.values)))

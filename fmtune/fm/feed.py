@@ -23,13 +23,13 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
-from fmtune.kernels import columns, cpu_dense, cpu_sparse, tiles
+from fmtune.kernels import columns, cpu_dense, sparse_batches, tiles
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
 
 Float32 = NDArray[np.float32]
-Batches = cpu_sparse.Batches | cpu_dense.Batches
+Batches = sparse_batches.Batches | cpu_dense.Batches
 
 
 class Recipe(NamedTuple):
@@ -323,12 +323,12 @@ class _Epoch:
         """Return the mini-batches of rows that are in training order; scratch memory is used again."""
         arrays = (rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts)
         if not self._key.transposed:
-            return cpu_sparse.make_batches(*arrays, False)
+            return sparse_batches.make_batches(*arrays, False)
         try:
             slot = self._slots.pop()
         except IndexError:
             slot = np.full(rows.feature_dim, -1, np.int64)
-        made = cpu_sparse.make_batches(*arrays, True, slot)
+        made = sparse_batches.make_batches(*arrays, True, slot)
         self._slots.append(slot)
         return made
 
@@ -341,7 +341,7 @@ def _taken(rows: Rows, order: NDArray[np.int64], numbering: Numbering | None) ->
     np.cumsum(rows.indptr[order + 1] - rows.indptr[order], out=indptr[1:])
     indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     place = None if numbering is None else numbering.place
-    cpu_sparse.gather(rows.indptr, rows.indices, rows.values, order, place, indptr, indices, values)
+    sparse_batches.gather(rows.indptr, rows.indices, rows.values, order, place, indptr, indices, values)
     labels, weights = (None if array is None else array[order] for array in (rows.labels, rows.weights))
     return SparseRows(indptr, indices, values, labels, rows.feature_dim, weights)
 

@@ -61,6 +61,7 @@ try:
         records,
         rules,
         simd,
+        sparse_batches,
         steps,
         text,
         tiles,
@@ -71,5 +72,6 @@ finally:
 
 __all__ = [
     "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_halves", "cpu_product", "cpu_sparse", "exchange", "frames",
-    "losses", "plain", "prefetch", "random", "records", "rules", "simd", "steps", "text", "tiles", "wire",
+    "losses", "plain", "prefetch", "random", "records", "rules", "simd", "sparse_batches", "steps",
+    "text", "tiles", "wire",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from fmtune.kernels import cpu_sparse
+from fmtune.kernels import sparse_batches
 from fmtune.kernels.cuda_parts import THREADS, Lanes, blocks, fill, flat, move1, move4, move_bias
 from fmtune.kernels.cuda_quads import SIMULATED, load1, load4, store4
 from fmtune.kernels.losses import slope
@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 class Batches(NamedTuple):
     """Rows in training order with the transpose of each mini-batch, cut in pieces; on the card.
 
-    ``labels`` and ``weights`` as in ``cpu_sparse.Batches``; ``rows`` (int64, (batches + 1,)).  Pieces:
+    ``labels`` and ``weights`` as in ``sparse_batches.Batches``; ``rows`` (int64, (batches + 1,)).  Pieces:
     ``pieces`` (int64, (batches + 1,)): a mini-batch's range in ``feature`` (int32) and ``slot`` (int32: where
     its sum goes, -1 when the feature is whole); ``entries`` (int64, (pieces + 1,)): a piece's range in ``row``
     (int32, from the batch's first) and ``value`` (float32).  Features in several pieces: ``splits`` (int64,
@@ -387,7 +387,7 @@ class Pieces(NamedTuple):
     most: int
 
 
-def pieces(batches: cpu_sparse.Batches, size: int = PIECE) -> Pieces:
+def pieces(batches: sparse_batches.Batches, size: int = PIECE) -> Pieces:
     """Cut the transposes of mini-batches into pieces of at most ``size`` entries."""
     lengths = np.diff(batches.entries)
     parts = -(-lengths // size)
