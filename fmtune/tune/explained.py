@@ -25,6 +25,7 @@ PAIRS = 1_000_000
 WIDE = 256
 """Features of which a row's pairs are looked at; of more, those with the longest factors."""
 _BLOCK = 1 << 16
+_FEW = 1 << 12  # rows that some hundred columns are taken of at a time
 _NAME = 120
 
 Float64 = NDArray[np.float64]
@@ -134,22 +135,19 @@ def together(rows: Rows, first: Int64, second: Int64) -> Float64:
     place = np.full(rows.feature_dim, -1, np.int32)
     place[known] = np.arange(len(known), dtype=np.int32)
     found = np.zeros((2, len(first)))
-    for block in _blocks(rows):
+    for block in _blocks(rows, _FEW):
         if isinstance(block, DenseRows):
-            there = sparse.csc_array(block.matrix[:, known].astype(np.float64))
+            there = block.matrix[:, known].T.astype(np.float64)
         else:
             column = place[block.indices]
-            kept = np.flatnonzero((column >= 0) & (block.values != 0))
-            row = np.searchsorted(block.indptr, kept, "right") - 1
-            values = block.values[kept].astype(np.float64)
-            there = sparse.csc_array((values, (row, column[kept])), shape=(block.n, len(known)))
-        one, other = there[:, place[first]], there[:, place[second]]
-        both = sparse.csc_array(one.multiply(other))
-        both.eliminate_zeros()
-        found += np.stack([np.diff(both.indptr), both.power(2).sum(axis=0)])
+            kept = np.flatnonzero(column >= 0)
+            there = np.zeros((len(known), block.n))
+            there[column[kept], np.searchsorted(block.indptr, kept, "right") - 1] = block.values[kept]
+        both = there[place[first]] * there[place[second]]
+        found += np.stack([np.count_nonzero(both, axis=1), np.einsum("ij,ij->i", both, both)])
     return found
 
 
-def _blocks(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, rows.n, _BLOCK):
-        yield rows.slice(start, min(start + _BLOCK, rows.n))
+def _blocks(rows: Rows, size: int = _BLOCK) -> Iterator[Rows]:
+    for start in range(0, rows.n, size):
+        yield rows.slice(start, min(start + size, rows.n))
