@@ -350,10 +350,14 @@ def test_rules_run_in_the_cuda_simulator_as_they_stand() -> None:
             np.testing.assert_allclose(simulated[i], [t, x, y, losses.slope(losses.BINARY, t, f(1.0))], rtol=2e-6)
 
 
+@pytest.mark.parametrize("features", [2, 6])
 @pytest.mark.parametrize("rule", RULES)
-def test_single_rows_are_mini_batches_of_one(rule: str) -> None:
-    """The kernel for ``mini_batch_size: 1`` gives the bits of the one for mini-batches, lone and in a pack."""
-    data = reference.rows(120, 40, 6)
+def test_single_rows_are_mini_batches_of_one(rule: str, features: int) -> None:
+    """The kernel for ``mini_batch_size: 1`` gives the bits of the one for mini-batches, lone and in a pack.
+
+    Also of few features, whose linear weights move one by one.
+    """
+    data = reference.rows(120, 40, features)
     h = Hyperparameters(
         predictor_type="binary_classifier", num_factors=11, mini_batch_size=1, optimizer=rule, factors_lr=0.02
     )
