@@ -78,7 +78,7 @@ def baseline(
     room
         Bytes that packs may take, by default half of what is free on the device; what needs more is divided.
     threads
-        How many packs are trained at once, on the CPU; the result does not depend on it.
+        How many packs are trained at once, on the CPU; the result does not depend on it where memory suffices.
 
     Returns
     -------
