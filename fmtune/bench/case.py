@@ -57,6 +57,8 @@ class Case:
         Of kind startup: one of ``kinds.startup.COMMANDS``.
     study : dict
         Of kind study: a study file's content.
+    peers : dict
+        Of kind study: hyperparameters that peers take in place of the study's, as the epochs of their own schedule.
     calibrate : str
         The ceiling (copy, gather, fma) that the case is divided by on another machine.
     """
@@ -73,6 +75,7 @@ class Case:
     epochs: int = 3
     command: str = "help"
     study: dict[str, Any] = field(default_factory=dict)
+    peers: dict[str, Any] = field(default_factory=dict)
     calibrate: str = ""
 
     def plain(self) -> dict[str, Any]:
@@ -158,6 +161,7 @@ def _like(item: Mapping[str, Any]) -> str:
 
 def _check_content(item: Mapping[str, Any]) -> None:
     Hyperparameters.of(item.get("hyperparameters", {}))
+    Hyperparameters.of(item.get("peers", {}))
     if item["kind"] in ("fit", "predict", "parse"):
         keys = dict(item.get("data", {}))
         check_keys(find(str(keys.pop("card", ""))), keys)
@@ -184,6 +188,6 @@ def _word(value: Any) -> str:
 
 _CHECKS = {
     "name": _word, "kind": _among(KINDS), "data": _mapping, "hyperparameters": _mapping, "study": _mapping,
-    "device": _among(DEVICES), "layout": _among(LAYOUTS), "lanes": _whole(1), "inner": _whole(1), "seeds": _whole(1),
+    "peers": _mapping, "device": _among(DEVICES), "layout": _among(LAYOUTS), "lanes": _whole(1), "inner": _whole(1), "seeds": _whole(1),
     "epochs": _whole(1), "command": _among(tuple(COMMANDS)), "calibrate": _among(("copy", "gather", "fma")),
 }  # fmt: skip

@@ -19,7 +19,7 @@ def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve
     Parameters
     ----------
     defaults
-        Hyperparameters that the case may leave out.
+        Hyperparameters that the case may leave out; those of its ``peers`` go before its study's.
     curve
         Given hyperparameters: gives the test score after each epoch.
     prune
@@ -27,11 +27,11 @@ def search(request: Mapping[str, Any], defaults: Mapping[str, Any], curve: Curve
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = request["case"]["study"]
+    fixed = {**defaults, **study["hyperparameters"], **request["case"]["peers"]}
     searches: list[list[tuple[float, float]]] = []
 
     def asked(trial: optuna.Trial) -> dict[str, Any]:
-        space = {name: _asked(trial, name, text) for name, text in study["search_space"].items()}
-        return {**defaults, **study["hyperparameters"], **space}
+        return {**fixed, **{name: _asked(trial, name, text) for name, text in study["search_space"].items()}}
 
     def run(seed: int, n_trials: int) -> None:
         reached: list[tuple[float, float]] = []
