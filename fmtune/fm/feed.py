@@ -23,7 +23,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
-from fmtune.kernels import columns, cpu_dense, sparse_batches, tiles
+from fmtune.kernels import columns, cpu_dense, cpu_halves, sparse_batches, tiles
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
@@ -90,6 +90,7 @@ class _Key(NamedTuple):
     transposed: bool
     whole: bool
     numbered: bool
+    rounded: bool
 
     @classmethod
     def of(cls, recipe: Recipe, epoch: int, numbered: bool = False) -> _Key:
@@ -99,7 +100,8 @@ class _Key(NamedTuple):
         transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
         # A card has its own memory: what lies there is sent once, in one piece.
         whole = recipe.device == "gpu"
-        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered)
+        rounded = not (recipe.exact or whole)
+        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered, rounded)
 
 
 class ByColumn(NamedTuple):
@@ -215,8 +217,8 @@ class Feed:
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
         """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
         order = self._order(recipe, epoch)
-        if order.count == 1:
-            yield order.stretch(0)
+        if order.count == 1 or order.whole:
+            yield from map(order.stretch, range(order.count))
             return
         with threads(1, "fmtune-feed") as ahead:
             coming = ahead.submit(order.stretch, 0)
@@ -238,7 +240,7 @@ class Feed:
     def need(self, recipe: Recipe) -> int:
         """Return about how many bytes the mini-batches of an epoch take when they are kept."""
         if recipe.layout == "dense":
-            return 4 * self.n * self.feature_dim
+            return (2 if _Key.of(recipe, 0).rounded else 4) * self.n * self.feature_dim
         return (24 if _Key.of(recipe, 0).transposed else 8) * self._nnz + 16 * self.n
 
     def _order(self, recipe: Recipe, epoch: int) -> _Epoch:
@@ -297,6 +299,11 @@ class _Epoch:
                     self._made[i] = made
             return made
 
+    @property
+    def whole(self) -> bool:
+        """Whether all stretches are made and kept."""
+        return all(made is not None for made in self._made)
+
     def labels(self) -> NDArray[np.float32]:
         """Return all labels, in order."""
         labels, n = self.rows.labels, self.rows.n
@@ -317,7 +324,10 @@ class _Epoch:
             return self._transposed(rows, starts)
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
-        return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched, weights)
+        matrix = np.ascontiguousarray(rows.matrix)
+        if self._key.rounded:
+            return cpu_dense.Batches(cpu_halves.pairs_of(matrix), rows.labels, starts, touched, weights)
+        return cpu_dense.Batches(matrix, rows.labels, starts, touched, weights)
 
     def _transposed(self, rows: SparseRows, starts: NDArray[np.int64]) -> Batches:
         """Return the mini-batches of rows that are in training order; scratch memory is used again."""
