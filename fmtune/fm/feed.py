@@ -240,7 +240,7 @@ class Feed:
     def need(self, recipe: Recipe) -> int:
         """Return about how many bytes the mini-batches of an epoch take when they are kept."""
         if recipe.layout == "dense":
-            return (2 if _Key.of(recipe, 0).rounded else 4) * self.n * self.feature_dim
+            return 4 * self.n * self.feature_dim
         return (24 if _Key.of(recipe, 0).transposed else 8) * self._nnz + 16 * self.n
 
     def _order(self, recipe: Recipe, epoch: int) -> _Epoch:
@@ -326,7 +326,7 @@ class _Epoch:
         weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
         matrix = np.ascontiguousarray(rows.matrix)
         if self._key.rounded:
-            return cpu_dense.Batches(cpu_halves.pairs_of(matrix), rows.labels, starts, touched, weights)
+            return cpu_dense.Batches(cpu_halves.blocks_of(matrix, starts), rows.labels, starts, touched, weights)
         return cpu_dense.Batches(matrix, rows.labels, starts, touched, weights)
 
     def _transposed(self, rows: SparseRows, starts: NDArray[np.int64]) -> Batches:

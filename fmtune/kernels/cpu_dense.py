@@ -25,16 +25,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels import cpu_halves as halves
-from fmtune.kernels.cpu_product import backward, clear, forward, lengths8, room_of
+from fmtune.kernels.cpu_product import ROWS, backward, clear, forward, lengths8, room_of
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled8
 from fmtune.kernels.simd import either8, load8, splat8, store8
 from fmtune.kernels.steps import settings, step1, step8
 from fmtune.kernels.tiles import WIDTH
-
-# Rows at a time, whole panels: read from memory once, they stay in the second cache for both products.
-ROWS = 144
 
 
 class Lanes(NamedTuple):
@@ -54,12 +51,11 @@ class Lanes(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """Rows in training order: ``matrix`` (float32, (n, feature_dim), or the int32 of ``cpu_halves.pairs_of``), ``labels``
-    (float32, (n,)), ``rows``
-    (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero in the batch, and
-    ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
+    """Rows in training order: ``matrix`` (float32, (n, feature_dim); or that of ``cpu_halves.blocks_of``), ``labels``
+    (float32, (n,)), ``rows`` (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero in
+    the batch, and ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
 
-    matrix: NDArray[np.float32]
+    matrix: NDArray[np.float32] | NDArray[np.int32]
     labels: NDArray[np.float32]
     rows: NDArray[np.int64]
     touched: NDArray[np.bool_]
@@ -219,8 +215,7 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
     longest = np.int64(1)
     for k in range(begin, end):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
-    x, wide, weighted = batches.matrix.ravel(), batches.matrix.shape[1], len(batches.weights) > 0
-    origin = batches.rows[begin]
+    x, origin, weighted = batches.matrix.ravel(), batches.rows[begin], len(batches.weights) > 0
     down = _padded(min(ROWS, longest))  # type: ignore[arg-type]
     s, g = np.empty(columns * down, np.float32), np.empty(columns * ld, np.float32)
     thin, e, z = np.empty(many * down, np.float32), np.zeros(many * down, np.float32), np.empty(down, np.float32)
@@ -230,7 +225,11 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
     if rounded is None:
         room = room_of(many, ld, down)
     else:
-        small = halves.room_of(columns, many, ld, down)
+        small, at = halves.room_of(columns, many, ld, down), 0
+        for k in range(begin):
+            for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):
+                one, other = halves.sizes_of(min(ROWS, batches.rows[k + 1] - r0), d)
+                at += one + other
     for k in range(begin, end):
         _lengths(arena, ld, lanes, d, q)
         clear(g, 0, len(g))
@@ -248,7 +247,8 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
             if rounded is None:
                 forward(room, x, r0 * d, n, d, arena, columns, ld, q, many, s, thin, down)
             else:
-                halves.forward(small, x, r0 * wide, n, d, wide, columns, ld, many, s, thin, down)
+                one, other = halves.sizes_of(n, d)
+                halves.forward(small, x, at, n, d, columns, ld, many, s, thin, down)
             for lane in range(many):
                 _scores(n, lanes, lane, s, thin, down, z)
                 if scores.shape[1] > 0:
@@ -265,7 +265,8 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
             if rounded is None:
                 backward(room, x, r0 * d, n, d, s, columns, e, many, down, g, weight, ld)
             else:
-                halves.backward(small, n, d, s, columns, e, many, down, g, weight, ld)
+                halves.backward(small, x, at + one, n, d, s, columns, e, many, down, g, weight, ld)
+                at += one + other
         _marks(lazy, batches.touched[k], d, mask, kinds)
         for lane in range(many):
             factor = _step_bias(rule, lanes, lane, np.float32(total[lane]))

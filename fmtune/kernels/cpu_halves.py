@@ -19,19 +19,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fmtune.kernels.cpu_product import TERMS, clear, vectors_of
+from fmtune.kernels.cpu_product import ROWS, TERMS, clear, vectors_of
 from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
 
 
 class Room(NamedTuple):
-    """Where a block of rows waits between the two products, and scratch; all flat, pairs as int32.
+    """The right sides of the products, as pairs in int32: parameters, errors, and those of the squares."""
 
-    ``cuts``: pairs of rows, in panels of neighbouring features; ``panel``: some rows, turned; ``theta`` and ``errors``:
-    the right sides, ``lengths`` and ``slopes`` those of the squares.
-    """
-
-    cuts: NDArray[np.int32]
-    panel: NDArray[np.int32]
     theta: NDArray[np.int32]
     errors: NDArray[np.int32]
     lengths: NDArray[np.int32]
@@ -42,7 +36,6 @@ class Room(NamedTuple):
 def room_of(columns, lanes, ld, down):  # type: ignore[no-untyped-def]
     """Return room for blocks of up to ``down`` rows."""
     return Room(
-        np.empty(ld * (down // 2 + 1), np.int32), np.empty(TERMS * VECTORS * WIDTH, np.int32),
         np.empty(columns * ld // 2, np.int32), np.empty(columns * down // 2, np.int32),
         np.empty(lanes * ld // 2, np.int32), np.empty(lanes * down // 2, np.int32),
     )  # fmt: skip
@@ -77,46 +70,77 @@ def halved(source, runs, length, ld, out):  # type: ignore[no-untyped-def]
             out[(c * ld + length) // 2] &= 0xFFFF
 
 
-@njit(cache=True, nogil=True)
-def pairs_of(matrix):  # type: ignore[no-untyped-def]
-    """Return rows (float32, (n, d)) as pairs of neighbouring features: int32, (n + 15, whole eights); the rest is 0.
+@njit(inline="always")
+def halves_of(d):  # type: ignore[no-untyped-def]
+    """Return the pairs of a row of ``d`` numbers, whole eights."""
+    return (d + 15) // 16 * 8
 
-    So many rows more can be read as belong to the last panel of a mini-batch.
+
+@njit(inline="always")
+def sizes_of(n, d):  # type: ignore[no-untyped-def]
+    """Return how long the two forms of a block are: see :func:`blocks_of`."""
+    return (n + -n % WIDTH) * halves_of(d), (n + n % 2) * halves_of(d)
+
+
+@njit(cache=True, nogil=True)
+def blocks_of(matrix, rows):  # type: ignore[no-untyped-def]
+    """Return mini-batches (float32, (n, d); they begin at ``rows``) as both products want them: int32, flat.
+
+    A block of rows has two forms, one after the other: panels of some rows, turned, in pairs of features; and panels of
+    features, in pairs of rows.  What is not there is 0.
     """
-    n, d = matrix.shape
-    half, whole = (d + 15) // 16 * 8, d - d % 16
-    x, out, line = matrix.ravel(), np.zeros((n + WIDTH - 1, half), np.int32), np.zeros(16, np.float32)
-    flat = out.ravel()
-    for b in range(n):
-        for i in range(0, whole, 16):
-            halve16(x, b * d + i, flat, b * half + i // 2)
-        if whole < d:
-            for i in range(whole, d):
-                line[i - whole] = x[b * d + i]
-            halve16(line, 0, flat, b * half + whole // 2)
+    d, length = matrix.shape[1], 0
+    half, x = halves_of(d), matrix.ravel()
+    for k in range(len(rows) - 1):
+        for r0 in range(rows[k], rows[k + 1], ROWS):
+            one, other = sizes_of(min(ROWS, rows[k + 1] - r0), d)
+            length += one + other
+    out, at = np.empty(length, np.int32), 0
+    room, line = np.empty((ROWS + WIDTH) * half, np.int32), np.zeros(16, np.float32)
+    for k in range(len(rows) - 1):
+        for r0 in range(rows[k], rows[k + 1], ROWS):
+            n = min(ROWS, rows[k + 1] - r0)
+            _halve_rows(x, r0 * d, n, d, half, room, line)
+            r = 0
+            while r < n:
+                height = vectors_of(n - r) * WIDTH
+                for t in range(0, half, 8):
+                    for j in range(0, height, 8):
+                        turn8(room, (r + j) * half + t, half, out, at + t * height + j, height)
+                r += height
+                at += half * height
+            terms, i = (n + 1) // 2, 0
+            while i < d:
+                height = vectors_of(d - i) * WIDTH
+                for b in range(terms):
+                    for j in range(0, height, 16):
+                        p = 2 * b * half + (i + j) // 2
+                        braid16(room, p, room, p + half, out, at + b * height + j)
+                i += height
+                at += terms * height
     return out
 
 
 @njit(cache=True, nogil=True)
-def cut(room, x, at, n, d, half, down):  # type: ignore[no-untyped-def]
-    """Cut ``n`` rows into panels of pairs of rows; after the last there may be anything."""
-    for b in range(0, n, 2):
-        i, p = 0, at + b * half
-        while i < d:
-            height = vectors_of(d - i) * WIDTH
-            for j in range(i, i + height, 16):
-                o = i * (down // 2 + 1) + b // 2 * height + j - i
-                braid16(x, p + j // 2, x, p + half + j // 2, room.cuts, o)
-            i += height
+def _halve_rows(x, at, n, d, half, out, line):  # type: ignore[no-untyped-def]
+    """Round ``n`` rows to pairs of features; after the last row, and the last feature, come zeros."""
+    whole = d - d % 16
+    for b in range(n):
+        for i in range(0, whole, 16):
+            halve16(x, at + b * d + i, out, b * half + i // 2)
+        if whole < d:
+            for i in range(whole, d):
+                line[i - whole] = x[at + b * d + i]
+            halve16(line, 0, out, b * half + whole // 2)
+    clear(out, n * half, len(out))
 
 
 @njit(cache=True, nogil=True)
-def forward(room, x, at, n, d, half, columns, ld, lanes, s, thin, down):  # type: ignore[no-untyped-def]
-    """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``; ``T`` is in the room.
+def forward(room, x, at, n, d, columns, ld, lanes, s, thin, down):  # type: ignore[no-untyped-def]
+    """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``.
 
-    ``x`` is that of :func:`pairs_of`, and a row of it is ``half`` long.
+    The block's first form is at ``at`` of ``x``; ``T`` and the lengths are in the room.
     """
-    cut(room, x, at, n, d, half, down)
     clear(s, 0, columns * down)
     clear(thin, 0, lanes * down)
     r = 0
@@ -124,25 +148,26 @@ def forward(room, x, at, n, d, half, columns, ld, lanes, s, thin, down):  # type
         vectors = vectors_of(n - r)
         height = vectors * WIDTH
         for first in range(0, (d + 1) // 2, TERMS):
-            last = min((d + 1) // 2, first + TERMS)
-            for t in range(first, last, 8):
-                for j in range(0, height, 8):
-                    turn8(x, at + (r + j) * half + t, half, room.panel, (t - first) * height + j, height)
-            terms = last - first
-            multiply(room.panel, 0, height, room.theta, first, ld // 2, terms, s, r, down, vectors, columns)
-            multiply_squares(room.panel, 0, height, room.lengths, first, ld // 2, terms, thin, r, down, vectors, lanes)
+            begin, terms = at + first * height, min((d + 1) // 2, first + TERMS) - first
+            multiply(x, begin, height, room.theta, first, ld // 2, terms, s, r, down, vectors, columns)
+            multiply_squares(x, begin, height, room.lengths, first, ld // 2, terms, thin, r, down, vectors, lanes)
         r += height
+        at += halves_of(d) * height
 
 
 @njit(cache=True, nogil=True)
-def backward(room, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
-    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``; after :func:`forward`."""
+def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
+    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``.
+
+    The block's second form is at ``at`` of ``x``.
+    """
     halved(errors, columns, n, down, room.errors)
     halved(e, lanes, n, down, room.slopes)
     terms, i = (n + 1) // 2, 0
     while i < d:
         vectors = vectors_of(d - i)
-        height, begin = vectors * WIDTH, i * (down // 2 + 1)
-        multiply(room.cuts, begin, height, room.errors, 0, down // 2, terms, g, i, ld, vectors, columns)
-        multiply_squares(room.cuts, begin, height, room.slopes, 0, down // 2, terms, weight, i, ld, vectors, lanes)
+        height = vectors * WIDTH
+        multiply(x, at, height, room.errors, 0, down // 2, terms, g, i, ld, vectors, columns)
+        multiply_squares(x, at, height, room.slopes, 0, down // 2, terms, weight, i, ld, vectors, lanes)
         i += height
+        at += terms * height
