@@ -54,7 +54,8 @@ class Recipe(NamedTuple):
     ) -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``.
 
-        ``cpu`` are the features of a CPU, None those of this one: without bfloat16 every pass of a CPU is exact.
+        ``cpu`` are the features of a CPU, None those of this one: without bfloat16 every pass of a CPU is exact, and so
+        are passes of mini-batches that would not fill its vectors.
 
         Raises
         ------
@@ -71,7 +72,8 @@ class Recipe(NamedTuple):
             hint = "use optimizer adagrad on a GPU"
             raise ResourceError(f"optimizer {h.optimizer} runs on the CPU only", hint=hint)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        exact = h.exact or layout != "dense" or (device == "cpu" and not tiles.halves(cpu))
+        small = not tiles.halves(cpu) or h.mini_batch_size < tiles.WIDTH
+        exact = h.exact or layout != "dense" or (device == "cpu" and small)
         shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)
         return cls(*shape, *order, "sgd", device, weight, exact)
 

@@ -52,8 +52,8 @@ class Lanes(NamedTuple):
 
 class Batches(NamedTuple):
     """Rows in training order: ``matrix`` (float32, (n, feature_dim); or that of ``cpu_halves.blocks_of``), ``labels``
-    (float32, (n,)), ``rows`` (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero in
-    the batch, and ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
+    (float32, (n,)), ``rows`` (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero
+    in the batch, and ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
 
     matrix: NDArray[np.float32] | NDArray[np.int32]
     labels: NDArray[np.float32]

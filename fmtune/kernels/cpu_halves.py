@@ -20,7 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels.cpu_product import ROWS, TERMS, clear, vectors_of
-from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
+from fmtune.kernels.tiles import COLUMNS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
 
 
 class Room(NamedTuple):
