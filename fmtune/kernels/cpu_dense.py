@@ -18,7 +18,7 @@ of a lane's factors.  A mini-batch is taken by blocks of rows, which are read on
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -55,7 +55,7 @@ class Batches(NamedTuple):
     (float32, (n,)), ``rows`` (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero
     in the batch, and ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
 
-    matrix: NDArray[np.float32] | NDArray[np.int32]
+    matrix: NDArray[Any]
     labels: NDArray[np.float32]
     rows: NDArray[np.int64]
     touched: NDArray[np.bool_]
