@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fmtune.fm.arena import DenseArena
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
@@ -85,7 +87,7 @@ def test_numbers_are_rounded_to_the_nearest_with_ties_to_even() -> None:
 
 
 @halves
-@pytest.mark.parametrize(("n", "d"), [(230, 40), (301, 33), (33, 7), (1, 20), (150, 2001)])
+@pytest.mark.parametrize(("n", "d"), [(230, 40), (301, 33), (33, 7), (16, 20), (150, 2001)])
 def test_rounded_gradients_are_near_the_exact_ones(n: int, d: int) -> None:
     """``exact: false`` gives other gradients than the exact pass, within 1 % of their length, for odd shapes too."""
     rows, kind = _rows(n, d), {"mini_batch_size": n, "predictor_type": "binary_classifier"}
@@ -110,6 +112,23 @@ def test_a_rounded_lane_is_the_same_again_and_in_any_company(optimizer: str) -> 
     for one, other, lane in zip(once[1], again[1], lanes, strict=True):
         (alone,) = _trained(rows, [lane])[1]
         assert _flat(one).tobytes() == _flat(other).tobytes() == _flat(alone).tobytes()
+
+
+@halves
+def test_a_rounded_pass_goes_on_where_it_stopped() -> None:
+    """Mini-batches of 17 to 160 rows, also of several blocks, learned one by one or all at once: the same bytes."""
+    for size in (17, 160):
+        h = STEP.replace(exact=False, mini_batch_size=size, num_factors=9, factors_lr=0.02)
+        batches = Feed(_rows(500, 37)).batches(Recipe.of(h, "dense"), 0)
+        last, found = len(batches.rows) - 1, []
+        for stops in ([0, last], range(last + 1)):
+            arena = DenseArena(37, h.optimizer, h.predictor_type, exact=False)
+            arena.place([], [h])
+            for a, b in itertools.pairwise(stops):
+                arena.learn(batches, a, b, np.empty((1, 0), np.float32))
+            found.append(arena.parameters(0))
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @halves

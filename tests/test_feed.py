@@ -146,3 +146,4 @@ def test_exact_parts_packs_of_dense_rows(cpu):
     found = {(d, t): Recipe.of(h, t, d, cpu).exact for d in ("cpu", "gpu") for t in ("sparse", "dense")}
     assert found == {("cpu", "sparse"): True, ("cpu", "dense"): plain, ("gpu", "sparse"): True, ("gpu", "dense"): False}
     assert not plain or Recipe.of(h, "dense", cpu=cpu) == Recipe.of(Hyperparameters(), "dense")
+    assert Recipe.of(h.replace(mini_batch_size=7), "dense", cpu=cpu).exact

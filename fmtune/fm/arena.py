@@ -360,7 +360,8 @@ class DenseArena:
     def work(self, batches: object) -> float:
         """Return multiply-adds of one mini-batch, about; a product does several times as many a second as a loop."""
         assert isinstance(batches, cpu_dense.Batches)
-        return 0.25 * batches.matrix.size * int((self._lanes.factors + 1).sum()) / max(1, len(batches.rows) - 1)
+        numbers = batches.labels.size * self._dim / max(1, len(batches.rows) - 1)
+        return 0.25 * numbers * int((self._lanes.factors + 1).sum())
 
 
 ARENAS: dict[str, type[SparseArena] | type[DenseArena]] = {"sparse": SparseArena, "dense": DenseArena}

@@ -1,4 +1,4 @@
-"""One BLAS thread while a lane trains or is scored: the bits of a product change with the number of threads."""
+"""One BLAS thread while chains sweep: the bits of a sum of products change with the number of threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import scipy.linalg.cython_blas  # the library that numba's products call; it must be loaded to be found
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _users = 0
 _limit: Any = None
-
-assert scipy.linalg.cython_blas
 
 
 @cache

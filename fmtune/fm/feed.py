@@ -23,7 +23,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
-from fmtune.kernels import columns, cpu_dense, sparse_batches, tiles
+from fmtune.kernels import columns, cpu_dense, cpu_halves, sparse_batches, tiles
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
@@ -54,7 +54,8 @@ class Recipe(NamedTuple):
     ) -> Recipe:
         """Return the recipe of one configuration on ``sparse`` or ``dense`` rows, on ``cpu`` or ``gpu``.
 
-        ``cpu`` are the features of a CPU, None those of this one: without bfloat16 every pass of a CPU is exact.
+        ``cpu`` are the features of a CPU, None those of this one: without bfloat16 every pass of a CPU is exact, and so
+        are passes of mini-batches that would not fill its vectors.
 
         Raises
         ------
@@ -71,7 +72,8 @@ class Recipe(NamedTuple):
             hint = "use optimizer adagrad on a GPU"
             raise ResourceError(f"optimizer {h.optimizer} runs on the CPU only", hint=hint)
         order = (h.shuffle, h.shuffle_seed, h.pad_last_batch)
-        exact = h.exact or layout != "dense" or (device == "cpu" and not tiles.halves(cpu))
+        small = not tiles.halves(cpu) or h.mini_batch_size < tiles.WIDTH
+        exact = h.exact or layout != "dense" or (device == "cpu" and small)
         shape = (layout, h.predictor_type, h.mini_batch_size, h.optimizer, h.lazy)
         return cls(*shape, *order, "sgd", device, weight, exact)
 
@@ -90,6 +92,7 @@ class _Key(NamedTuple):
     transposed: bool
     whole: bool
     numbered: bool
+    rounded: bool
 
     @classmethod
     def of(cls, recipe: Recipe, epoch: int, numbered: bool = False) -> _Key:
@@ -99,7 +102,8 @@ class _Key(NamedTuple):
         transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
         # A card has its own memory: what lies there is sent once, in one piece.
         whole = recipe.device == "gpu"
-        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered)
+        rounded = not (recipe.exact or whole)
+        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered, rounded)
 
 
 class ByColumn(NamedTuple):
@@ -215,8 +219,8 @@ class Feed:
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
         """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
         order = self._order(recipe, epoch)
-        if order.count == 1:
-            yield order.stretch(0)
+        if order.count == 1 or order.whole:
+            yield from map(order.stretch, range(order.count))
             return
         with threads(1, "fmtune-feed") as ahead:
             coming = ahead.submit(order.stretch, 0)
@@ -297,6 +301,11 @@ class _Epoch:
                     self._made[i] = made
             return made
 
+    @property
+    def whole(self) -> bool:
+        """Whether all stretches are made and kept."""
+        return all(made is not None for made in self._made)
+
     def labels(self) -> NDArray[np.float32]:
         """Return all labels, in order."""
         labels, n = self.rows.labels, self.rows.n
@@ -317,7 +326,10 @@ class _Epoch:
             return self._transposed(rows, starts)
         touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
         weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
-        return cpu_dense.Batches(np.ascontiguousarray(rows.matrix), rows.labels, starts, touched, weights)
+        matrix = np.ascontiguousarray(rows.matrix)
+        if self._key.rounded:
+            return cpu_dense.Batches(cpu_halves.blocks_of(matrix, starts), rows.labels, starts, touched, weights)
+        return cpu_dense.Batches(matrix, rows.labels, starts, touched, weights)
 
     def _transposed(self, rows: SparseRows, starts: NDArray[np.int64]) -> Batches:
         """Return the mini-batches of rows that are in training order; scratch memory is used again."""

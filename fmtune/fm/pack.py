@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS, Arena, DenseArena, SparseArena, State, columns_of, knobs_of, shape_of
-from fmtune.fm.blas import one_thread
 from fmtune.fm.draws import scored, together
 from fmtune.fm.feed import Batches, Feed, Recipe, weighed
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -136,9 +135,8 @@ class Pack:
             if moves(lane.hyperparameters):
                 rates = knobs_of(lane.hyperparameters)[:, 0] * factor(lane.hyperparameters, lane.epochs)
                 self._arena.rescale(place, rates.astype(np.float32))
-        with one_thread():
-            stretches = self._feed.stretches(self.recipe, self.lanes[0].epochs)
-            scores = [self._learn(batches, stop, record) for batches in stretches]
+        stretches = self._feed.stretches(self.recipe, self.lanes[0].epochs)
+        scores = [self._learn(batches, stop, record) for batches in stretches]
         for place, lane in enumerate(self.lanes):
             lane.epochs += 1
             if lane.hyperparameters.average_last > 1:
@@ -164,13 +162,12 @@ class Pack:
 
     def score(self, rows: Rows) -> Float32:
         """Return every lane's raw scores of rows of the pack's layout: float32 (lanes, rows)."""
-        with one_thread():
-            scores = _scores(self._arena, rows)
-            averaged = [place for place, lane in enumerate(self.lanes) if lane.tail]
-            if averaged:
-                arena: Arena = ARENAS[rows.layout](self._feed.feature_dim, None, self.recipe.predictor_type)
-                arena.place([], [_mean(self.lanes[place].tail) for place in averaged])
-                scores[averaged] = _scores(arena, rows)
+        scores = _scores(self._arena, rows)
+        averaged = [place for place, lane in enumerate(self.lanes) if lane.tail]
+        if averaged:
+            arena: Arena = ARENAS[rows.layout](self._feed.feature_dim, None, self.recipe.predictor_type)
+            arena.place([], [_mean(self.lanes[place].tail) for place in averaged])
+            scores[averaged] = _scores(arena, rows)
         return scores
 
     def model(self, lane: Lane, **facts: object) -> Model:
@@ -246,11 +243,10 @@ def score(model: Model, rows: Rows, block: int = _BLOCK) -> Float32:
         raise UsageError(f"the rows have {rows.feature_dim} features, the model {model.feature_dim}")
     arena: Arena = ARENAS[rows.layout](model.feature_dim, None, model.predictor_type)
     arena.place([], scored(model))
-    with one_thread():
-        parts = [
-            together(model, arena.score(rows.slice(a, min(rows.n, a + block)).owned().widen(model.feature_dim)))
-            for a in range(0, rows.n, block)
-        ]
+    parts = [
+        together(model, arena.score(rows.slice(a, min(rows.n, a + block)).owned().widen(model.feature_dim)))
+        for a in range(0, rows.n, block)
+    ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 

@@ -18,23 +18,20 @@ of a lane's factors.  A mini-batch is taken by blocks of rows, which are read on
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from fmtune.kernels import cpu_halves as halves
-from fmtune.kernels.cpu_product import backward, clear, forward, lengths8, room_of
+from fmtune.kernels.cpu_product import ROWS, backward, clear, forward, lengths8, room_of
 from fmtune.kernels.losses import slope
 from fmtune.kernels.rowwise import move_dense
 from fmtune.kernels.rules import correction, pulled8
 from fmtune.kernels.simd import either8, load8, splat8, store8
 from fmtune.kernels.steps import settings, step1, step8
 from fmtune.kernels.tiles import WIDTH
-
-# Rows at a time, whole panels: read from memory once, they stay in the second cache for both products.
-ROWS = 144
 
 
 class Lanes(NamedTuple):
@@ -54,11 +51,11 @@ class Lanes(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """Rows in training order: ``matrix`` (float32, (n, feature_dim)), ``labels`` (float32, (n,)), ``rows``
-    (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero in the batch, and
-    ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
+    """Rows in training order: ``matrix`` (float32, (n, feature_dim); or that of ``cpu_halves.blocks_of``), ``labels``
+    (float32, (n,)), ``rows`` (int64, (batches + 1,)), ``touched`` (bool, (batches, feature_dim)): columns not all zero
+    in the batch, and ``weights`` (float32, (n,) or (0,)): factors of the rows' slopes; none is 1."""
 
-    matrix: NDArray[np.float32]
+    matrix: NDArray[Any]
     labels: NDArray[np.float32]
     rows: NDArray[np.int64]
     touched: NDArray[np.bool_]
@@ -92,9 +89,10 @@ def _scores(n, lanes, lane, s, thin, down, z):  # type: ignore[no-untyped-def]
     """Write a lane's scores of ``n`` rows into ``z``, given its products; ``z`` has room for whole eights."""
     factors, p = lanes.factors[lane], lanes.first[lane] * down
     lengths8(s, p, down, factors, n, z, 0)
-    for b in range(n):
-        pairs = z[b] - thin[lane * down + b]
-        z[b] = lanes.bias[lane, 0] + s[p + factors * down + b] + np.float32(0.5) * pairs
+    bias, half = lanes.bias[lane, 0], np.float32(0.5)
+    for b in range(0, n, 8):
+        pairs = load8(z, b) - load8(thin, lane * down + b)
+        store8(z, b, (load8(s, p + factors * down + b) + bias) + pairs * half)
 
 
 @njit(cache=True, nogil=True)
@@ -204,7 +202,7 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
         One over the number of a lane's factors, 0 where it has none, where they share their state; None where each has
         its own, which is known when the kernel is compiled.
     rounded : bool or None
-        None for exact products; else they take bfloat16 (``cpu_halves``), on CPUs that have it.
+        None for exact products; else they take bfloat16 (``cpu_halves``), on CPUs that have it, as do the batches.
     arena : float32 (rows * ld,)
     planes, ld : int
         1 + the rule's number of states, or 1 where factors share theirs; and the length of a row of the arena.
@@ -213,7 +211,7 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
     scores : float32 (lanes, rows of the batches or 0)
         Receives each row's score before its mini-batch's update, unless it is empty.
     """
-    d, columns, many = batches.matrix.shape[1], _columns(lanes), len(lanes.first)
+    d, columns, many = batches.touched.shape[1], _columns(lanes), len(lanes.first)
     longest = np.int64(1)
     for k in range(begin, end):
         longest = max(longest, batches.rows[k + 1] - batches.rows[k])
@@ -222,12 +220,16 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
     s, g = np.empty(columns * down, np.float32), np.empty(columns * ld, np.float32)
     thin, e, z = np.empty(many * down, np.float32), np.zeros(many * down, np.float32), np.empty(down, np.float32)
     q, weight, total = np.empty(many * ld, np.float32), np.empty(many * ld, np.float32), np.empty(many, np.float64)
-    rate, saved = np.empty(3, np.float32), np.empty(24, np.float32)
+    y, rate, saved = np.empty(2 * down, np.float32), np.empty(3, np.float32), np.empty(24, np.float32)
     mask, kinds = np.empty(ld, np.float32), np.empty(ld // 8, np.int64)
     if rounded is None:
         room = room_of(many, ld, down)
     else:
-        small = halves.room_of(columns, ld, down)
+        small, at = halves.room_of(columns, many, ld, down), 0
+        for k in range(begin):
+            for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):
+                one, other = halves.sizes_of(min(ROWS, batches.rows[k + 1] - r0), d)
+                at += one + other
     for k in range(begin, end):
         _lengths(arena, ld, lanes, d, q)
         clear(g, 0, len(g))
@@ -235,29 +237,36 @@ def learn(rule, loss, lazy, share, rounded, arena, planes, ld, lanes, batches, b
         clear(total, 0, many)
         if rounded is not None:
             halves.halved(arena, columns, d, ld, small.theta)
+            halves.halved(q, many, d, ld, small.lengths)
         for r0 in range(batches.rows[k], batches.rows[k + 1], ROWS):
             n = min(ROWS, batches.rows[k + 1] - r0)
+            for b in range(n):
+                y[b] = batches.labels[r0 + b]
+                if weighted:
+                    y[down + b] = batches.weights[r0 + b]
             if rounded is None:
                 forward(room, x, r0 * d, n, d, arena, columns, ld, q, many, s, thin, down)
             else:
-                halves.forward(small, x, r0 * d, n, d, arena, columns, ld, q, many, s, thin, down)
+                one, other = halves.sizes_of(n, d)
+                halves.forward(small, x, at, n, d, columns, ld, many, s, thin, down)
             for lane in range(many):
                 _scores(n, lanes, lane, s, thin, down, z)
-                for b in range(n):
-                    if scores.shape[1] > 0:
+                if scores.shape[1] > 0:
+                    for b in range(n):
                         scores[lane, r0 - origin + b] = z[b]
-                    error = slope(loss, z[b], batches.labels[r0 + b])
+                for b in range(0, n, 8):
+                    error = slope(loss, load8(z, b), load8(y, b))
                     if weighted:
-                        error *= batches.weights[r0 + b]
-                    e[lane * down + b] = error
-                    total[lane] += error
-                if n % 2 == 1:
-                    e[lane * down + n] = 0.0
+                        error = error * load8(y, down + b)
+                    store8(e, lane * down + b, error)
+                for b in range(n):
+                    total[lane] += e[lane * down + b]
                 _errors(lanes, lane, s, down, n, e)
             if rounded is None:
                 backward(room, x, r0 * d, n, d, s, columns, e, many, down, g, weight, ld)
             else:
-                halves.backward(small, n, d, s, columns, e, many, down, g, weight, ld)
+                halves.backward(small, x, at + one, n, d, s, columns, e, many, down, g, weight, ld)
+                at += one + other
         _marks(lazy, batches.touched[k], d, mask, kinds)
         for lane in range(many):
             factor = _step_bias(rule, lanes, lane, np.float32(total[lane]))

@@ -1,11 +1,13 @@
 """The two products of a dense pass with inputs in bfloat16 and sums in float32, for ``exact: false``.
 
 A bfloat16 is a float32 without its lower 16 bits: numbers keep 8 binary digits, so whole numbers up to 256 are exact.
-A CPU that has them multiplies and adds pairs of terms at once, in the time of one float32.  Rows, parameters and errors
-are rounded to the nearest, ties to even, where they enter a product; what stands in memory stays float32.  Squares of
-``x`` are those of the rounded ``x``, in float32.
+A CPU that has them multiplies and adds pairs of terms at once, in the time of one float32.  Rows are rounded when
+mini-batches are made, parameters and errors where they enter a product, to the nearest, ties to even; what a lane keeps
+stays float32.  Squares of
+``x`` are those of the rounded ``x``, rounded once more, and so is what they are multiplied with.
 
-Functions and arguments are those of ``cpu_product``, which also says how panels lie.  A pair is two terms of a sum: of
+Functions and arguments are those of ``cpu_product``, which also says how panels lie; ``T`` and the squared lengths are
+rounded into the room once a mini-batch.  A pair is two terms of a sum: of
 two neighbouring features forward, of two rows backward.
 """
 
@@ -17,32 +19,25 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fmtune.kernels.cpu_product import TERMS, clear, vectors_of
-from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
+from fmtune.kernels.cpu_product import ROWS, TERMS, clear, vectors_of
+from fmtune.kernels.tiles import COLUMNS, WIDTH, braid16, halve16, pairs, squares_of_pairs, turn8
 
 
 class Room(NamedTuple):
-    """Where a block of rows waits between the two products, and scratch; all flat, pairs as int32.
+    """The right sides of the products, as pairs in int32: parameters, errors, and those of the squares."""
 
-    ``rows``: pairs of features; ``cuts``: pairs of rows, in panels of neighbouring features; ``panel``: some rows of
-    ``rows``, turned; ``theta`` and ``errors``: the right sides; ``line`` (float32, (16,)): a row's last features.
-    """
-
-    rows: NDArray[np.int32]
-    cuts: NDArray[np.int32]
-    panel: NDArray[np.int32]
     theta: NDArray[np.int32]
     errors: NDArray[np.int32]
-    line: NDArray[np.float32]
+    lengths: NDArray[np.int32]
+    slopes: NDArray[np.int32]
 
 
 @njit(inline="always")
-def room_of(columns, ld, down):  # type: ignore[no-untyped-def]
+def room_of(columns, lanes, ld, down):  # type: ignore[no-untyped-def]
     """Return room for blocks of up to ``down`` rows."""
     return Room(
-        np.empty(ld // 2 * down, np.int32), np.empty(ld * (down // 2 + 1), np.int32),
-        np.empty(TERMS * VECTORS * WIDTH, np.int32), np.empty(columns * ld // 2, np.int32),
-        np.empty(columns * down // 2, np.int32), np.zeros(16, np.float32),
+        np.empty(columns * ld // 2, np.int32), np.empty(columns * down // 2, np.int32),
+        np.empty(lanes * ld // 2, np.int32), np.empty(lanes * down // 2, np.int32),
     )  # fmt: skip
 
 
@@ -58,11 +53,11 @@ def multiply(left, l0, step, right, r0, across, terms, out, o0, down, vectors, c
 
 @njit(cache=True, nogil=True)
 def multiply_squares(left, l0, step, right, r0, across, terms, out, o0, down, vectors, columns):  # type: ignore[no-untyped-def]
-    """As :func:`multiply`, with the squares of the left side, and a right one that is float32."""
+    """As :func:`multiply`, with the squares of the left side."""
     for c in range(0, columns, COLUMNS):
         more = min(COLUMNS, columns - c)
         begin = r0 + c * across
-        squares_of_pairs(left, l0, step, right, begin, across, 2, terms, out, o0 + c * down, down, vectors, more)
+        squares_of_pairs(left, l0, step, right, begin, across, 1, terms, out, o0 + c * down, down, vectors, more)
 
 
 @njit(cache=True, nogil=True)
@@ -75,60 +70,104 @@ def halved(source, runs, length, ld, out):  # type: ignore[no-untyped-def]
             out[(c * ld + length) // 2] &= 0xFFFF
 
 
+@njit(inline="always")
+def halves_of(d):  # type: ignore[no-untyped-def]
+    """Return the pairs of a row of ``d`` numbers, whole eights."""
+    return (d + 15) // 16 * 8
+
+
+@njit(inline="always")
+def sizes_of(n, d):  # type: ignore[no-untyped-def]
+    """Return how long the two forms of a block are: see :func:`blocks_of`."""
+    return (n + -n % WIDTH) * halves_of(d), (n + n % 2) * halves_of(d)
+
+
 @njit(cache=True, nogil=True)
-def cut(room, x, at, n, d, ld, down):  # type: ignore[no-untyped-def]
-    """Round ``n`` rows and cut them into panels of pairs of rows; what is not there is 0."""
-    half, whole = ld // 2, d - d % 16
+def blocks_of(matrix, rows):  # type: ignore[no-untyped-def]
+    """Return mini-batches (float32, (n, d); they begin at ``rows``) as both products want them: int32, flat.
+
+    A block of rows has two forms, one after the other: panels of some rows, turned, in pairs of features; and panels of
+    features, in pairs of rows.  What is not there is 0.
+    """
+    d, length = matrix.shape[1], 0
+    half, x = halves_of(d), matrix.ravel()
+    for k in range(len(rows) - 1):
+        for r0 in range(rows[k], rows[k + 1], ROWS):
+            one, other = sizes_of(min(ROWS, rows[k + 1] - r0), d)
+            length += one + other
+    out, at = np.empty(length, np.int32), 0
+    room, line = np.empty((ROWS + WIDTH) * half, np.int32), np.zeros(16, np.float32)
+    for k in range(len(rows) - 1):
+        for r0 in range(rows[k], rows[k + 1], ROWS):
+            n = min(ROWS, rows[k + 1] - r0)
+            _halve_rows(x, r0 * d, n, d, half, room, line)
+            r = 0
+            while r < n:
+                height = vectors_of(n - r) * WIDTH
+                for t in range(0, half, 8):
+                    for j in range(0, height, 8):
+                        turn8(room, (r + j) * half + t, half, out, at + t * height + j, height)
+                r += height
+                at += half * height
+            terms, i = (n + 1) // 2, 0
+            while i < d:
+                height = vectors_of(d - i) * WIDTH
+                for b in range(terms):
+                    for j in range(0, height, 16):
+                        p = 2 * b * half + (i + j) // 2
+                        braid16(room, p, room, p + half, out, at + b * height + j)
+                i += height
+                at += terms * height
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _halve_rows(x, at, n, d, half, out, line):  # type: ignore[no-untyped-def]
+    """Round ``n`` rows to pairs of features; after the last row, and the last feature, come zeros."""
+    whole = d - d % 16
     for b in range(n):
         for i in range(0, whole, 16):
-            halve16(x, at + b * d + i, room.rows, b * half + i // 2)
+            halve16(x, at + b * d + i, out, b * half + i // 2)
         if whole < d:
             for i in range(whole, d):
-                room.line[i - whole] = x[at + b * d + i]
-            halve16(room.line, 0, room.rows, b * half + whole // 2)
-    clear(room.rows, n * half, (n + -n % WIDTH) * half)
-    for b in range(0, n, 2):
-        i, p = 0, b * half
-        while i < d:
-            height = vectors_of(d - i) * WIDTH
-            for j in range(i, i + height, 16):
-                o = i * (down // 2 + 1) + b // 2 * height + j - i
-                braid16(room.rows, p + j // 2, room.rows, p + half + j // 2, room.cuts, o)
-            i += height
+                line[i - whole] = x[at + b * d + i]
+            halve16(line, 0, out, b * half + whole // 2)
+    clear(out, n * half, len(out))
 
 
 @njit(cache=True, nogil=True)
-def forward(room, x, at, n, d, theta, columns, ld, lengths, lanes, s, thin, down):  # type: ignore[no-untyped-def]
-    """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``."""
-    cut(room, x, at, n, d, ld, down)
+def forward(room, x, at, n, d, columns, ld, lanes, s, thin, down):  # type: ignore[no-untyped-def]
+    """Write ``X T`` into ``s`` and, for each lane, the sums of ``x**2 * lengths`` into ``thin``.
+
+    The block's first form is at ``at`` of ``x``; ``T`` and the lengths are in the room.
+    """
     clear(s, 0, columns * down)
     clear(thin, 0, lanes * down)
-    half, r = ld // 2, 0
+    r = 0
     while r < n:
         vectors = vectors_of(n - r)
         height = vectors * WIDTH
         for first in range(0, (d + 1) // 2, TERMS):
-            last = min((d + 1) // 2, first + TERMS)
-            for t in range(first, last, 8):
-                for j in range(0, height, 8):
-                    turn8(room.rows, (r + j) * half + t, half, room.panel, (t - first) * height + j, height)
-            terms = last - first
-            multiply(room.panel, 0, height, room.theta, first, half, terms, s, r, down, vectors, columns)
-            multiply_squares(room.panel, 0, height, lengths, 2 * first, ld, terms, thin, r, down, vectors, lanes)
+            begin, terms = at + first * height, min((d + 1) // 2, first + TERMS) - first
+            multiply(x, begin, height, room.theta, first, ld // 2, terms, s, r, down, vectors, columns)
+            multiply_squares(x, begin, height, room.lengths, first, ld // 2, terms, thin, r, down, vectors, lanes)
         r += height
+        at += halves_of(d) * height
 
 
 @njit(cache=True, nogil=True)
-def backward(room, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
-    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``; after :func:`forward`.
+def backward(room, x, at, n, d, errors, columns, e, lanes, down, g, weight, ld):  # type: ignore[no-untyped-def]
+    """Add ``E' X`` to ``g`` and, for each lane, the sums of ``e x**2`` to ``weight``.
 
-    ``e`` is 0 after the last row, if ``n`` is odd.
+    The block's second form is at ``at`` of ``x``.
     """
     halved(errors, columns, n, down, room.errors)
+    halved(e, lanes, n, down, room.slopes)
     terms, i = (n + 1) // 2, 0
     while i < d:
         vectors = vectors_of(d - i)
-        height, begin = vectors * WIDTH, i * (down // 2 + 1)
-        multiply(room.cuts, begin, height, room.errors, 0, down // 2, terms, g, i, ld, vectors, columns)
-        multiply_squares(room.cuts, begin, height, e, 0, down, terms, weight, i, ld, vectors, lanes)
+        height = vectors * WIDTH
+        multiply(x, at, height, room.errors, 0, down // 2, terms, g, i, ld, vectors, columns)
+        multiply_squares(x, at, height, room.slopes, 0, down // 2, terms, weight, i, ld, vectors, lanes)
         i += height
+        at += terms * height

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from fmtune.kernels.simd import load8, splat8, store8
 from fmtune.kernels.tiles import COLUMNS, VECTORS, WIDTH, product, squares, turn8
 
+# Rows at a time, whole panels: read from memory once, they stay in the second cache for both products.
+ROWS = 144
 # Terms between two stores of a sum, whole panels: a turned panel of so many stays in the second cache.
 TERMS = 20 * VECTORS * WIDTH
 PANEL = TERMS * VECTORS * WIDTH

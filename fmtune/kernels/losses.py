@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
+
+from fmtune.kernels.rules import limited
+from fmtune.kernels.simd import float8, power8
 
 REGRESSOR, BINARY = 0, 1
 
 CODES = {"regressor": REGRESSOR, "binary_classifier": BINARY}
 
-_ONE = np.float32(1.0)
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 # Adding and taking away 1.5 * 2**23 rounds a float32 to a whole number.
 _ROUND = np.float32(12582912.0)
 _LOG2E = np.float32(1.44269504088896341)
@@ -26,37 +30,40 @@ def exponential(x):  # type: ignore[no-untyped-def]
     """Return e**x for float32 ``x`` within +-87, in plain arithmetic (Cephes' polynomial, 2 units in the last place).
 
     A library's exponential may differ between its vector and its scalar form; this one gives a lane the same
-    bits wherever the compiler puts it.
+    bits wherever the compiler puts it.  NaN stays NaN.
     """
-    n = (x * _LOG2E + _ROUND) - _ROUND
+    m = x * _LOG2E + _ROUND
+    n = m - _ROUND
     r = x - n * _LN2_HIGH
     r = r - n * _LN2_LOW
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
+    p = r * np.float32(1.9875691500e-4) + np.float32(1.3981999507e-3)
     p = p * r + np.float32(8.3334519073e-3)
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
     p = p * r * r + r + _ONE
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p * power(m)  # type: ignore[no-untyped-call]
+
+
+def power(m):  # type: ignore[no-untyped-def]
+    """Return 2**n for ``m``, the float32 ``n + 1.5 * 2**23``: its lower bits are those of ``n``."""
+    return np.int32((np.float32(m).view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@overload(power)
+def _power(m):  # type: ignore[no-untyped-def]
+    return (lambda m: power8(m)) if m is float8 else power
 
 
 @njit(inline="always")
 def sigmoid(z):  # type: ignore[no-untyped-def]
-    """Return 1 / (1 + e**-z) in float32; NaN stays NaN."""
-    x = -z
-    if x > _LIMIT:
-        x = _LIMIT
-    if x < -_LIMIT:
-        x = -_LIMIT
-    if x == x:
-        return _ONE / (_ONE + exponential(x))
-    return z
+    """Return 1 / (1 + e**-z) in float32, of one number or eight; NaN stays NaN."""
+    return _ONE / (_ONE + exponential(_ZERO - limited(z, _LIMIT)))  # type: ignore[no-untyped-call]
 
 
 @njit(inline="always")
 def slope(loss, z, y):  # type: ignore[no-untyped-def]
-    """Return the derivative of the loss at score ``z`` and label ``y`` (float32)."""
+    """Return the derivative of the loss at score ``z`` and label ``y`` (float32, or eight of them)."""
     if loss == BINARY:
         return sigmoid(z) - y
     return z - y

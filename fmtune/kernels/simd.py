@@ -147,6 +147,19 @@ def _limited8(typing_context: Any, value: Any, limit: Any) -> Any:
 
 
 @intrinsic
+def _power(typing_context: Any, m: Any) -> Any:
+    """See ``losses.power``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        words = ir.VectorType(_WORD, 8)
+        bias, place = ir.Constant(words, [127] * 8), ir.Constant(words, [23] * 8)
+        exponent = builder.shl(builder.add(builder.bitcast(args[0], words), bias), place)
+        return builder.bitcast(exponent, _VECTOR)
+
+    return float8(float8), generate
+
+
+@intrinsic
 def _either(typing_context: Any, mask: Any, offset: Any, a: Any, b: Any) -> Any:
     """Each of ``a`` where eight floats of an array are not 0, else that of ``b``."""
 
@@ -197,5 +210,6 @@ fma8: Any = _fma
 sum8: Any = _sum
 sums8: Any = _sums
 limited8: Any = _limited8
+power8: Any = _power
 either8: Any = _either
 _call_root: Any = _root

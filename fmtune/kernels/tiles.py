@@ -82,12 +82,16 @@ def _square(builder: Any, x: Any) -> list[Any]:
     return [builder.fmul(x, x)]
 
 
-def _two_squares(builder: Any, x: Any) -> list[Any]:
-    """The squares, float32, of pairs of bfloat16, whose bits are the upper half of a float32's."""
+def _pair_of_squares(builder: Any, x: Any) -> list[Any]:
+    """The squares of pairs of bfloat16, whose bits are the upper half of a float32's, rounded to pairs again."""
     high = ir.Constant(x.type, [-65536] * WIDTH)
     words = builder.shl(x, ir.Constant(x.type, [16] * WIDTH)), builder.and_(x, high)
-    both = [builder.bitcast(word, ir.VectorType(_FLOAT, WIDTH)) for word in words]
-    return [builder.fmul(a, a) for a in both]
+    low, high = (builder.bitcast(word, ir.VectorType(_FLOAT, WIDTH)) for word in words)
+    halves = ir.VectorType(ir.IntType(16), 32)
+    args = [builder.fmul(high, high), builder.fmul(low, low)]
+    both = _call(builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", halves, args)
+    order = [i // 2 + 16 * (i % 2) for i in range(32)]
+    return [builder.bitcast(_mixed(builder, both, both, order), x.type)]
 
 
 def _loop(builder: Any, given: Any, vectors: int, columns: int, read: Any, add: Any) -> None:
@@ -242,7 +246,7 @@ def _braid(typing_context: Any, a: Any, a0: Any, b: Any, b0: Any, out: Any, o0: 
 product: Any = _tile(_itself, _fused)
 squares: Any = _tile(_square, _fused)
 pairs: Any = _tile(_itself, _dotted)
-squares_of_pairs: Any = _tile(_two_squares, _fused)
+squares_of_pairs: Any = _tile(_pair_of_squares, _dotted)
 turn8: Any = _turn
 halve16: Any = _halve
 braid16: Any = _braid

@@ -13,7 +13,7 @@ from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Lane, Pack
-from fmtune.kernels import cuda_dense, cuda_sparse
+from fmtune.kernels import cuda_dense, cuda_parts, cuda_sparse
 from fmtune.kernels.rules import RULES
 from fmtune.rows import SparseRows
 from tests import fm_reference as reference
@@ -166,6 +166,24 @@ def test_one_product_for_all_lanes_in_tf32() -> None:
         arena.learn(batches, 0, 3, np.empty((3, 0), np.float32))
         found.append(arena.parameters(2)[2])
     assert 1e-6 < np.abs(found[0] - found[1]).max() < 2e-2
+
+
+def test_kernels_round_to_tf32_as_the_host_does() -> None:
+    """To eleven bits, ties away from zero; rows are rounded by the host, and all else by the kernels."""
+
+    @cuda.jit
+    def kernel(x):  # type: ignore[no-untyped-def]
+        i = cuda.grid(1)
+        if i < len(x):
+            x[i] = cuda_parts.rounded(x[i])
+
+    tie, unit = 1.0 + 2.0**-11, 2.0**-10
+    x = np.array([tie, -tie, tie - 2.0**-23, 1.0 + 2.5 * unit, 1 / 3, -1e-30, 3e30, 0.0], np.float32)
+    out = cuda.to_device(x)
+    kernel[1, 8](out)
+    np.testing.assert_array_equal(out.copy_to_host(), cuda_dense.tf32(x))
+    np.testing.assert_array_equal(cuda_dense.tf32(x)[:4], [1.0 + unit, -1.0 - unit, 1.0, 1.0 + 3 * unit])
+    assert (cuda_dense.tf32(x)[4:7] != x[4:7]).all()
 
 
 @pytest.mark.parametrize("rule", [rule for rule, row in RULES.items() if not row.rowwise])
