@@ -130,6 +130,14 @@ def test_a_redefined_case_is_not_compared():
     assert (verdict.verdict, "defined otherwise" in verdict.notes[0]) == ("new", True)
 
 
+def test_a_field_that_cases_had_not_yet_redefines_none():
+    """A baseline from before a field compares with a case that has the field's default, and with no other."""
+    for peers, verdict in (({}, "ok"), ({"epochs": 10}, "new")):
+        now = entry()
+        now["case"]["peers"] = peers
+        assert [v.verdict for v in gate.check(result(entry()), result(now))] == [verdict]
+
+
 def test_another_machine_is_divided_by_its_calibration_and_labelled():
     """Three times slower with three times slower kernels is no regression, and the verdict says what was done."""
     base, now = result(entry()), result(entry(level=0.03, seed=1, kernel=0.003), fingerprint="there")

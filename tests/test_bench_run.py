@@ -15,6 +15,7 @@ from fmtune.bench.gate import Verdict
 from fmtune.bench.kinds.study import seeded
 from fmtune.bench.paired import Effort, confirmed, duel, run_paired
 from fmtune.bench.peer import sooner
+from fmtune.bench.peers.search import search
 from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
 from fmtune.bench.stock import Stock
@@ -176,3 +177,20 @@ def test_searches_beside_a_peer_have_the_seeds_in_turn(tmp_path):
     assert [len(search) for search in searches] == [2, 2]
     assert searches[0][0][1] != searches[1][0][1]
     assert all(at > 0 for search in searches for at, _ in search)
+
+
+def test_a_peer_searches_with_settings_of_its_own():
+    """It takes the study's fixed hyperparameters, but those of ``peers`` first, and searches the study's space."""
+    study = {"n_trials": 3, "hyperparameters": {"epochs": 3, "eps": 1.0}, "search_space": {"num_factors": "8..64 log"}}
+    asked = []
+
+    def curve(h):
+        asked.append(h)
+        return [0.5, 0.4]
+
+    job = search({"case": {"study": study, "peers": {"epochs": 10}}}, {"eps": 2.0, "seed": 1}, curve, prune=False)
+    job.arm()()  # thrown away
+    job.arm()()
+    assert {(h["epochs"], h["eps"], h["seed"]) for h in asked} == {(10, 1.0, 1)}
+    assert all(8 <= h["num_factors"] <= 64 for h in asked)
+    assert [len(found) for found in job.companions()["searches"]] == [3]

@@ -188,6 +188,7 @@ def _word(value: Any) -> str:
 
 _CHECKS = {
     "name": _word, "kind": _among(KINDS), "data": _mapping, "hyperparameters": _mapping, "study": _mapping,
-    "peers": _mapping, "device": _among(DEVICES), "layout": _among(LAYOUTS), "lanes": _whole(1), "inner": _whole(1), "seeds": _whole(1),
-    "epochs": _whole(1), "command": _among(tuple(COMMANDS)), "calibrate": _among(("copy", "gather", "fma")),
+    "peers": _mapping, "device": _among(DEVICES), "layout": _among(LAYOUTS), "lanes": _whole(1), "inner": _whole(1),
+    "seeds": _whole(1), "epochs": _whole(1), "command": _among(tuple(COMMANDS)),
+    "calibrate": _among(("copy", "gather", "fma")),
 }  # fmt: skip

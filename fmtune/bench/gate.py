@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fmtune.bench.case import Case
+
 # What a change of speed may be before it counts: in one interleaved run, in a run against stored samples of the
 # same machine, and against those of another one.
 TOLERANCES = {"paired": 0.02, "stored": 0.10, "elsewhere": 0.25}
@@ -253,4 +255,5 @@ def _unmeasured(name: str, base: Mapping[str, Any], new: Mapping[str, Any]) -> V
 
 
 def _definition(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(entry["case"])
+    # A field that there was not yet had its default.
+    return {**Case("", "").plain(), **entry["case"]}
