@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from fmtune.errors import StorageError, UsageError
 from fmtune.export import mlflow as flavour
 from fmtune.export import onnx, standalone
-from fmtune.fm.model import Model
+from fmtune.fm.model import Draws, Model
 from fmtune.fm.pack import predict
 from tests import fm_reference as reference
 from tests import report_fixtures
@@ -69,6 +70,15 @@ def test_the_standalone_file_predicts_alike_and_needs_numpy_only(
     np.testing.assert_allclose(out["b"][:-1], predict(machine, rows), rtol=1e-6, atol=1e-6)
     alone = machine.bias if predictor_type == "regressor" else 1 / (1 + np.exp(-machine.bias))
     assert out["b"][-1] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("content", [onnx.content, standalone.content])
+def test_a_mean_of_probabilities_has_no_place_in_one_models_form(content: Callable[[Model], bytes]) -> None:
+    """A sampled classifier is refused: its own parameters predict otherwise. A regressor's draws are one model."""
+    draws = Draws(np.zeros(2), np.zeros((2, 3), np.float32), np.zeros((2, 3, 1), np.float32), np.full(2, 0.5))
+    with pytest.raises(UsageError, match="has no place for"):
+        content(Model.of_draws("binary_classifier", draws, {}))
+    assert content(Model.of_draws("regressor", draws, {}))
 
 
 def test_exports_carry_the_features_names(tmp_path: Path) -> None:

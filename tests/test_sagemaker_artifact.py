@@ -588,7 +588,8 @@ def test_a_mean_of_probabilities_has_no_artifact():
     with pytest.raises(UsageError) as error:
         member_of(Model.of_draws("binary_classifier", draws, {}))
     assert str(error.value) == (
-        "a classifier of solver mcmc is a mean of many models' probabilities, which SageMaker has no file for\n"
+        "a classifier of solver mcmc is a mean of many models' probabilities, "
+        "which SageMaker's artifact has no place for\n"
         "  hint: train one with solver sgd or als; a regressor of solver mcmc can be exported"
     )
     assert member_of(Model.of_draws("regressor", draws, {}), settings={"epochs": "3"})

@@ -23,7 +23,8 @@ _OPSET = 17
 
 
 def graph(model: Model) -> Any:
-    """Return the model as an ONNX ``ModelProto``."""
+    """Return the model as an ONNX ``ModelProto``; raises UsageError for a sampled classifier."""
+    model.must_be_exact("the graph")
     factors = np.ascontiguousarray(model.factors)
     weights = {
         "bias": np.array([model.bias], np.float32),

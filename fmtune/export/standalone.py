@@ -76,7 +76,8 @@ FACTORS = _array("""
 
 
 def source(model: Model) -> str:
-    """Return the text of the Python file."""
+    """Return the text of the Python file; raises UsageError for a sampled classifier."""
+    model.must_be_exact("the file")
     binary = model.predictor_type == "binary_classifier"
     return _FILE.format(
         version=__version__, predictor_type=model.predictor_type, feature_dim=model.feature_dim,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.errors import ModelError, ResourceError
+from fmtune.errors import ModelError, ResourceError, UsageError
 from fmtune.files import atomic_write
 from fmtune.notebook import table
 
@@ -95,6 +95,14 @@ class Model:
     def exact(self) -> bool:
         """Whether its own parameters say all that its predictions need."""
         return self.draws is None or self.predictor_type == "regressor"
+
+    def must_be_exact(self, form: str) -> None:
+        """Raise UsageError if a form that has a model's parameters and no draws would predict otherwise."""
+        if not self.exact:
+            raise UsageError(
+                f"a classifier of solver mcmc is a mean of many models' probabilities, which {form} has no place for",
+                hint="train one with solver sgd or als; a regressor of solver mcmc can be exported",
+            )
 
     @property
     def feature_dim(self) -> int:

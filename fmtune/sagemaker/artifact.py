@@ -89,11 +89,7 @@ def member_of(model: Model, *, dense: bool | None = None, settings: Mapping[str,
 
     ``settings`` is the final configuration; None takes what the model's facts know.
     """
-    if not model.exact:
-        raise UsageError(
-            "a classifier of solver mcmc is a mean of many models' probabilities, which SageMaker has no file for",
-            hint="train one with solver sgd or als; a regressor of solver mcmc can be exported",
-        )  # fmt: skip
+    model.must_be_exact("SageMaker's artifact")
     own = model.facts.get("sagemaker", {})
     dense = own.get("network") == "dense" if dense is None else dense
     if settings is None:
