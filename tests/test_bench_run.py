@@ -20,6 +20,8 @@ from fmtune.bench.proof import counts, holds
 from fmtune.bench.run import Measured, measure, run_suite
 from fmtune.bench.stock import Stock
 from fmtune.bench.worker import OURS, CaseFailed, Disturbed, Side, Worker
+from fmtune.data.source import write
+from tests import fm_reference as reference
 
 FIT = Case(
     "fit", "fit", data={"card": "digits"}, epochs=2, seeds=2, calibrate="gather",
@@ -66,6 +68,19 @@ def test_kinds(tmp_path):
     whole = measured(Case("s", "study", study=study), tmp_path)
     assert [found.error for found in (predict, parse, whole)] == [None] * 3
     assert (predict.companions["rows"], parse.companions["rows"], whole.companions["trials"]) == (360, 1078, 2)
+
+
+def test_a_study_of_ones_own_data(tmp_path, monkeypatch):
+    """Paths begin where the benchmark is run; of a path that there is not, the worker says which, and the next step."""
+    (tmp_path / "data").mkdir()
+    write(reference.rows(60, 12, 3), tmp_path / "data" / "rows.pbr")
+    monkeypatch.chdir(tmp_path)
+    study = {"data": {"train": "data/rows.pbr", "test": "data/rows.pbr"}, "objective": "test:rmse",
+             "search_space": {"linear_lr": "1e-3..1e-1 log"}, "n_trials": 2}  # fmt: skip
+    assert measured(Case("s", "study", study=study), tmp_path).companions["trials"] == 2
+    study["data"] = {**study["data"], "test": "data/none.pbr"}
+    said = measured(Case("t", "study", study=study), tmp_path).error or ""
+    assert "data/none.pbr" in said and "hint: " in said
 
 
 def test_a_failing_case_says_why(tmp_path):

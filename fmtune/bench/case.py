@@ -56,7 +56,7 @@ class Case:
     command : str
         Of kind startup: one of ``kinds.startup.COMMANDS``.
     study : dict
-        Of kind study: a study file's content.
+        Of kind study: a study file's content; paths of data begin where ``fmtune bench`` is run.
     peers : dict
         Of kind study: hyperparameters that peers take in place of the study's, as the epochs of their own schedule.
     calibrate : str

@@ -57,7 +57,7 @@ class Stock:
 
     def _channels(self, case: Case) -> tuple[Rows, Rows | None]:
         if "study" in case.data:
-            spec = parse(json.dumps({"study_name": case.name, **case.data["study"]}), self._folder / "bench.yaml")
+            spec = parse(json.dumps({"study_name": case.name, **case.data["study"]}), Path.cwd() / "bench.yaml")
             channels = bring(spec).channels
             return channels.train, channels.test(case.layout)
         loaded = catalog.load(case.data)

@@ -178,7 +178,8 @@ class Worker:
             return Disturbed(f"the worker was ended from outside, by {signal.Signals(-code).name}")
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return CaseFailed(lines[-1][:500] if lines else f"the worker ended with code {code}")
+        said = "; ".join(lines[-2:] if lines and lines[-1].startswith("hint:") else lines[-1:])
+        return CaseFailed(said[:500] or f"the worker ended with code {code}")
 
 
 def environment(side: Side) -> dict[str, str]:

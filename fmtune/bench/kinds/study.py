@@ -27,7 +27,7 @@ def prepare(request: Mapping[str, Any]) -> Job:
         shutil.rmtree(folder / "runs", ignore_errors=True)
         # The first sample is thrown away as a warm-up.
         study = seeded(case["study"], max(0, len(searches) - 1)) if paired else case["study"]
-        spec = parse(json.dumps({"study_name": "bench", **study}), folder / "bench.yaml")
+        spec = parse(json.dumps({"study_name": "bench", **study}), Path.cwd() / "bench.yaml")
 
         def line() -> None:
             reached, began = [], [0.0]
