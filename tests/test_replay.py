@@ -43,6 +43,8 @@ def test_every_trial_is_identical_on_the_same_machine(done: tuple[StudyResult, P
             again = replay(result, trial.number, cell.name, folder)
             assert again.verdict == "identical" and again.largest == 0 and again.environment == {}
             assert again.lines[-1] == "the environment is the same"
+            # What reports quote, also where the best epoch was not the last.
+            assert again.then == again.now == (trial.value if trial.state == "COMPLETE" else trial.curve[-1])
 
 
 def test_a_page_is_enough(done: tuple[StudyResult, Path]) -> None:

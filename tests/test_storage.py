@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from fmtune.errors import ResourceError, StorageError
 from fmtune.machine import Mount
 from fmtune.tune.places import redacted
-from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
+from fmtune.tune.storage import open_storage, open_to_read, quiet, sqlite_url, warm
 from tests.unprivileged import folder, nobody
 
 ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
@@ -278,6 +278,29 @@ def test_a_place_that_is_closed_is_refused(file: int | None, around: int, said: 
         with pytest.raises(StorageError) as absent:
             open_storage(f"sqlite:///{place}/none/study.db")
         assert f"there is no folder '{place}/none'\n  hint: make the folder, or name another" in str(absent.value)
+
+
+def test_a_study_that_may_not_be_written_can_be_read() -> None:
+    """A colleague's folder, an archive: nothing is made beside the file, and what waits to be written is told of."""
+    with folder() as place:
+        path = place / "study #1.db"
+        study = optuna.create_study(storage=open_storage(f"sqlite:///{path}"), study_name="one")
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+        study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+        for name in ("-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
+        path.chmod(0o444)
+        place.chmod(0o555)
+        with nobody():
+            found = optuna.load_study(storage=open_to_read(f"sqlite:///{path}"), study_name="one")
+            assert len(found.trials) == 3 and sorted(p.name for p in place.iterdir()) == [path.name]
+            with pytest.raises(StorageError, match="there is no folder"):
+                open_to_read(f"sqlite:///{place}/none/study.db")
+        place.chmod(0o755)
+        path.with_name(path.name + "-wal").write_bytes(b"x" * 100)
+        place.chmod(0o555)
+        with nobody(), pytest.raises(ResourceError, match="copy the whole folder to a place of your own"):
+            open_to_read(f"sqlite:///{path}")
 
 
 @pytest.mark.parametrize(("table", "said"), [

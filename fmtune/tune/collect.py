@@ -19,7 +19,7 @@ from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.spec import Spec
-from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.storage import open_to_read, sqlite_url
 from fmtune.tune.store import Store
 
 _TRIALS = models.TrialModel.__table__
@@ -118,8 +118,11 @@ def _open(spec: Spec, root: Path | None) -> tuple[optuna.Study, RDBStorage]:
     url = _url(spec, root)
     hint = f"`fmtune run {spec.path}` begins it"
     if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
+        beside = spec.path.resolve().parent
+        if (folder_of(spec.study_name, beside) / "study.db").exists():
+            hint = f"one lies in {beside}/runs: run the same command in {beside}"
         raise StorageError(f"there is no study {spec.study_name!r} yet", where=redacted(url), hint=hint)
-    storage = open_storage(url)
+    storage = open_to_read(url)
     try:
         return optuna.load_study(study_name=spec.study_name, storage=storage), storage
     except KeyError as error:

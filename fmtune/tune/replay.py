@@ -45,7 +45,7 @@ class Replay:
     verdict : str
         ``identical``, ``within tolerance`` or ``different``.
     then, now : float or None
-        The last epoch's score, None where the trial diverged before its first.
+        The trial's score; of one that has none, its last epoch's; None where it diverged before its first.
     epochs : int
         How many were trained.
     largest : float
@@ -137,8 +137,7 @@ def replay(
     names = [*result.environment, *(n for n in known if n not in result.environment)]
     differ = {n: (a, b) for n in names if (a := result.environment.get(n)) != (b := known.get(n))}
     return Replay(
-        trial, where.name, verdict, old.curve[-1] if old.curve else None, outcome.curve[-1] if outcome.curve else None,
-        len(outcome.curve), largest, why, differ,
+        trial, where.name, verdict, _score(old), _score(outcome), len(outcome.curve), largest, why, differ,
     )  # fmt: skip
 
 
@@ -156,6 +155,13 @@ def compare(old: TrialResult, new: Outcome) -> tuple[str, float, str]:
     at = "within" if largest <= TOLERANCE else "beyond"
     why = f"up to {largest:.2g} of the score apart, {at} {TOLERANCE:g}"
     return ("within tolerance" if largest <= TOLERANCE else "different"), largest, why
+
+
+def _score(trial: TrialResult | Outcome) -> float | None:
+    """Return a trial's score as reports have it, or its last epoch's."""
+    if trial.state == "COMPLETE":
+        return trial.value
+    return trial.curve[-1] if trial.curve else None
 
 
 def _gap(then: float, now: float) -> float:

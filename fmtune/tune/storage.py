@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy as sa
@@ -104,6 +105,36 @@ def open_storage(
                 hint = f"the database's driver is not installed: pip install {package}"
         raise StorageError(_first_line(error, url), where=redacted(url), hint=hint) from error
     return storage
+
+
+def open_to_read(url: str) -> RDBStorage:
+    """Open a database as :func:`open_storage` does; a sqlite file that may not be written only to be read.
+
+    Raises
+    ------
+    StorageError, ResourceError
+        As of :func:`open_storage`.
+    """
+    asked = sa.make_url(url)
+    path = Path(asked.database or "") if asked.get_backend_name() == "sqlite" and not asked.query else None
+    if path is None or not path.is_file() or _writable(path) or not _may(path, os.R_OK):
+        return open_storage(url)
+    if (rest := path.with_name(f"{path.name}-wal")).exists() and rest.stat().st_size:
+        what = f"it may not be written, and {rest.name} beside it holds changes that have to be written into it"
+        raise _refused(url, f"{what}: permission denied", "copy the whole folder to a place of your own", ResourceError)
+    # Nobody writes there: without that word sqlite would make files beside it.
+    query = {"mode": "ro", "immutable": "1", "uri": "true"}
+    still = asked.set(database=f"file:{quote(str(path.resolve()))}", query=query)
+    try:
+        storage = RDBStorage(still.render_as_string(), **_WHOLE)
+        storage.get_all_studies()
+    except Exception as error:  # as above
+        raise StorageError(_first_line(error, url), where=redacted(url), hint="check the file") from error
+    return storage
+
+
+def _writable(path: Path) -> bool:
+    return _may(path, os.W_OK) and _may(path.parent, os.W_OK | os.X_OK)
 
 
 def _made(url: sa.URL, connect: Connect) -> bool:
