@@ -120,7 +120,8 @@ def test_status_says_how_far_each_cell_is(done: Path, shell: Shell, tmp_path: Pa
     write_study(tmp_path, SMALL.replace("small", "other"))
     none = shell("status", "study.yaml")
     assert none.code == 4 and "there is no study 'other' yet\n  hint: `fmtune run study.yaml` begins it" in none.err
-    away = shell("status", str(done / "study.yaml"))
+    (tmp_path / "elsewhere").mkdir()
+    away = shell("status", str(done / "study.yaml"), folder=tmp_path / "elsewhere")
     assert away.code == 4 and f"hint: one lies in {done}/runs: run the same command in {done}\n" in away.err
 
 

@@ -52,7 +52,7 @@ _SESSION = {
 Connect = Callable[..., RDBStorage]
 
 # What a database need not be looked at for that was just made.
-_WHOLE = {"skip_compatibility_check": True, "skip_table_creation": True}
+_WHOLE: dict[str, Any] = {"skip_compatibility_check": True, "skip_table_creation": True}
 
 
 def warm(*also: Callable[[], object]) -> None:
