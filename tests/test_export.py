@@ -15,8 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from fmtune.data.encoding import Encoder
+from fmtune.data.kinds import OneHot, Scaled
 from fmtune.errors import StorageError, UsageError
 from fmtune.export import mlflow as flavour
 from fmtune.export import onnx, standalone
@@ -91,6 +94,27 @@ def test_exports_carry_the_features_names(tmp_path: Path) -> None:
     assert runpy.run_path(str(tmp_path / "m.py"))["NAMES"] == names
     (tmp_path / "m.py").write_bytes(standalone.content(trained("regressor", 5)))
     assert runpy.run_path(str(tmp_path / "m.py"))["NAMES"] is None
+
+
+def test_exports_say_how_numbers_are_scaled(tmp_path: Path) -> None:
+    """A table's row, encoded by what the exports say alone, gets our prediction from both."""
+    encoder = Encoder([OneHot("user", ("a", "b")), Scaled("price", 200.0, 25.0)])
+    rng = np.random.default_rng(0)
+    linear, factors = rng.normal(size=3).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+    machine = Model("regressor", 0.5, linear, factors, {"encoding": encoder.to_json()})
+    wanted = predict(machine, encoder.rows(pd.DataFrame({"user": ["b"], "price": [260.0]}), labels=False))
+    session = onnxruntime.InferenceSession(onnx.content(machine), providers=["CPUExecutionProvider"])
+    props = session.get_modelmeta().custom_metadata_map
+    (tmp_path / "m.py").write_bytes(standalone.content(machine))
+    file = runpy.run_path(str(tmp_path / "m.py"))
+    for names, scales in (
+        (json.loads(props["feature_names"]), json.loads(props["feature_scales"])), (file["NAMES"], file["SCALES"])
+    ):  # fmt: skip
+        mean, deviation = scales["price"]
+        x = np.zeros((1, 3), np.float32)
+        x[0, names.index("user=b")], x[0, names.index("price")] = 1, (260.0 - mean) / deviation
+        np.testing.assert_allclose(session.run(["score"], {"features": x})[0], wanted, rtol=1e-5)
+        np.testing.assert_allclose(file["predict"](x), wanted, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own

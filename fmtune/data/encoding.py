@@ -248,3 +248,10 @@ def names_of(facts: Mapping[str, Any]) -> list[str] | None:
         return encoder.names()
     names = facts.get("names")
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def scales_of(facts: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return by name what is taken from a column's numbers, and what they are then divided by, before the model."""
+    encoder = Encoder.of(facts)
+    scaled = () if encoder is None else (c for c in encoder.columns if isinstance(c, Scaled))
+    return {column.name: (float(column.mean), float(column.deviation)) for column in scaled}

@@ -2,7 +2,8 @@
 
 Input ``features``, float32 (rows, feature_dim); outputs ``score``, float32 (rows,), the value or the probability of
 label 1, and for a binary model ``predicted_label``, int64 (rows,).  The features' names, where the model knows them,
-are a JSON list in the metadata ``feature_names``.  With ``S = X V``::
+are a JSON list in the metadata ``feature_names``; ``feature_scales`` says by name what to take from a number and to
+divide it by before it goes in.  With ``S = X V``::
 
     z = w0 + X w + 1/2 (sum_f S_f^2 - (X * X) q)        q_i = sum_f v_if^2
 """
@@ -16,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fmtune.data.encoding import names_of
+from fmtune.data.encoding import names_of, scales_of
 from fmtune.fm.model import Model
 
 _OPSET = 17
@@ -64,7 +65,8 @@ def graph(model: Model) -> Any:
     found = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="fmtune")
     found.ir_version = 8
     if (names := names_of(model.facts)) is not None:
-        helper.set_model_props(found, {"feature_names": json.dumps(names, ensure_ascii=False)})
+        props = {"feature_names": names, "feature_scales": scales_of(model.facts)}
+        helper.set_model_props(found, {k: json.dumps(v, ensure_ascii=False) for k, v in props.items() if v})
     onnx.checker.check_model(found)
     return found
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune import __version__
-from fmtune.data.encoding import names_of
+from fmtune.data.encoding import names_of, scales_of
 from fmtune.fm.model import Model
 
 _FILE = '''\
@@ -65,6 +65,8 @@ def predict(x):
 
 # Names of the features, as far as the model knows them: "user=42" is a column and its value.
 NAMES = {names!r}
+# Columns of numbers: x is (number - mean) / deviation, and 0 where the number is missing.
+SCALES = {scales!r}
 BIAS = {bias!r}
 LINEAR = _array("""
 {linear}
@@ -82,7 +84,7 @@ def source(model: Model) -> str:
     return _FILE.format(
         version=__version__, predictor_type=model.predictor_type, feature_dim=model.feature_dim,
         num_factors=model.num_factors, bias=float(model.bias), linear=_text(model.linear), factors=_text(model.factors),
-        names=names_of(model.facts),
+        names=names_of(model.facts), scales=scales_of(model.facts),
         meaning="probabilities of label 1" if binary else "values",
         link="0.5 * (1.0 + np.tanh(0.5 * z))" if binary else "z",
     )  # fmt: skip
