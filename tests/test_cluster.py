@@ -14,6 +14,7 @@ from fmtune.cluster.fit import ClusterFit, fit
 from fmtune.cluster.layout import Layout
 from fmtune.cluster.shard import Changes, Shard
 from fmtune.errors import ResourceError, StorageError, UsageError
+from fmtune.extras import install
 from fmtune.fm import fit as alone
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.kernels.rules import RULES
@@ -138,4 +139,4 @@ def test_ray_is_an_extra() -> None:
     """Without Ray the message says what to install."""
     with pytest.raises(ResourceError, match="Ray is not installed") as caught:
         OnRay("auto")
-    assert caught.value.hint == "pip install 'fmtune[cluster]'"
+    assert caught.value.hint == install("cluster")

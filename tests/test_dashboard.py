@@ -24,6 +24,7 @@ import pytest
 import fmtune
 from fmtune.dashboard.gate import Gate
 from fmtune.errors import ResourceError, StorageError, UsageError
+from fmtune.extras import install
 from fmtune.report import page
 from fmtune.report.markdown import markdown
 from fmtune.tune import spec as specs
@@ -380,7 +381,7 @@ def test_the_extra_is_missing(ran: Place) -> None:
         [sys.executable, "-c", script, ran.spec.path], capture_output=True, text=True, check=True, cwd=ran.root,
         timeout=120,
     )
-    assert "pip install 'fmtune[dashboard]' 5" in done.stdout
+    assert f"{install('dashboard')} 5" in done.stdout
 
 
 def test_ctrl_c_ends_quietly(place: Place) -> None:

@@ -9,6 +9,7 @@ import pytest
 from report_fixtures import confirmed, not_run, of_state, study
 
 from fmtune.errors import ResourceError, UsageError
+from fmtune.extras import install
 from fmtune.report.charts import pictures
 from fmtune.report.compare import verdict
 from fmtune.report.markdown import comparison_markdown, markdown, text
@@ -99,7 +100,7 @@ def test_parquet_names_what_is_missing() -> None:
     """Without pyarrow the error says what to install."""
     with pytest.raises(ResourceError) as caught:
         parquet(study(1), pyarrow=False)
-    assert caught.value.hint == "pip install 'fmtune[parquet]'"
+    assert caught.value.hint == install("parquet")
 
 
 def test_every_chart_is_also_a_picture() -> None:

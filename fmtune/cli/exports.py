@@ -9,6 +9,7 @@ import click
 
 from fmtune.cli.common import FILE, STUDY, Verbs
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 
 if TYPE_CHECKING:
     from fmtune.fm.model import Model
@@ -91,4 +92,4 @@ def _loaded(path: Path) -> Model:
 
 
 def _missing(extra: str, error: ModuleNotFoundError) -> ResourceError:
-    return ResourceError(f"{error.name} is not installed", hint=f"pip install 'fmtune[{extra}]'")
+    return ResourceError(f"{error.name} is not installed", hint=install(extra))

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Protocol
 
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 
 
 class Lost(Exception):
@@ -135,4 +136,4 @@ def _ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise ResourceError("Ray is not installed", hint="pip install 'fmtune[cluster]'") from error
+        raise ResourceError("Ray is not installed", hint=install("cluster")) from error

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 
 
 def optuna_dashboard() -> Any:
@@ -20,5 +21,5 @@ def optuna_dashboard() -> Any:
         return importlib.import_module("optuna_dashboard")
     except ImportError as error:
         raise ResourceError(
-            "optuna-dashboard is not installed", where="fmtune dashboard", hint="pip install 'fmtune[dashboard]'"
+            "optuna-dashboard is not installed", where="fmtune dashboard", hint=install("dashboard")
         ) from error

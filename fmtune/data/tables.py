@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fmtune.data.foreign import unzipped
 from fmtune.errors import DataError, ResourceError
+from fmtune.extras import install
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,7 +219,7 @@ def _frame(batch: Any) -> pd.DataFrame:
 @contextmanager
 def _pyarrow(path: Path) -> Iterator[None]:
     if not _PYARROW:  # pragma: no cover - pyarrow is there wherever the tests run
-        raise ResourceError("Parquet and Arrow need pyarrow", where=str(path), hint="pip install 'fmtune[parquet]'")
+        raise ResourceError("Parquet and Arrow need pyarrow", where=str(path), hint=install("parquet"))
     from pyarrow.lib import ArrowException
 
     try:

@@ -17,6 +17,7 @@ from fmtune.errors import FmtuneError, ResourceError, UsageError
 from fmtune.estimators.frames import columns_of, fitted, pandas_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Float64, Scaling
+from fmtune.extras import install
 from fmtune.fm.draws import interval
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.groups import Groups
@@ -33,7 +34,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ResourceError("scikit-learn 1.6 or later is not installed", hint="pip install 'fmtune[sklearn]'") from error
+    raise ResourceError("scikit-learn 1.6 or later is not installed", hint=install("sklearn")) from error
 
 # A schedule would go by the epochs of a fit; these have no end that is known.
 _ONE_EPOCH: dict[str, Any] = {"epochs": 1, "lr_schedule": "constant", "lr_warmup": 0, "average_last": 1}

@@ -14,6 +14,7 @@ from typing import Any
 from numba import cuda
 
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 from fmtune.kernels.cuda_dense import Part
 
 # NVIDIA's advice for cards since Hopper.
@@ -84,7 +85,7 @@ def library() -> ctypes.CDLL:
     try:
         found = pathfinder.load_nvidia_dynamic_lib("cublas")
     except RuntimeError:
-        raise ResourceError("cuBLAS is not installed", hint="pip install 'fmtune[gpu]'") from None
+        raise ResourceError("cuBLAS is not installed", hint=install("gpu")) from None
     return ctypes.CDLL(found.abs_path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 from fmtune.report.record import masked
 from fmtune.tune.result import StudyResult
 
@@ -57,7 +58,7 @@ def parquet(result: StudyResult, pyarrow: bool = _PYARROW) -> bytes:
         pyarrow is not installed (``pyarrow``).
     """
     if not pyarrow:
-        raise ResourceError("Parquet needs pyarrow", hint="pip install 'fmtune[parquet]'")
+        raise ResourceError("Parquet needs pyarrow", hint=install("parquet"))
     table = frame(masked(result))
     for name in table.columns:
         if table[name].dtype == object:

@@ -20,11 +20,12 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from fmtune.errors import ResourceError
+from fmtune.extras import install
 
 try:
     import httptools
 except ImportError as error:
-    raise ResourceError("httptools is not installed", hint="pip install 'fmtune[serve]'") from error
+    raise ResourceError("httptools is not installed", hint=install("serve")) from error
 
 NEVER = float("inf")
 _LINGER = 2.0

@@ -32,6 +32,7 @@ from fmtune.data import canonical, recordio
 from fmtune.data.encoding import Encoder
 from fmtune.data.schema import Record
 from fmtune.errors import DataError, ResourceError
+from fmtune.extras import install
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import Float32, Int32, SparseRows
 
@@ -39,7 +40,7 @@ try:
     import msgspec
     from msgspec import UNSET, UnsetType
 except ImportError as error:
-    raise ResourceError("msgspec is not installed", hint="pip install 'fmtune[serve]'") from error
+    raise ResourceError("msgspec is not installed", hint=install("serve")) from error
 
 JSON = "application/json"
 LINES = "application/jsonlines"

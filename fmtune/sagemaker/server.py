@@ -43,6 +43,7 @@ import numpy as np
 from fmtune.data.canonical import DataWarning
 from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ModelError, ResourceError, UsageError
+from fmtune.extras import install
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
@@ -53,7 +54,7 @@ try:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 except ImportError as error:
-    raise ResourceError("uvicorn is not installed", hint="pip install 'fmtune[serve]'") from error
+    raise ResourceError("uvicorn is not installed", hint=install("serve")) from error
 
 log = logging.getLogger("fmtune.serve")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import ResourceError, UsageError
+from fmtune.extras import install
 from fmtune.files import atomic_write
 from fmtune.fm.model import Model
 
@@ -70,7 +71,7 @@ def write(
     if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"no format for the suffix {out.suffix!r}", where=str(out), hint="use .npz or .parquet")
     if out.suffix == ".parquet" and not parquet:
-        raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
+        raise ResourceError("Parquet needs pyarrow", where=str(out), hint=install("parquet"))
     if item_span is None and user_span is None:
         item_span = user_span = (0, None)
     item_features, user_features = (_features(s, model.feature_dim) for s in (item_span, user_span))

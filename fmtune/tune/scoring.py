@@ -20,6 +20,7 @@ from fmtune.data.cells import missing_column
 from fmtune.data.encoding import Encoder
 from fmtune.data.sidecar import vocabulary_of
 from fmtune.errors import DataError, ResourceError, UsageError
+from fmtune.extras import install
 from fmtune.files import atomic_write
 from fmtune.fm.draws import interval
 from fmtune.fm.metrics import evaluate
@@ -65,7 +66,7 @@ def predict_file(
     if suffix not in SUFFIXES:
         raise UsageError(f"no format for the suffix {out.suffix!r}", where=str(out), hint="use " + ", ".join(SUFFIXES))
     if suffix == ".parquet" and not parquet:
-        raise ResourceError("Parquet needs pyarrow", where=str(out), hint="pip install 'fmtune[parquet]'")
+        raise ResourceError("Parquet needs pyarrow", where=str(out), hint=install("parquet"))
     loaded = Model.load(model)
     _same_names(Encoder.of(loaded.facts), data)
     rows = source.read_channel(
