@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from optuna.trial import TrialState
 
 import fmtune
 from fmtune.data import source
-from fmtune.errors import DataError, FmtuneError, UsageError
+from fmtune.errors import DataError, UsageError
 from tests import fm_reference as reference
 
 SPACE = {"num_factors": "1..8", "factors_lr": "1e-2..0.3 log", "optimizer": ["adam", "adagrad"]}
@@ -72,15 +73,174 @@ def test_the_pruner_ends_trials(packed: bool) -> None:
     assert all(list(t.intermediate_values) == [1, 2] for t in study.trials)
 
 
-def test_a_diverged_trial_fails() -> None:
-    """With a learning rate of 1e30 a trial FAILs in a pack, and raises an error of ours when alone."""
-    objective = _objective(search_space={"factors_lr": [1e30, 2e30]})
-    packed, alone = _study(objective), _study(objective)
-    fmtune.optimize(packed, objective, 2)
-    assert [t.state for t in packed.trials] == [TrialState.FAIL] * 2
-    assert "diverged at epoch 1" in packed.trials[0].user_attrs["reason"]
-    with pytest.raises(FmtuneError, match="diverged at epoch 1"):
-        alone.optimize(objective, n_trials=1)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_diverged_trial_fails_and_the_study_goes_on(packed: bool) -> None:
+    """With a learning rate of 1e30 a trial FAILs, in a pack and alone; the next one is tried."""
+    objective = _objective(search_space={"factors_lr": [1e30, 0.1]})
+    study = _study(objective)
+    for rate in (1e30, 0.1):
+        study.enqueue_trial({"factors_lr": rate})
+    fmtune.optimize(study, objective, 2) if packed else study.optimize(objective, n_trials=2)
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[0].user_attrs["reason"] == "diverged at epoch 1"
+
+
+class _Breaks(optuna.pruners.BasePruner):
+    """A pruner with a fault, at the second epoch of trial 2."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        if trial.number == 2 and trial.last_step == 2:
+            raise KeyError("a fault")
+        return False
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whatever_ends_the_search_no_trial_is_left_running(threads: int) -> None:
+    """A fault of the pruner, of an enqueued value, of a callback, and Ctrl-C are raised; what ran is FAIL."""
+
+    def stops(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        raise KeyboardInterrupt
+
+    objective = _objective()
+    for error, pruner, value, callbacks in (
+        (KeyError, _Breaks(), "adam", ()), (ValueError, None, "nosuch", ()), (KeyboardInterrupt, None, "adam", [stops]),
+    ):  # fmt: skip
+        study = _study(objective, pruner)
+        for optimizer in ("adam", "adam", "adam", value):
+            study.enqueue_trial({"optimizer": optimizer})
+        with pytest.raises(error):
+            fmtune.optimize(study, objective, 8, lanes=4, threads=threads, callbacks=callbacks)
+        states = {t.state for t in study.trials}
+        assert TrialState.FAIL in states and states <= {TrialState.FAIL, TrialState.COMPLETE, TrialState.WAITING}
+        fmtune.optimize(study, _objective(), 1, lanes=1, threads=1)
+
+
+def test_a_sampler_that_breaks_as_trials_end_leaves_none_running() -> None:
+    """The sampler is told of each trial that is failed; that it raises again hides nothing."""
+
+    class Sampler(optuna.samplers.RandomSampler):
+        def after_trial(self, *args: object) -> None:
+            raise KeyError("a fault")
+
+    objective = _objective()
+    study = optuna.create_study(sampler=Sampler(seed=0))
+    with pytest.raises(KeyError, match="a fault"):
+        fmtune.optimize(study, objective, 4, lanes=2)
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def test_a_grid_is_tried_once_and_ends_the_search() -> None:
+    """Of a grid of six points six trials are made, however many lanes wait; a second call finds nothing to try."""
+    objective = _objective(search_space={"num_factors": "1..8", "optimizer": ["adam", "adagrad"]})
+    grid = {"num_factors": [2, 4, 8], "optimizer": ["adam", "adagrad"]}
+    study = optuna.create_study(
+        sampler=optuna.samplers.GridSampler(grid, seed=0), pruner=optuna.pruners.NopPruner()
+    )  # fmt: skip
+    for _ in range(2):
+        fmtune.optimize(study, objective, lanes=4)
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    points = [tuple(t.params.values()) for t in study.trials]
+    assert len(points) == 6 == len(set(points))
+
+
+def test_callbacks_see_each_trial_and_may_stop_the_study() -> None:
+    """A callback gets the study and the finished trial, pruned ones too; after ``study.stop()`` no trial begins."""
+    seen: list[tuple[int, TrialState]] = []
+
+    def callback(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        seen.append((trial.number, trial.state))
+        if len(seen) == 3:
+            study.stop()
+
+    objective = _objective()
+    study = _study(objective, optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=2))
+    fmtune.optimize(study, objective, lanes=2, callbacks=[callback])
+    assert 3 <= len(study.trials) <= 4 and {t.state for t in study.trials} == {TrialState.PRUNED}
+    assert sorted(seen) == [(t.number, t.state) for t in study.trials]
+    with pytest.raises(RuntimeError, match="inside an objective function or a callback"):
+        study.stop()
+
+
+def test_optuna_s_own_callback_bounds_the_trials() -> None:
+    """``MaxTrialsCallback`` ends a search without ``n_trials``, as it ends ``study.optimize``."""
+    objective = _objective()
+    study = _study(objective)
+    fmtune.optimize(study, objective, lanes=1, callbacks=[optuna.study.MaxTrialsCallback(3)])
+    assert len(study.trials) == 3
+
+
+def test_after_the_timeout_no_trial_begins() -> None:
+    """A search without ``n_trials`` ends by its timeout, with whole trials; one of 0 seconds tries nothing."""
+    objective = _objective()
+    study = _study(objective)
+    fmtune.optimize(study, objective, timeout=0)
+    assert not study.trials
+    fmtune.optimize(study, objective, timeout=0.3)
+    assert study.trials and {t.state for t in study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_search_in_a_search_is_refused() -> None:
+    """``fmtune.optimize`` inside a callback of its own study is told off, as Optuna does."""
+    objective = _objective()
+    study = _study(objective)
+    with pytest.raises(UsageError, match="being optimized already"):
+        study.optimize(objective, 1, callbacks=[lambda study, trial: fmtune.optimize(study, objective, 1)])
+
+
+def test_each_trial_is_logged_as_optuna_does() -> None:
+    """A line a trial by Optuna's logger: complete, failed, pruned."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    objective = _objective(search_space={"factors_lr": [1e30, 0.1]})
+    study = _study(objective)
+    for rate in (0.1, 1e30, 0.1):
+        study.enqueue_trial({"factors_lr": rate})
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    logging.getLogger("optuna").addHandler(handler)
+    try:
+        fmtune.optimize(study, objective, 2, lanes=1)
+        study.pruner = optuna.pruners.ThresholdPruner(upper=0.0)
+        fmtune.optimize(study, objective, 1)
+    finally:
+        logging.getLogger("optuna").removeHandler(handler)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    assert said[0].startswith(f"Trial 0 finished with value: {study.trials[0].value} and parameters: ")
+    assert said[1:] == [
+        "Trial 1 failed with parameters: {'factors_lr': 1e+30} because of: diverged at epoch 1.",
+        "Trial 2 pruned. pruned at epoch 1",
+    ]
+
+
+def test_few_trials_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four train side by side at least, 16 at most, an eighth of the trials between; eight without a number."""
+    wide: list[int] = []
+
+    class Idle:
+        def __init__(self, *args: object, lanes: int, **more: object) -> None:
+            wide.append(lanes)
+
+        def run(self) -> bool:
+            return True
+
+    monkeypatch.setattr("fmtune.tune.objective.Driver", Idle)
+    objective = _objective(seeds=2)
+    for n in (8, 64, 1000, None):
+        fmtune.optimize(_study(objective), objective, n)
+    assert wide == [8, 16, 32, 16]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_study_of_another_direction_is_refused(packed: bool) -> None:
+    """A study that minimizes cannot take an auc, one of two objectives takes nothing; both are named."""
+    objective = _objective(objective="test:auc")
+    for study, message in (
+        (optuna.create_study(), "study: its direction is minimize, but test:auc is one value to maximize"),
+        (optuna.create_study(directions=["maximize", "minimize"]), "study: it has 2 objectives, but test:auc"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fmtune.optimize(study, objective, 2) if packed else study.optimize(objective, n_trials=2)
+        assert len(study.trials) == (not packed) and all(t.state == TrialState.FAIL for t in study.trials)
 
 
 def test_seeds_are_averaged() -> None:

@@ -8,16 +8,20 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
 import scipy.sparse
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmtune.data import preparation, source
 from fmtune.data.cache import Cache
@@ -27,7 +31,7 @@ from fmtune.data.labels import are_binary
 from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
-from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
+from fmtune.fm.fit import Channels, Fit, Progress, default_objective, train
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters, cpu_only
 from fmtune.fm.metrics import METRICS, Array
@@ -42,6 +46,7 @@ from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.space import distributions
 from fmtune.tune.studyfile import DEVICES
 
+Callbacks = Iterable[Callable[[optuna.Study, FrozenTrial], object]]
 Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
 
 
@@ -161,7 +166,11 @@ class Objective:
         return Job(trial.number, seeds_of(h, self.seeds), Progress(self.direction, h.patience), h.epochs, trial)
 
     def __call__(self, trial: Trial) -> float:
-        """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so."""
+        """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so.
+
+        A trial that diverges returns NaN, which Optuna makes FAIL; its user attribute ``reason`` says at which epoch.
+        """
+        _fitting(trial.study, self)
         source = _One(self.job(trial))
         Driver(
             source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1, device=self.device
@@ -171,9 +180,7 @@ class Objective:
         _note(trial, ended)
         if ended.state == "PRUNED":
             raise optuna.TrialPruned(ended.reason)
-        if ended.value is None:
-            raise Diverged(len(ended.curve) + 1)
-        return ended.value
+        return math.nan if ended.value is None else ended.value
 
 
 def _space(raw: Mapping[str, Any], fixed: Mapping[str, Any]) -> Mapping[str, Dimension]:
@@ -184,30 +191,66 @@ def _space(raw: Mapping[str, Any], fixed: Mapping[str, Any]) -> Mapping[str, Dim
 
 
 def optimize(
-    study: optuna.Study, objective: Objective, n_trials: int, *, lanes: int | None = None, threads: int | None = None
-) -> None:
+    study: optuna.Study, objective: Objective, n_trials: int | None = None, *, timeout: float | None = None,
+    callbacks: Callbacks = (), lanes: int | None = None, threads: int | None = None,
+) -> None:  # fmt: skip
     """Run trials of a study in full packs, where ``study.optimize`` would run packs of one.
+
+    ``study.stop()``, of a callback or a sampler, ends the search after the trials that run.  Whatever else ends it is
+    raised, and the trials that ran are FAIL.
 
     Parameters
     ----------
     study
-        Any Optuna study; its own sampler, pruner and storage are used.
+        Any Optuna study of the objective's direction; its own sampler, pruner and storage are used.
     objective
         What to train.
     n_trials
-        How many trials to add.
+        How many trials to add; None is until ``timeout`` or ``study.stop()``.
+    timeout
+        Seconds after which no trial begins any more; those that run are trained to their end.
+    callbacks
+        Each is called with the study and the finished trial, as ``study.optimize`` does.
     lanes
-        How many train side by side; by default an eighth of ``n_trials``, 16 at most.
+        How many train side by side.  A sampler does not know the scores of trials that still run, so the default is
+        an eighth of ``n_trials``; but 4 at least, since most samplers choose their first ten trials by chance, and 16
+        at most.  Without ``n_trials`` it is 8.
     threads
         Packs that train at once; by default as many as there are processors.
+
+    Raises
+    ------
+    UsageError
+        The study has another direction than the objective, or several.
     """
-    wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
-    source = _AskTell(study, objective, n_trials)
-    many = threads or cores()
-    Driver(
-        source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many,
-        device=objective.device,
-    ).run()  # fmt: skip
+    _fitting(study, objective)
+    wide = lanes or (8 if n_trials is None else max(4, min(16, n_trials // 8))) * objective.seeds
+    limit = math.inf if timeout is None else timeout
+    with _AskTell(study, objective, _most(study, n_trials), limit, callbacks) as source:
+        Driver(
+            source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=threads or cores(),
+            device=objective.device,
+        ).run()  # fmt: skip
+
+
+def _fitting(study: optuna.Study, objective: Objective) -> None:
+    """Raise UsageError unless the study wants what the objective gives."""
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != [objective.direction]:
+        wants = f"it has {len(directions)} objectives" if len(directions) > 1 else f"its direction is {directions[0]}"
+        raise UsageError(
+            f"{wants}, but test:{objective.metric} is one value to {objective.direction}", where="study",
+            hint=f"optuna.create_study(direction={objective.direction!r}), or direction=objective.direction",
+        )  # fmt: skip
+
+
+def _most(study: optuna.Study, n_trials: int | None) -> float:
+    """Return how many trials may be asked for: no more than a grid has points, which while they run it gives again."""
+    most = math.inf if n_trials is None else n_trials
+    if isinstance(study.sampler, optuna.samplers.GridSampler):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        most = min(most, len(waiting) + len(study.sampler._get_unvisited_grid_ids(study)))
+    return most
 
 
 def fit(
@@ -371,16 +414,38 @@ class _One:
 
 
 class _AskTell:
-    """A source that asks a study for trials and tells it how they ended."""
+    """A source that asks a study for trials and tells it how they ended; as a context it leaves none running.
 
-    def __init__(self, study: optuna.Study, objective: Objective, n_trials: int) -> None:
+    Inside of it ``study.stop()`` is heard, as it is inside ``study.optimize``: callbacks and samplers call it.
+    """
+
+    def __init__(
+        self, study: optuna.Study, objective: Objective, n_trials: float, timeout: float, callbacks: Callbacks
+    ) -> None:  # fmt: skip
         self._study, self._objective, self._left = study, objective, n_trials
+        self._until, self._callbacks = time.monotonic() + timeout, tuple(callbacks)
+        self._running: dict[int, Trial] = {}
+
+    def __enter__(self) -> Self:
+        if self._study._thread_local.in_optimize_loop:
+            raise UsageError("the study is being optimized already", where="optimize", hint="call it outside of trials")
+        self._study._stop_flag, self._study._thread_local.in_optimize_loop = False, True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for trial in self._running.values():
+            # The sampler is told of the end and may raise; by then the state is stored, and what came first is raised.
+            with suppress(Exception):
+                self._study.tell(trial, state=TrialState.FAIL)
+        self._study._thread_local.in_optimize_loop = False
 
     def next(self) -> Job | None:
-        if not self._left:
+        if self._left <= 0 or self._study._stop_flag or time.monotonic() >= self._until:
             return None
         self._left -= 1
-        return self._objective.job(self._study.ask())
+        trial = self._study.ask()
+        self._running[trial.number] = trial
+        return self._objective.job(trial)
 
     def pause(self) -> None: ...
 
@@ -390,9 +455,24 @@ class _AskTell:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         _note(job.token, outcome)
-        self._study.tell(job.token, outcome.value if outcome.state == "COMPLETE" else None, TrialState[outcome.state])
+        value = outcome.value if outcome.state == "COMPLETE" else None
+        ended = self._study.tell(job.token, value, TrialState[outcome.state])
+        del self._running[job.number]
+        _log(self._study, ended, outcome.reason)
+        for callback in self._callbacks:
+            callback(self._study, copy.deepcopy(ended))
 
-    def give_back(self, job: Job) -> None:
-        self._study.tell(job.token, state=TrialState.FAIL)
+    def give_back(self, job: Job) -> None: ...
 
     def tick(self, row_lanes: float, seconds: float) -> None: ...
+
+
+def _log(study: optuna.Study, ended: FrozenTrial, reason: str | None) -> None:
+    """Say how a trial ended in the words, and by the logger, of ``study.optimize``."""
+    logger = optuna.logging.get_logger("optuna.study.study")
+    if ended.state == TrialState.COMPLETE:
+        study._log_completed_trial(ended.values, ended.number, ended.params)
+    elif ended.state == TrialState.PRUNED:
+        logger.info(f"Trial {ended.number} pruned. {reason}")
+    else:
+        logger.warning(f"Trial {ended.number} failed with parameters: {ended.params} because of: {reason}.")
