@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import scipy.sparse
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 import fmtune
@@ -311,11 +316,81 @@ def test_without_a_test_channel_there_is_a_model_and_no_score() -> None:
     ({"objective": "test:rsme"}, "unknown objective 'test:rsme'"),
     ({"objective": "test:rmse"}, "not a metric of predictor_type binary_classifier"),
     ({"hyperparameters": {"num_factors": -1}}, "num_factors"),
+    ({"search_space": {"num_factors": (2, 8)}}, 'tuple .2, 8.\n  hint: write "2..8" or "2..8 log" for a range'),
+    ({"search_space": {"optimizer": ("adam", "sgd")}}, "hint: write .'adam', 'sgd'. for choices"),
+    ({"search_space": {"num_factors": FloatDistribution(2, 8)}}, "hint: give IntDistribution.2, 8."),
+    ({"search_space": {"nosuch": FloatDistribution(2, 8)}}, "nosuch"),
 ])  # fmt: skip
 def test_what_is_asked_wrongly_is_a_usage_error(given: dict[str, object], message: str) -> None:
     """Unknown names, impossible ranges, what is both fixed and searched, and misfit metrics are named."""
     with pytest.raises(UsageError, match=message):
         _objective(**given)
+
+
+def test_ranges_may_be_optuna_s_distributions() -> None:
+    """Distributions and shorthands come to the same space."""
+    ours = {"num_factors": "2..8 step 2", "mini_batch_size": "1..64 log", "factors_lr": "1e-3..1 log",
+            "linear_lr": "0..1 step 0.25", "bias_lr": "0..1", "optimizer": ["adam", "adagrad"]}  # fmt: skip
+    theirs = {
+        "num_factors": IntDistribution(2, 8, step=2), "mini_batch_size": IntDistribution(1, 64, log=True),
+        "factors_lr": FloatDistribution(1e-3, 1, log=True), "linear_lr": FloatDistribution(0, 1, step=0.25),
+        "bias_lr": FloatDistribution(0, 1), "optimizer": CategoricalDistribution(["adam", "adagrad"]),
+    }  # fmt: skip
+    fixed = {"predictor_type": "binary_classifier"}
+    one, other = (_objective(search_space=space, hyperparameters=fixed) for space in (ours, theirs))
+    studies = [_study(one), _study(other)]
+    for study, objective in zip(studies, (one, other), strict=True):
+        fmtune.optimize(study, objective, 2, lanes=2)
+    assert [t.distributions for t in studies[0].trials] == [t.distributions for t in studies[1].trials]
+    assert _told(studies[0]) == _told(studies[1])
+
+
+def test_labels_of_two_classes_are_told_of() -> None:
+    """Who names neither metric nor predictor type gets a regressor, and a warning where the labels are 0 and 1."""
+    classes = (X, np.array([0, 1, 1])), (X, np.array([-1, 1, 1]))
+    for data, lowest in zip(classes, ("0", "-1"), strict=True):
+        with pytest.warns(source.DataWarning, match=f"all labels are {lowest} or 1 and a regressor is trained"):
+            assert fmtune.Objective(data, data, search_space={"num_factors": "1..8"}).metric == "rmse"
+        fmtune.Objective(data, data, search_space={"num_factors": "1..8"}, objective="test:rmse")
+
+
+def test_labels_of_arrays_may_be_signs() -> None:
+    """Labels -1 and +1 of (X, y) and of rows are read as 0 and 1 for a classifier, as those of files are."""
+    plain = fmtune.fit(TRAIN, TEST, **FIXED)
+    signed = [replace(rows, labels=2 * rows.labels - 1) for rows in (TRAIN, TEST)]
+    with pytest.warns(source.DataWarning, match="all labels are -1 or \\+1; read as 0 and 1"):
+        assert fmtune.fit(*signed, **FIXED).model.to_bytes() == plain.model.to_bytes()
+    with pytest.warns(source.DataWarning, match="read as 0 and 1"):
+        objective = fmtune.Objective(
+            (X, np.array([-1, 1, 1])), (X, Y), search_space={"num_factors": "1..8"}, objective="test:auc"
+        )  # fmt: skip
+    assert objective.channels.train.labels is not None and objective.channels.train.labels.tolist() == [0, 1, 1]
+
+
+def test_an_objective_can_be_copied_and_sent() -> None:
+    """A copy, and one from another process, tries the same trials; mini-batches that were made stay behind."""
+    objective = _objective(groups={"users": 0, "items": 10})
+    first = _study(objective)
+    fmtune.optimize(first, objective, 3)
+    for other in (copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):  # noqa: S301
+        study = _study(other)
+        study.optimize(other, 3)
+        assert _told(study) == _told(first)
+
+
+FRAME = pd.DataFrame({"who": ["ann", "bob", "cid"], "n": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ((FRAME, [0, 1, 1]), "train: features cannot be taken from a DataFrame\n  hint: FMClassifier"),
+    (FRAME, "train: features cannot be taken from a DataFrame\n  hint: FMClassifier"),
+    (np.ones((3, 2)), "train: features cannot be taken from a ndarray\n  hint: give \\(X, y\\)"),
+    ([np.ones((3, 2)), [0, 1, 1]], "train: features cannot be taken from a list"),
+])  # fmt: skip
+def test_what_is_no_rows_is_a_usage_error(data: object, message: str) -> None:
+    """A frame is told where frames are taken; an array without labels, what is wanted."""
+    with pytest.raises(UsageError, match=message):
+        fmtune.Objective(data, TEST, search_space=SPACE)  # type: ignore[arg-type]
 
 
 X, Y = np.ones((3, 2), np.float32), np.array([0, 1, 1], np.float32)
@@ -327,6 +402,8 @@ X, Y = np.ones((3, 2), np.float32), np.array([0, 1, 1], np.float32)
     ((X * np.nan, Y), "NaN"),
     ((scipy.sparse.csr_matrix(X) * np.inf, Y), "NaN or infinity"),
     ((X, Y * 3), "label 3"),
+    ((X, ["a", "b", "b"]), "labels are not all numbers: .could not convert string to float: 'a'"),
+    ((X.astype(str) + "x", Y), "features are not all numbers"),
     ((X, None), "labels are missing"),
     ((X[:0], Y[:0]), "no rows"),
     ("nosuch.npz", "no such file"),

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import optuna
 import scipy.sparse
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmtune.data import preparation, source
@@ -33,7 +34,7 @@ from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Fit, Progress, default_objective, train
 from fmtune.fm.groups import Groups
-from fmtune.fm.hyperparameters import Hyperparameters, cpu_only
+from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, cpu_only
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict as score_rows
@@ -43,6 +44,7 @@ from fmtune.tune import checks
 from fmtune.tune.devices import choose
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
+from fmtune.tune.places import shown
 from fmtune.tune.space import distributions
 from fmtune.tune.studyfile import DEVICES
 
@@ -59,6 +61,8 @@ def as_channels(
     ------
     DataError
         Shapes do not fit, values are not finite, labels do not fit the task, or a file cannot be read.
+    UsageError
+        What is given is something else, such as a frame.
     """
     given = {"train": train_data} if test is None else {"train": train_data, "test": test}
     rows: dict[str, Rows] = {}
@@ -68,8 +72,12 @@ def as_channels(
             rows[name] = data
         elif isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
             rows[name] = _from_arrays(data[0], data[1], name)
-        else:
+        elif _are_files(data):
             files[name] = data
+        else:
+            raise _no_rows(data, name)
+        if binary and name in rows and rows[name].labels is not None:
+            rows[name] = source.map_signs(rows[name], name)
     # Files are read together: they share the numbering of features.
     dim = rows["train"].feature_dim if "train" in rows else None
     rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary, cache=Cache()) if files else {})
@@ -78,10 +86,21 @@ def as_channels(
     return Channels(rows["train"], rows.get("test"), Groups.of(groups) if groups else None)
 
 
+def _are_files(data: Any) -> bool:
+    several = isinstance(data, Sequence) and all(isinstance(path, str | Path) for path in data)
+    return isinstance(data, str | Path) or several
+
+
+def _no_rows(data: Any, name: str) -> UsageError:
+    """Return the error for what is neither rows, nor ``(X, y)`` of numbers, nor files."""
+    hint = "give (X, y) with a SciPy matrix or an array of numbers, files, or rows"
+    if hasattr(data, "columns"):
+        hint = "FMClassifier and FMRegressor take frames, and fmtune.fit(FILE, label=COLUMN) tables"
+    return UsageError(f"features cannot be taken from a {type(data).__name__}", where=name, hint=hint)
+
+
 def _from_arrays(x: Any, y: Any, name: str) -> Rows:
-    labels = None if y is None else np.ascontiguousarray(y, np.float32)
-    if labels is not None and labels.shape != (x.shape[0],):
-        raise DataError(f"labels have shape {labels.shape}, features {x.shape}", where=name)
+    labels = None if y is None else _numbers(y, "labels", name)
     # Not narrowed by issparse: its stubs know no common conversion.
     is_sparse: bool = scipy.sparse.issparse(x)
     if is_sparse:
@@ -94,13 +113,25 @@ def _from_arrays(x: Any, y: Any, name: str) -> Rows:
             csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), values, labels, csr.shape[1]
         )  # fmt: skip
     else:
-        matrix = np.ascontiguousarray(x, np.float32)
+        matrix = _numbers(x, "features", name)
         if matrix.ndim != 2:
             raise DataError(f"features must be a matrix, not of shape {matrix.shape}", where=name)
         values, rows = matrix, DenseRows(matrix, labels, matrix.shape[1])
+    if labels is not None and labels.shape != (rows.n,):
+        raise DataError(f"labels have shape {labels.shape}, features {(rows.n, rows.feature_dim)}", where=name)
     if not np.isfinite(values).all() or (labels is not None and not np.isfinite(labels).all()):
         raise DataError("features or labels hold NaN or infinity", where=name, hint="clean the values first")
     return rows
+
+
+def _numbers(values: Any, what: str, name: str) -> Array:
+    try:
+        return np.ascontiguousarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        if hasattr(values, "columns"):
+            raise _no_rows(values, name) from error
+        raise DataError(f"{what} are not all numbers: {shown(str(error))}", where=name,
+                        hint="FMClassifier and FMRegressor take words too") from error  # fmt: skip
 
 
 class Objective:
@@ -111,9 +142,11 @@ class Objective:
     train, test
         Rows, ``(X, y)``, or files; the score is computed on ``test``.
     search_space
-        Parameter to its range or choices, as in a study file: ``"1e-4..1 log"``, ``[adam, adagrad]``.
+        Parameter to its range or choices, as in a study file: ``"1e-4..1 log"``, ``["adam", "adagrad"]``; or to an
+        Optuna distribution.
     objective
-        A SageMaker metric name (``test:rmse``); by default log loss or RMSE.
+        A SageMaker metric name (``test:rmse``), which says what is trained; by default RMSE, or log loss where
+        ``predictor_type`` is ``binary_classifier``.
     hyperparameters
         Values that are not searched.
     layout
@@ -152,8 +185,18 @@ class Objective:
         self.direction = METRICS[self.metric].direction
         self._distributions = distributions(_space(search_space, fixed))
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
+        if objective is None:
+            _warn_of_classes(self.channels, hyperparameters or {})
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
         self.device = _device(device, self.layout, self._fixed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or another process needs; mini-batches are made anew there."""
+        channels = self.channels
+        return {**vars(self), "channels": (channels.train, channels._test, channels.groups)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, channels=Channels(*state["channels"]))
 
     def configuration(self, trial: Trial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
@@ -184,10 +227,38 @@ class Objective:
 
 
 def _space(raw: Mapping[str, Any], fixed: Mapping[str, Any]) -> Mapping[str, Dimension]:
-    space, wrong = checks.search_space(raw, {k: v for k, v in fixed.items() if k != "predictor_type"}, ())
+    ranges = {name: _range(name, given) for name, given in raw.items()}
+    space, wrong = checks.search_space(ranges, {k: v for k, v in fixed.items() if k != "predictor_type"}, ())
     if wrong:
         raise UsageError("; ".join(fault.what for fault in wrong), where="search_space", hint=wrong[0].hint)
     return space
+
+
+def _range(name: str, given: Any) -> Any:
+    """Return a range as a study file has it, from one or from an Optuna distribution; a tuple could mean two things."""
+    if isinstance(given, CategoricalDistribution):
+        return list(given.choices)
+    if isinstance(given, IntDistribution | FloatDistribution):
+        own = _NUMERIC.get(PARAMETERS[name].type) if name in PARAMETERS else None
+        if own is not None and not isinstance(given, own):
+            raise UsageError(
+                f"{name} is of type {PARAMETERS[name].type.__name__}, which {type(given).__name__} is not",
+                where="search_space", hint=f"give {own.__name__}({given.low:g}, {given.high:g})",
+            )  # fmt: skip
+        # A step of 1 is that of whole numbers anyway, and a study file has none beside log.
+        step = None if own is IntDistribution and given.step == 1 else given.step
+        return {"low": given.low, "high": given.high, "log": given.log, "step": step}
+    if isinstance(given, tuple):
+        hint = f"write {list(given)} for choices"
+        if len(given) == 2 and all(isinstance(end, int | float) for end in given):
+            ends = f"{given[0]}..{given[1]}"
+            hint = f'write "{ends}" or "{ends} log" for a range, {list(given)} for choices'
+        what = f"{name} must be a range or a list of choices, not the tuple {shown(given)}"
+        raise UsageError(what, where="search_space", hint=hint)
+    return given
+
+
+_NUMERIC: dict[type, type] = {int: IntDistribution, float: FloatDistribution}
 
 
 def optimize(
@@ -301,12 +372,7 @@ def fit(
         raise UsageError("columns and shares are of tables", hint="name their label: label=COLUMN")
     channels = as_channels(train_data, test, binary, groups)
     metric = None if objective is None else objective.removeprefix("test:")
-    labels = channels.train.labels
-    if "predictor_type" not in hyperparameters and are_binary(labels):
-        warnings.warn(
-            "all labels are 0 or 1 and a regressor is trained; predictor_type=binary_classifier trains a classifier",
-            source.DataWarning, stacklevel=2,
-        )  # fmt: skip
+    _warn_of_classes(channels, hyperparameters)
     many = threads or cores()
     layout = layout or channels.train.layout
     where = _device(device, layout, h)
@@ -314,6 +380,18 @@ def fit(
     if encoder is None:
         return done
     return replace(done, model=replace(done.model, facts={**done.model.facts, "encoding": encoder.to_json()}))
+
+
+def _warn_of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> None:
+    """Say so where nobody asked for a regressor, and labels are those of two classes."""
+    labels = channels.train.labels
+    assert labels is not None
+    signs = bool((np.abs(labels) == 1).all() and 0 < float((labels > 0).mean()) < 1)
+    if "predictor_type" not in hyperparameters and (signs or are_binary(labels)):
+        warnings.warn(
+            f"all labels are {-1 if signs else 0} or 1 and a regressor is trained; predictor_type=binary_classifier "
+            "trains a classifier", source.DataWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool) -> tuple[Rows, Rows | None, Encoder]:
