@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import re
+import warnings
+from ast import literal_eval
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 import fmtune
-from fmtune.data import source
+from fmtune.data import catalog, source
 from fmtune.errors import DataError, UsageError
+from fmtune.fm.metrics import constant
 from tests import fm_reference as reference
 
 SPACE = {"num_factors": "1..8", "factors_lr": "1e-2..0.3 log", "optimizer": ["adam", "adagrad"]}
@@ -365,6 +369,32 @@ def test_labels_of_arrays_may_be_signs() -> None:
             (X, np.array([-1, 1, 1])), (X, Y), search_space={"num_factors": "1..8"}, objective="test:auc"
         )  # fmt: skip
     assert objective.channels.train.labels is not None and objective.channels.train.labels.tolist() == [0, 1, 1]
+
+
+def test_who_learns_nothing_is_told() -> None:
+    """Tiny rates learn nothing, which ``fit`` and ``optimize`` say; a study whose trials all fail has no best score."""
+    tiny = {**FIXED, "factors_lr": 1e-9, "linear_lr": 1e-9, "bias_lr": 1e-9}
+    with pytest.warns(UserWarning, match="than predicting the train labels' mean"):
+        fmtune.fit(TRAIN, TEST, **{**tiny, "num_factors": 2})
+    objective = _objective(search_space={"num_factors": "1..8"}, hyperparameters=tiny)
+    study = _study(objective)
+    with pytest.warns(UserWarning, match="than predicting the train labels' mean"):
+        fmtune.optimize(study, objective, 2)
+    good = {**FIXED, "factors_lr": 0.1, "linear_lr": 0.1, "epochs": 20}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fmtune.fit(TRAIN, TEST, **good, optimizer="adagrad")
+
+
+def test_the_readme_s_fit_learns() -> None:
+    """With the rates of README.md's example ratings are learnt, an eighth better than their mean."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    found = re.search(r'fit = fmtune.fit\(\s*"train.pbr", "test.pbr", (.*?)\s*\)\n', text, re.DOTALL)
+    assert found is not None
+    rows = catalog.load("planted-ratings", {})
+    words = [word.partition("=") for word in found[1].split(", ")]
+    fit = fmtune.fit(rows.train, rows.test, **{name: literal_eval(value) for name, _, value in words})
+    assert min(fit.curve) < 7 / 8 * constant("rmse", rows.train.labels, rows.test.labels)
 
 
 def test_an_objective_can_be_copied_and_sent() -> None:

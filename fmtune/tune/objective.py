@@ -35,7 +35,7 @@ from fmtune.fm import draws
 from fmtune.fm.fit import Channels, Fit, Progress, default_objective, train
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, cpu_only
-from fmtune.fm.metrics import METRICS, Array
+from fmtune.fm.metrics import METRICS, Array, constant, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict as score_rows
 from fmtune.machine import cores
@@ -268,7 +268,8 @@ def optimize(
     """Run trials of a study in full packs, where ``study.optimize`` would run packs of one.
 
     ``study.stop()``, of a callback or a sampler, ends the search after the trials that run.  Whatever else ends it is
-    raised, and the trials that ran are FAIL.
+    raised, and the trials that ran are FAIL.  A warning says so where the study's best score is then hardly better than
+    predicting the mean of the train labels.
 
     Parameters
     ----------
@@ -302,6 +303,10 @@ def optimize(
             source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=threads or cores(),
             device=objective.device,
         ).run()  # fmt: skip
+    values = [t.values[0] for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values]
+    if values:
+        best = min(values) if objective.direction == "minimize" else max(values)
+        _warn_unlearned(objective.channels, objective.metric, best)
 
 
 def _fitting(study: optuna.Study, objective: Objective) -> None:
@@ -377,6 +382,8 @@ def fit(
     layout = layout or channels.train.layout
     where = _device(device, layout, h)
     done = train(channels, h, layout=layout, device=where, objective=metric, threads=many)
+    if done.curve:
+        _warn_unlearned(channels, metric or default_objective(h.predictor_type), done.curve[done.best_epoch - 1])
     if encoder is None:
         return done
     return replace(done, model=replace(done.model, facts={**done.model.facts, "encoding": encoder.to_json()}))
@@ -392,6 +399,15 @@ def _warn_of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> 
             f"all labels are {-1 if signs else 0} or 1 and a regressor is trained; predictor_type=binary_classifier "
             "trains a classifier", source.DataWarning, stacklevel=3,
         )  # fmt: skip
+
+
+def _warn_unlearned(channels: Channels, metric: str, value: float) -> None:
+    """Say so where the best score is hardly better than a constant's."""
+    labels = channels.train.labels
+    assert labels is not None
+    said = unlearned(metric, value, constant(metric, labels, channels.test_labels))
+    if said is not None:
+        warnings.warn(said, stacklevel=3)
 
 
 def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool) -> tuple[Rows, Rows | None, Encoder]:
