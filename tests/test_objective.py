@@ -170,6 +170,14 @@ def test_callbacks_see_each_trial_and_may_stop_the_study() -> None:
         study.stop()
 
 
+def test_a_fixed_trial_needs_no_study() -> None:
+    """An objective can be called with Optuna's ``FixedTrial``, and gives the score that a study would."""
+    objective = _objective()
+    study = _study(objective)
+    study.optimize(objective, 1)
+    assert objective(optuna.trial.FixedTrial(study.best_params)) == study.best_value
+
+
 def test_optuna_s_own_callback_bounds_the_trials() -> None:
     """``MaxTrialsCallback`` ends a search without ``n_trials``, as it ends ``study.optimize``."""
     objective = _objective()

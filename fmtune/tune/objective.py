@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 import scipy.sparse
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from fmtune.data import preparation, source
 from fmtune.data.cache import Cache
@@ -198,22 +198,23 @@ class Objective:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, channels=Channels(*state["channels"]))
 
-    def configuration(self, trial: Trial) -> Hyperparameters:
+    def configuration(self, trial: Trial | FixedTrial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
         found = {name: trial._suggest(name, d) for name, d in self._distributions.items()}
         return Hyperparameters.of({**self._values, **found})
 
-    def job(self, trial: Trial) -> Job:
+    def job(self, trial: Trial | FixedTrial) -> Job:
         """Return the trial as work for a pack."""
         h = self.configuration(trial)
         return Job(trial.number, seeds_of(h, self.seeds), Progress(self.direction, h.patience), h.epochs, trial)
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial | FixedTrial) -> float:
         """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so.
 
         A trial that diverges returns NaN, which Optuna makes FAIL; its user attribute ``reason`` says at which epoch.
         """
-        _fitting(trial.study, self)
+        if isinstance(trial, Trial):  # a FixedTrial has no study
+            _fitting(trial.study, self)
         source = _One(self.job(trial))
         Driver(
             source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1, device=self.device
@@ -263,7 +264,7 @@ _NUMERIC: dict[type, type] = {int: IntDistribution, float: FloatDistribution}
 
 def optimize(
     study: optuna.Study, objective: Objective, n_trials: int | None = None, *, timeout: float | None = None,
-    callbacks: Callbacks = (), lanes: int | None = None, threads: int | None = None,
+    callbacks: Callbacks | None = None, lanes: int | None = None, threads: int | None = None,
 ) -> None:  # fmt: skip
     """Run trials of a study in full packs, where ``study.optimize`` would run packs of one.
 
@@ -476,7 +477,7 @@ def _rows(model: Model, data: Any) -> Rows:
     return _from_arrays(matrix, None, "data")
 
 
-def _note(trial: Trial, ended: Outcome) -> None:
+def _note(trial: Trial | FixedTrial, ended: Outcome) -> None:
     for key in ("seconds", "rows_per_s", "metrics", "best_epoch", "epochs", "model_bytes", "reason"):
         if (value := getattr(ended, key)) is not None:
             trial.set_user_attr(key, value)
@@ -514,10 +515,10 @@ class _AskTell:
     """
 
     def __init__(
-        self, study: optuna.Study, objective: Objective, n_trials: float, timeout: float, callbacks: Callbacks
+        self, study: optuna.Study, objective: Objective, n_trials: float, timeout: float, callbacks: Callbacks | None
     ) -> None:  # fmt: skip
         self._study, self._objective, self._left = study, objective, n_trials
-        self._until, self._callbacks = time.monotonic() + timeout, tuple(callbacks)
+        self._until, self._callbacks = time.monotonic() + timeout, tuple(callbacks or ())
         self._running: dict[int, Trial] = {}
 
     def __enter__(self) -> Self:
@@ -527,11 +528,13 @@ class _AskTell:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for trial in self._running.values():
-            # The sampler is told of the end and may raise; by then the state is stored, and what came first is raised.
-            with suppress(Exception):
-                self._study.tell(trial, state=TrialState.FAIL)
-        self._study._thread_local.in_optimize_loop = False
+        try:
+            for trial in self._running.values():
+                # The sampler is told and may raise; by then the state is stored, and what came first is raised.
+                with suppress(Exception):
+                    self._study.tell(trial, state=TrialState.FAIL)
+        finally:
+            self._study._thread_local.in_optimize_loop = False
 
     def next(self) -> Job | None:
         if self._left <= 0 or self._study._stop_flag or time.monotonic() >= self._until:
