@@ -8,16 +8,21 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
 import scipy.sparse
-from optuna.trial import Trial, TrialState
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from fmtune.data import preparation, source
 from fmtune.data.cache import Cache
@@ -27,10 +32,10 @@ from fmtune.data.labels import are_binary
 from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm import draws
-from fmtune.fm.fit import Channels, Diverged, Fit, Progress, default_objective, train
+from fmtune.fm.fit import Channels, Fit, Progress, default_objective, train
 from fmtune.fm.groups import Groups
-from fmtune.fm.hyperparameters import Hyperparameters, cpu_only
-from fmtune.fm.metrics import METRICS, Array
+from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, cpu_only
+from fmtune.fm.metrics import METRICS, Array, constant, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import predict as score_rows
 from fmtune.machine import cores
@@ -39,9 +44,11 @@ from fmtune.tune import checks
 from fmtune.tune.devices import choose
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
+from fmtune.tune.places import shown
 from fmtune.tune.space import distributions
 from fmtune.tune.studyfile import DEVICES
 
+Callbacks = Iterable[Callable[[optuna.Study, FrozenTrial], object]]
 Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
 
 
@@ -54,6 +61,8 @@ def as_channels(
     ------
     DataError
         Shapes do not fit, values are not finite, labels do not fit the task, or a file cannot be read.
+    UsageError
+        What is given is something else, such as a frame.
     """
     given = {"train": train_data} if test is None else {"train": train_data, "test": test}
     rows: dict[str, Rows] = {}
@@ -63,8 +72,12 @@ def as_channels(
             rows[name] = data
         elif isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
             rows[name] = _from_arrays(data[0], data[1], name)
-        else:
+        elif _are_files(data):
             files[name] = data
+        else:
+            raise _no_rows(data, name)
+        if binary and name in rows and rows[name].labels is not None:
+            rows[name] = source.map_signs(rows[name], name)
     # Files are read together: they share the numbering of features.
     dim = rows["train"].feature_dim if "train" in rows else None
     rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary, cache=Cache()) if files else {})
@@ -73,10 +86,21 @@ def as_channels(
     return Channels(rows["train"], rows.get("test"), Groups.of(groups) if groups else None)
 
 
+def _are_files(data: Any) -> bool:
+    several = isinstance(data, Sequence) and all(isinstance(path, str | Path) for path in data)
+    return isinstance(data, str | Path) or several
+
+
+def _no_rows(data: Any, name: str) -> UsageError:
+    """Return the error for what is neither rows, nor ``(X, y)`` of numbers, nor files."""
+    hint = "give (X, y) with a SciPy matrix or an array of numbers, files, or rows"
+    if hasattr(data, "columns"):
+        hint = "FMClassifier and FMRegressor take frames, and fmtune.fit(FILE, label=COLUMN) tables"
+    return UsageError(f"features cannot be taken from a {type(data).__name__}", where=name, hint=hint)
+
+
 def _from_arrays(x: Any, y: Any, name: str) -> Rows:
-    labels = None if y is None else np.ascontiguousarray(y, np.float32)
-    if labels is not None and labels.shape != (x.shape[0],):
-        raise DataError(f"labels have shape {labels.shape}, features {x.shape}", where=name)
+    labels = None if y is None else _numbers(y, "labels", name)
     # Not narrowed by issparse: its stubs know no common conversion.
     is_sparse: bool = scipy.sparse.issparse(x)
     if is_sparse:
@@ -89,13 +113,25 @@ def _from_arrays(x: Any, y: Any, name: str) -> Rows:
             csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), values, labels, csr.shape[1]
         )  # fmt: skip
     else:
-        matrix = np.ascontiguousarray(x, np.float32)
+        matrix = _numbers(x, "features", name)
         if matrix.ndim != 2:
             raise DataError(f"features must be a matrix, not of shape {matrix.shape}", where=name)
         values, rows = matrix, DenseRows(matrix, labels, matrix.shape[1])
+    if labels is not None and labels.shape != (rows.n,):
+        raise DataError(f"labels have shape {labels.shape}, features {(rows.n, rows.feature_dim)}", where=name)
     if not np.isfinite(values).all() or (labels is not None and not np.isfinite(labels).all()):
         raise DataError("features or labels hold NaN or infinity", where=name, hint="clean the values first")
     return rows
+
+
+def _numbers(values: Any, what: str, name: str) -> Array:
+    try:
+        return np.ascontiguousarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        if hasattr(values, "columns"):
+            raise _no_rows(values, name) from error
+        raise DataError(f"{what} are not all numbers: {shown(str(error))}", where=name,
+                        hint="FMClassifier and FMRegressor take words too") from error  # fmt: skip
 
 
 class Objective:
@@ -106,9 +142,11 @@ class Objective:
     train, test
         Rows, ``(X, y)``, or files; the score is computed on ``test``.
     search_space
-        Parameter to its range or choices, as in a study file: ``"1e-4..1 log"``, ``[adam, adagrad]``.
+        Parameter to its range or choices, as in a study file: ``"1e-4..1 log"``, ``["adam", "adagrad"]``; or to an
+        Optuna distribution.
     objective
-        A SageMaker metric name (``test:rmse``); by default log loss or RMSE.
+        A SageMaker metric name (``test:rmse``), which says what is trained; by default RMSE, or log loss where
+        ``predictor_type`` is ``binary_classifier``.
     hyperparameters
         Values that are not searched.
     layout
@@ -147,21 +185,36 @@ class Objective:
         self.direction = METRICS[self.metric].direction
         self._distributions = distributions(_space(search_space, fixed))
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
+        if objective is None:
+            _warn_of_classes(self.channels, hyperparameters or {})
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
         self.device = _device(device, self.layout, self._fixed)
 
-    def configuration(self, trial: Trial) -> Hyperparameters:
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or another process needs; mini-batches are made anew there."""
+        channels = self.channels
+        return {**vars(self), "channels": (channels.train, channels._test, channels.groups)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, channels=Channels(*state["channels"]))
+
+    def configuration(self, trial: Trial | FixedTrial) -> Hyperparameters:
         """Return what the trial suggests, over the fixed values."""
         found = {name: trial._suggest(name, d) for name, d in self._distributions.items()}
         return Hyperparameters.of({**self._values, **found})
 
-    def job(self, trial: Trial) -> Job:
+    def job(self, trial: Trial | FixedTrial) -> Job:
         """Return the trial as work for a pack."""
         h = self.configuration(trial)
         return Job(trial.number, seeds_of(h, self.seeds), Progress(self.direction, h.patience), h.epochs, trial)
 
-    def __call__(self, trial: Trial) -> float:
-        """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so."""
+    def __call__(self, trial: Trial | FixedTrial) -> float:
+        """Train one trial; raises ``optuna.TrialPruned`` when the pruner says so.
+
+        A trial that diverges returns NaN, which Optuna makes FAIL; its user attribute ``reason`` says at which epoch.
+        """
+        if isinstance(trial, Trial):  # a FixedTrial has no study
+            _fitting(trial.study, self)
         source = _One(self.job(trial))
         Driver(
             source, self.channels, self.layout, self.metric, lanes=self.seeds, threads=1, device=self.device
@@ -171,43 +224,110 @@ class Objective:
         _note(trial, ended)
         if ended.state == "PRUNED":
             raise optuna.TrialPruned(ended.reason)
-        if ended.value is None:
-            raise Diverged(len(ended.curve) + 1)
-        return ended.value
+        return math.nan if ended.value is None else ended.value
 
 
 def _space(raw: Mapping[str, Any], fixed: Mapping[str, Any]) -> Mapping[str, Dimension]:
-    space, wrong = checks.search_space(raw, {k: v for k, v in fixed.items() if k != "predictor_type"}, ())
+    ranges = {name: _range(name, given) for name, given in raw.items()}
+    space, wrong = checks.search_space(ranges, {k: v for k, v in fixed.items() if k != "predictor_type"}, ())
     if wrong:
         raise UsageError("; ".join(fault.what for fault in wrong), where="search_space", hint=wrong[0].hint)
     return space
 
 
+def _range(name: str, given: Any) -> Any:
+    """Return a range as a study file has it, from one or from an Optuna distribution; a tuple could mean two things."""
+    if isinstance(given, CategoricalDistribution):
+        return list(given.choices)
+    if isinstance(given, IntDistribution | FloatDistribution):
+        own = _NUMERIC.get(PARAMETERS[name].type) if name in PARAMETERS else None
+        if own is not None and not isinstance(given, own):
+            raise UsageError(
+                f"{name} is of type {PARAMETERS[name].type.__name__}, which {type(given).__name__} is not",
+                where="search_space", hint=f"give {own.__name__}({given.low:g}, {given.high:g})",
+            )  # fmt: skip
+        # A step of 1 is that of whole numbers anyway, and a study file has none beside log.
+        step = None if own is IntDistribution and given.step == 1 else given.step
+        return {"low": given.low, "high": given.high, "log": given.log, "step": step}
+    if isinstance(given, tuple):
+        hint = f"write {list(given)} for choices"
+        if len(given) == 2 and all(isinstance(end, int | float) for end in given):
+            ends = f"{given[0]}..{given[1]}"
+            hint = f'write "{ends}" or "{ends} log" for a range, {list(given)} for choices'
+        what = f"{name} must be a range or a list of choices, not the tuple {shown(given)}"
+        raise UsageError(what, where="search_space", hint=hint)
+    return given
+
+
+_NUMERIC: dict[type, type] = {int: IntDistribution, float: FloatDistribution}
+
+
 def optimize(
-    study: optuna.Study, objective: Objective, n_trials: int, *, lanes: int | None = None, threads: int | None = None
-) -> None:
+    study: optuna.Study, objective: Objective, n_trials: int | None = None, *, timeout: float | None = None,
+    callbacks: Callbacks | None = None, lanes: int | None = None, threads: int | None = None,
+) -> None:  # fmt: skip
     """Run trials of a study in full packs, where ``study.optimize`` would run packs of one.
+
+    ``study.stop()``, of a callback or a sampler, ends the search after the trials that run.  Whatever else ends it is
+    raised, and the trials that ran are FAIL.  A warning says so where the study's best score is then hardly better than
+    predicting the mean of the train labels.
 
     Parameters
     ----------
     study
-        Any Optuna study; its own sampler, pruner and storage are used.
+        Any Optuna study of the objective's direction; its own sampler, pruner and storage are used.
     objective
         What to train.
     n_trials
-        How many trials to add.
+        How many trials to add; None is until ``timeout`` or ``study.stop()``.
+    timeout
+        Seconds after which no trial begins any more; those that run are trained to their end.
+    callbacks
+        Each is called with the study and the finished trial, as ``study.optimize`` does.
     lanes
-        How many train side by side; by default an eighth of ``n_trials``, 16 at most.
+        How many train side by side.  A sampler does not know the scores of trials that still run, so the default is
+        an eighth of ``n_trials``; but 4 at least, since most samplers choose their first ten trials by chance, and 16
+        at most.  Without ``n_trials`` it is 8.
     threads
         Packs that train at once; by default as many as there are processors.
+
+    Raises
+    ------
+    UsageError
+        The study has another direction than the objective, or several.
     """
-    wide = lanes or max(1, min(16, n_trials // 8)) * objective.seeds
-    source = _AskTell(study, objective, n_trials)
-    many = threads or cores()
-    Driver(
-        source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=many,
-        device=objective.device,
-    ).run()  # fmt: skip
+    _fitting(study, objective)
+    wide = lanes or (8 if n_trials is None else max(4, min(16, n_trials // 8))) * objective.seeds
+    limit = math.inf if timeout is None else timeout
+    with _AskTell(study, objective, _most(study, n_trials), limit, callbacks) as source:
+        Driver(
+            source, objective.channels, objective.layout, objective.metric, lanes=wide, threads=threads or cores(),
+            device=objective.device,
+        ).run()  # fmt: skip
+    values = [t.values[0] for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values]
+    if values:
+        best = min(values) if objective.direction == "minimize" else max(values)
+        _warn_unlearned(objective.channels, objective.metric, best)
+
+
+def _fitting(study: optuna.Study, objective: Objective) -> None:
+    """Raise UsageError unless the study wants what the objective gives."""
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != [objective.direction]:
+        wants = f"it has {len(directions)} objectives" if len(directions) > 1 else f"its direction is {directions[0]}"
+        raise UsageError(
+            f"{wants}, but test:{objective.metric} is one value to {objective.direction}", where="study",
+            hint=f"optuna.create_study(direction={objective.direction!r}), or direction=objective.direction",
+        )  # fmt: skip
+
+
+def _most(study: optuna.Study, n_trials: int | None) -> float:
+    """Return how many trials may be asked for: no more than a grid has points, which while they run it gives again."""
+    most = math.inf if n_trials is None else n_trials
+    if isinstance(study.sampler, optuna.samplers.GridSampler):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        most = min(most, len(waiting) + len(study.sampler._get_unvisited_grid_ids(study)))
+    return most
 
 
 def fit(
@@ -258,19 +378,37 @@ def fit(
         raise UsageError("columns and shares are of tables", hint="name their label: label=COLUMN")
     channels = as_channels(train_data, test, binary, groups)
     metric = None if objective is None else objective.removeprefix("test:")
-    labels = channels.train.labels
-    if "predictor_type" not in hyperparameters and are_binary(labels):
-        warnings.warn(
-            "all labels are 0 or 1 and a regressor is trained; predictor_type=binary_classifier trains a classifier",
-            source.DataWarning, stacklevel=2,
-        )  # fmt: skip
+    _warn_of_classes(channels, hyperparameters)
     many = threads or cores()
     layout = layout or channels.train.layout
     where = _device(device, layout, h)
     done = train(channels, h, layout=layout, device=where, objective=metric, threads=many)
+    if done.curve:
+        _warn_unlearned(channels, metric or default_objective(h.predictor_type), done.curve[done.best_epoch - 1])
     if encoder is None:
         return done
     return replace(done, model=replace(done.model, facts={**done.model.facts, "encoding": encoder.to_json()}))
+
+
+def _warn_of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> None:
+    """Say so where nobody asked for a regressor, and labels are those of two classes."""
+    labels = channels.train.labels
+    assert labels is not None
+    signs = bool((np.abs(labels) == 1).all() and 0 < float((labels > 0).mean()) < 1)
+    if "predictor_type" not in hyperparameters and (signs or are_binary(labels)):
+        warnings.warn(
+            f"all labels are {-1 if signs else 0} or 1 and a regressor is trained; predictor_type=binary_classifier "
+            "trains a classifier", source.DataWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def _warn_unlearned(channels: Channels, metric: str, value: float) -> None:
+    """Say so where the best score is hardly better than a constant's."""
+    labels = channels.train.labels
+    assert labels is not None
+    said = unlearned(metric, value, constant(metric, labels, channels.test_labels))
+    if said is not None:
+        warnings.warn(said, stacklevel=3)
 
 
 def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool) -> tuple[Rows, Rows | None, Encoder]:
@@ -339,7 +477,7 @@ def _rows(model: Model, data: Any) -> Rows:
     return _from_arrays(matrix, None, "data")
 
 
-def _note(trial: Trial, ended: Outcome) -> None:
+def _note(trial: Trial | FixedTrial, ended: Outcome) -> None:
     for key in ("seconds", "rows_per_s", "metrics", "best_epoch", "epochs", "model_bytes", "reason"):
         if (value := getattr(ended, key)) is not None:
             trial.set_user_attr(key, value)
@@ -371,16 +509,40 @@ class _One:
 
 
 class _AskTell:
-    """A source that asks a study for trials and tells it how they ended."""
+    """A source that asks a study for trials and tells it how they ended; as a context it leaves none running.
 
-    def __init__(self, study: optuna.Study, objective: Objective, n_trials: int) -> None:
+    Inside of it ``study.stop()`` is heard, as it is inside ``study.optimize``: callbacks and samplers call it.
+    """
+
+    def __init__(
+        self, study: optuna.Study, objective: Objective, n_trials: float, timeout: float, callbacks: Callbacks | None
+    ) -> None:  # fmt: skip
         self._study, self._objective, self._left = study, objective, n_trials
+        self._until, self._callbacks = time.monotonic() + timeout, tuple(callbacks or ())
+        self._running: dict[int, Trial] = {}
+
+    def __enter__(self) -> Self:
+        if self._study._thread_local.in_optimize_loop:
+            raise UsageError("the study is being optimized already", where="optimize", hint="call it outside of trials")
+        self._study._stop_flag, self._study._thread_local.in_optimize_loop = False, True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            for trial in self._running.values():
+                # The sampler is told and may raise; by then the state is stored, and what came first is raised.
+                with suppress(Exception):
+                    self._study.tell(trial, state=TrialState.FAIL)
+        finally:
+            self._study._thread_local.in_optimize_loop = False
 
     def next(self) -> Job | None:
-        if not self._left:
+        if self._left <= 0 or self._study._stop_flag or time.monotonic() >= self._until:
             return None
         self._left -= 1
-        return self._objective.job(self._study.ask())
+        trial = self._study.ask()
+        self._running[trial.number] = trial
+        return self._objective.job(trial)
 
     def pause(self) -> None: ...
 
@@ -390,9 +552,24 @@ class _AskTell:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         _note(job.token, outcome)
-        self._study.tell(job.token, outcome.value if outcome.state == "COMPLETE" else None, TrialState[outcome.state])
+        value = outcome.value if outcome.state == "COMPLETE" else None
+        ended = self._study.tell(job.token, value, TrialState[outcome.state])
+        del self._running[job.number]
+        _log(self._study, ended, outcome.reason)
+        for callback in self._callbacks:
+            callback(self._study, copy.deepcopy(ended))
 
-    def give_back(self, job: Job) -> None:
-        self._study.tell(job.token, state=TrialState.FAIL)
+    def give_back(self, job: Job) -> None: ...
 
     def tick(self, row_lanes: float, seconds: float) -> None: ...
+
+
+def _log(study: optuna.Study, ended: FrozenTrial, reason: str | None) -> None:
+    """Say how a trial ended in the words, and by the logger, of ``study.optimize``."""
+    logger = optuna.logging.get_logger("optuna.study.study")
+    if ended.state == TrialState.COMPLETE:
+        study._log_completed_trial(ended.values, ended.number, ended.params)
+    elif ended.state == TrialState.PRUNED:
+        logger.info(f"Trial {ended.number} pruned. {reason}")
+    else:
+        logger.warning(f"Trial {ended.number} failed with parameters: {ended.params} because of: {reason}.")
