@@ -394,6 +394,12 @@ def test_who_learns_nothing_is_told() -> None:
         fmtune.fit(TRAIN, TEST, **good, optimizer="adagrad")
 
 
+def test_patience_without_test_rows_is_told_of() -> None:
+    """The hyperparameters of a winner, trained on all rows at last, would run to the last epoch without a word."""
+    with pytest.warns(UserWarning, match="patience has no test rows to watch, so all 7 epochs are trained"):
+        fmtune.fit(TRAIN, epochs=7, patience=2)
+
+
 def test_the_readme_s_fit_learns() -> None:
     """With the rates of README.md's example ratings are learnt, an eighth better than their mean."""
     text = (Path(__file__).parent.parent / "README.md").read_text()

@@ -91,7 +91,8 @@ def fit(
     replace(done.model, facts=facts).save(out)
     for name, value in done.metrics.items():
         click.echo(f"test:{name}: {value:.6g}")
-    _warn_unlearned(done.metrics, done.model.predictor_type, read.rows)
+    if cluster is not None:
+        _warn_unlearned(done.metrics, done.model.predictor_type, read.rows)
     click.echo(f"model: {out}")
 
 

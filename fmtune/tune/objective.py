@@ -379,6 +379,12 @@ def fit(
     channels = as_channels(train_data, test, binary, groups)
     metric = None if objective is None else objective.removeprefix("test:")
     _warn_of_classes(channels, hyperparameters)
+    if h.patience and test is None:
+        warnings.warn(
+            f"patience has no test rows to watch, so all {h.epochs} epochs are trained; "
+            "give test, or the number of epochs that was best",
+            source.DataWarning, stacklevel=2,
+        )  # fmt: skip
     many = threads or cores()
     layout = layout or channels.train.layout
     where = _device(device, layout, h)
