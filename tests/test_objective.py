@@ -397,7 +397,7 @@ def test_who_learns_nothing_is_told() -> None:
 def test_patience_without_test_rows_is_told_of() -> None:
     """The hyperparameters of a winner, trained on all rows at last, would run to the last epoch without a word."""
     with pytest.warns(UserWarning, match="patience has no test rows to watch, so all 7 epochs are trained"):
-        fmtune.fit(TRAIN, epochs=7, patience=2)
+        fmtune.fit(TRAIN, epochs=7, patience=2, predictor_type="binary_classifier")
 
 
 def test_the_readme_s_fit_learns() -> None:
