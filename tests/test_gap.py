@@ -43,6 +43,8 @@ def test_it_is_paired_and_decides_what_the_scores_own_intervals_do_not(tmp_path:
     assert found["difference"] == pytest.approx(two.best.value - one.best.value)  # type: ignore[union-attr,operator]
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert gaps([two, one], tmp_path) == [found, None]
+    encoded = [replace(r, channels={"test": {"digest": r.study_name, "origin": "x"}}) for r in (one, two)]
+    assert gaps(encoded, tmp_path) == [None, found]
 
 
 def test_what_is_not_known_is_none(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     if len({r.objective for r in done}) != 1:
         return unknown
     best = min(done, key=_cost)
-    rows, metric = _test(best), best.objective.removeprefix("test:")
-    same = [r for r in done if rows and _test(r) == rows]
+    metric = best.objective.removeprefix("test:")
+    same = [r for r in done if _test(r) & _test(best)]
     labels = next((found for r in same if (found := _stored(r, LABELS, root)) is not None), None)
     if labels is None or (ours := _scores(best, metric, labels, root)) is None:
         return unknown
@@ -53,8 +53,10 @@ def _cost(result: StudyResult) -> float:
     return result.best.value if result.direction == "minimize" else -result.best.value
 
 
-def _test(result: StudyResult) -> str:
-    return str(result.channels.get("test", {}).get("digest") or "")
+def _test(result: StudyResult) -> set[tuple[str, str]]:
+    """Return what the test rows go by: as they are encoded, and which they are; either fixes their order too."""
+    known = result.channels.get("test", {})
+    return {(name, str(known[name])) for name in ("digest", "origin") if known.get(name)}
 
 
 def _scores(result: StudyResult, metric: str, labels: Array, root: Path | None) -> Array | None:
