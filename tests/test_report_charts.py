@@ -66,19 +66,37 @@ def test_a_leader_far_beyond_the_others_takes_no_room() -> None:
     assert chart is not None and len(chart.rows) == len(curve)
 
 
-def test_the_best_epochs_of_the_best_trials_are_inside_the_axes() -> None:
-    """Trials that are best after one epoch and worse ever after do not leave through the bottom of the picture."""
-    seen: list[tuple[float, float]] = []
+def axes_of(*curves: tuple[float, ...], direction: str = "minimize") -> tuple[str, tuple[float, float]]:
+    """Return the scale of the axis of epochs and the limits of the other, for trials of these curves."""
+    seen: list[tuple[str, tuple[float, float]]] = []
 
     def keep(figure: Figure, name: str, label: str, tips: Mapping[str, Sequence[str]] | None = None) -> str:
-        seen.append(figure.axes[0].get_ylim())
+        seen.append((figure.axes[0].get_xscale(), figure.axes[0].get_ylim()))
         return ""
 
-    curves = [tuple(0.537 + 0.001 * n + 0.02 * e for e in range(6)) for n in range(40)]
-    trials = tuple(TrialResult(n, "COMPLETE", {}, c[0], c, 1) for n, c in enumerate(curves))
-    charts.curves(study(40, cells=(CellResult("cpu", "sparse", trials),)), keep)
-    ((low, high),) = seen
-    assert low < 0.537 < 0.541 < high
+    best = min if direction == "minimize" else max
+    trials = tuple(TrialResult(n, "COMPLETE", {}, best(c), c, c.index(best(c)) + 1) for n, c in enumerate(curves))
+    charts.curves(study(40, cells=(CellResult("cpu", "sparse", trials),), direction=direction), keep)
+    return seen[0]
+
+
+def test_the_best_epochs_of_the_best_trials_are_inside_the_axes() -> None:
+    """Trials that are best after one epoch and worse ever after do not leave through the bottom of the picture."""
+    scale, (low, high) = axes_of(*(tuple(0.537 + 0.001 * n + 0.02 * e for e in range(6)) for n in range(40)))
+    assert low < 0.537 < 0.541 < high and scale == "linear"
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("count", [6, 90])
+def test_slow_trials_do_not_squeeze_the_best_ones(direction: str, count: int) -> None:
+    """Where they take many times as many epochs the axis is logarithmic, and the best has room beside the edge."""
+    up = -1.0 if direction == "minimize" else 1.0
+    fast = [tuple(0.5 + up * (0.05 - 0.0001 * n - 0.003 * (e - 1) ** 2) for e in range(6)) for n in range(5)]
+    slow = [tuple(0.5 + up * (0.045 - 0.04 * 0.99**e - 0.0001 * n) for e in range(100)) for n in range(count)]
+    scale, (low, high) = axes_of(*fast, *slow, direction=direction)
+    edge = 0.45 - low if direction == "minimize" else high - 0.55
+    assert scale == "log" and edge > 0.05 * (high - low)
+    assert axes_of(*fast, direction=direction)[0] == "linear"
 
 
 @pytest.mark.parametrize(("low", "high", "whole", "numbers"), [

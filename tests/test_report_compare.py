@@ -11,7 +11,18 @@ from report_fixtures import confirmed, heavy, not_run, of_state, study
 
 from fmtune.errors import UsageError
 from fmtune.report import words
-from fmtune.report.compare import Point, build_comparison, crossing, crossover, pace_chart, points, unranked, verdict
+from fmtune.report.compare import (
+    Point,
+    build_comparison,
+    caveats,
+    crossing,
+    crossover,
+    pace_chart,
+    points,
+    unranked,
+    verdict,
+)
+from fmtune.report.markdown import comparison_markdown
 from fmtune.report.page import extract
 from fmtune.report.record import from_json, to_json
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
@@ -56,6 +67,41 @@ def test_the_same_rows_under_another_encoding_are_ranked() -> None:
     assert "the same rows, encoded differently" in build_comparison([one, other])
     old = replace(other, channels={"train": {"digest": "b"}, "test": {"digest": "b"}})
     assert unranked([one, old]) == "their encoded test rows differ"
+
+
+def test_a_study_that_is_not_whole_says_so() -> None:
+    """In its row, beside what it is said to have scored, and in Markdown; one without a trial does not count."""
+    best, other = sorted((study(40), study(40, seed=5)), key=lambda r: r.best.value)  # type: ignore[union-attr,return-value]
+    going = replace(best, study_name="going", n_trials=300, finished=None)
+    whole = replace(other, study_name="whole")
+    said = verdict([going, whole])
+    ended = f"{sum(t.state in ('COMPLETE', 'PRUNED', 'FAIL') for t in going.cells[0].trials)} of 300 trials"
+    assert said.startswith(f"going ({ended}) scores best: ") and "not decided against whole." in said
+    assert f"<small>{ended}</small>" in build_comparison([going, whole])
+    assert f"| going ({ended}) | cpu-sparse" in comparison_markdown([going, whole])
+    empty = study(0, study_name="empty", cells=(), channels={}, environment={}, n_trials=300)
+    assert verdict([empty, going, whole]) == said and caveats([empty, going, whole]) == caveats([going, whole])
+    assert "empty (no trial yet)" in build_comparison([empty, going, whole])
+    assert verdict([empty, whole]).startswith("Only whole has trials: test cross-entropy ")
+    assert verdict([empty, empty]) == "None of the studies has a trial yet."
+
+
+def test_a_gap_in_pairs_decides_before_the_intervals_of_each() -> None:
+    """Where the same rows scored both winners, the sentence has the gap and its interval."""
+    best, other = sorted((study(40), study(40, seed=5)), key=lambda r: r.best.value)  # type: ignore[union-attr,return-value]
+    one, two = replace(best, study_name="one", selection=None), replace(other, study_name="two")
+    clear = {"difference": 0.017, "low": 0.0124, "high": 0.0225}
+    open_ = {"difference": 0.0002, "low": -0.001, "high": 0.0014}
+    assert verdict([two, one], [clear, None]).endswith("; two is worse by 0.017 (95 %: 0.0124 to 0.0225).")
+    assert verdict([one, two], [None, open_]).endswith(
+        "; not decided against two, behind by 0.00020 (95 %: -0.00100 to 0.00140)."
+    )
+    third = replace(two, study_name="three")
+    assert "; the next, two, is worse by 0.017" in verdict([one, two, third], [None, clear, clear])
+    assert "no interval of that is known" in verdict([one, two, third], [None, clear, None])
+    html = build_comparison([two, one], [clear, None])
+    assert "two is worse by 0.017" in html and extract(html)["gaps"] == [clear, None] and "<td><b>" in html
+    assert "two is worse by 0.017" in comparison_markdown([two, one], [clear, None])
 
 
 @pytest.mark.parametrize(

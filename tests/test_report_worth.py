@@ -13,6 +13,7 @@ from fmtune.report.page import build
 from fmtune.report.sections import confirmed as confirmed_section
 from fmtune.report.sections import honesty
 from fmtune.report.worth import decided, in_short, learned_nothing, more_seeds, opened, worth
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 
 def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
@@ -134,3 +135,35 @@ def test_incomplete_findings_make_a_page_all_the_same(junk: dict[str, object]) -
 def test_openings_are_counted_in_words(times: int, words: str) -> None:
     """Once, twice, so many times."""
     assert opened(times) == words
+
+
+def of_leads(*corrected: float, direction: str = "minimize") -> StudyResult:
+    """Return a study of 40 trials that were led by trials 0, 20 and 38, with these corrected scores."""
+    up = -1.0 if direction == "minimize" else 1.0
+    found = [0.5 + up * n / 10 for n in range(3)]
+    trials = tuple(
+        TrialResult(n, "COMPLETE", {}, 0.5 if n not in (20, 38) else found[(20, 38).index(n) + 1]) for n in range(40)
+    )
+    curve = [{"trial": n, "naive": v, "corrected": c} for n, v, c in zip((0, 20, 38), found, corrected, strict=True)]
+    picked = {"trial": 38, "naive": found[-1], "curve": curve}
+    return study(40, cells=(CellResult("cpu", "sparse", trials),), direction=direction, selection=picked)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (of_leads(0.5, 0.4, 0.4), False),  # a late winner that other rows would not have picked
+        (of_leads(0.5, 0.4, 0.41), False),
+        (of_leads(0.5, 0.4, 0.38), True),
+        (of_leads(0.5, 0.6, 0.62, direction="maximize"), True),
+        (of_leads(0.5, 0.6, 0.58, direction="maximize"), False),
+        (replace(of_leads(0.5, 0.4, 0.38), selection=None), False),
+        (confirmed(of_leads(0.5, 0.4, 0.38), "better"), True),
+        (confirmed(of_leads(0.5, 0.4, 0.38), "equal"), False),
+    ],
+)  # fmt: skip
+def test_more_trials_are_advised_while_the_corrected_score_improves(result: StudyResult, said: bool) -> None:
+    """That the winner came late is no reason by itself, and none after a confirmation that found others equal."""
+    texts = [step.text for step in advice(result)]
+    wanted = "Raise n_trials above 40: the last quarter of the trials still improved the corrected score by 0.020."
+    assert (wanted in texts) == said and any("Raise n_trials" in text for text in texts) == said

@@ -153,6 +153,7 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
     from fmtune.files import atomic_write
     from fmtune.report import benchmark, card, charts, markdown, page, table
     from fmtune.tune import spec as specs
+    from fmtune.tune.gap import gaps
 
     if face == "extract":
         _emit(json.dumps(page.extract(_page(studies[0])), indent=1), out)
@@ -170,7 +171,7 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
     results = [_result(member) for spec in read for member in spec.members()]
     if len(results) > 1:
         if face == "md":
-            _emit(markdown.comparison_markdown(results), out)
+            _emit(markdown.comparison_markdown(results, gaps(results)), out)
             return
         if face or png:
             raise UsageError(f"--{face or 'png'} is of one study", hint="name one study file")
@@ -401,7 +402,8 @@ def _comparison(results: list[StudyResult], name: str, out: Path | None = None) 
     """Write the page that compares several studies."""
     from fmtune.files import atomic_write
     from fmtune.report import compare
+    from fmtune.tune.gap import gaps
 
     path = out or Path("reports") / f"{name}.html"
-    atomic_write(path, compare.build_comparison(results).encode("utf-8"))
+    atomic_write(path, compare.build_comparison(results, gaps(results)).encode("utf-8"))
     return path

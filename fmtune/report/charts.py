@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -66,11 +66,14 @@ def curves(result: StudyResult, save: Save = to_svg, leaders: int = 5) -> Chart 
     with figure_of(530, 310) as (figure, axes):
         low, high = _curve_window(result, drawn, top)
         others = [t for t in drawn if t not in top]
+        # Slow trials of many epochs, on an even axis, would squeeze the best into a corner of the picture.
+        longest = max(len(t.curve) for t in drawn)
+        uneven = bool(top) and longest > 4 * median(len(t.curve) for t in top)
         # Many faint lines show where most go, each in some twelve points.
-        every = math.ceil(max((len(t.curve) for t in others), default=1) / 12) if len(others) > 60 else 1
+        shown = _spread(longest, uneven, 12) if len(others) > 60 else set(range(longest))
         for start in range(0, len(others), 25):  # lines over each other darken from one bundle to the next
             faint = 0.85 if len(others) < 100 else 0.4
-            axes.plot(*_broken(others[start : start + 25], every), color=FAINT, lw=0.7, alpha=faint)
+            axes.plot(*_broken(others[start : start + 25], shown), color=FAINT, lw=0.7, alpha=faint)
         for trial, colour, marker in reversed(list(zip(top, SERIES, MARKERS, strict=False))):
             epochs = range(1, len(trial.curve) + 1)
             at = [peak(result, trial) - 1]
@@ -78,6 +81,9 @@ def curves(result: StudyResult, save: Save = to_svg, leaders: int = 5) -> Chart 
                       label=f"trial {trial.number}")  # fmt: skip
         axes.set(xlabel="epoch", ylabel=name, ylim=(low, high))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        if uneven:
+            axes.set_xscale("log")
+            log_numbers(axes.xaxis, 1, longest, whole=True)
         plain_numbers(axes.yaxis)
         if top:
             handles, labels = axes.get_legend_handles_labels()
@@ -338,16 +344,26 @@ def _curve_window(result: StudyResult, drawn: list[TrialResult], top: list[Trial
     course = _window(
         result, [v for t in top for v in (*t.curve[len(t.curve) // 4 :], t.curve[peak(result, t) - 1])]
     )  # fmt: skip
-    return min(ends[0], course[0]), max(ends[1], course[1])
+    low, high = min(ends[0], course[0]), max(ends[1], course[1])
+    # The mark of the best epoch is to be seen whole.
+    room, peaks = 0.06 * (high - low), [t.curve[peak(result, t) - 1] for t in top]
+    return (min(low, min(peaks) - room), high) if sign(result) > 0 else (low, max(high, max(peaks) + room))
 
 
-def _broken(trials: Sequence[TrialResult], every: int) -> tuple[list[float], list[float]]:
+def _spread(epochs: int, uneven: bool, points: int) -> set[int]:
+    """Return so many epochs (0-based), as evenly as they lie on the axis."""
+    if uneven:
+        return {round(epochs ** (k / (points - 1))) - 1 for k in range(points)}
+    return set(range(0, epochs, math.ceil(epochs / points)))
+
+
+def _broken(trials: Sequence[TrialResult], epochs: set[int]) -> tuple[list[float], list[float]]:
     """Return all curves as one line with gaps: one element in the SVG instead of hundreds."""
     across: list[float] = []
     up: list[float] = []
     for trial in trials:
         last = len(trial.curve) - 1
-        shown = [e for e in range(last + 1) if e % every == 0 or e == last]
+        shown = [e for e in range(last + 1) if e in epochs or e == last]
         across += [*(e + 1.0 for e in shown), math.nan]
         up += [*(v if math.isfinite(v := trial.curve[e]) else math.nan for e in shown), math.nan]
     return across, up

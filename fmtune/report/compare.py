@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -37,11 +37,12 @@ from fmtune.report.style import (
     plain_numbers,
     to_svg,
 )
-from fmtune.report.summary import TARGET, best, pace, sign, time_spent, time_to_target
-from fmtune.report.worth import held_score, opened, worth
+from fmtune.report.summary import TARGET, best, pace, sign, situation, time_spent, time_to_target
+from fmtune.report.worth import Worth, held_score, opened, worth
 from fmtune.tune.result import CellResult, StudyResult
 
 FORMAT = "fmtune-comparison/1"
+Gaps = Sequence[Mapping[str, float] | None]
 _MACHINE = ("processor", "cores", "fmtune", "numpy", "numba")
 
 
@@ -58,13 +59,24 @@ class Point(NamedTuple):
     ratio: float
 
 
-def build_comparison(results: Sequence[StudyResult]) -> str:
+class Standing(NamedTuple):
+    """A study beside the best: its score, how much worse it is in pairs, and whether that is open; None unknown."""
+
+    result: StudyResult
+    score: float
+    gap: Mapping[str, float] | None
+    open: bool | None
+
+
+def build_comparison(results: Sequence[StudyResult], gaps: Gaps | None = None) -> str:
     """Return one self-contained page for several studies, as HTML.
 
     Parameters
     ----------
     results
         Two or more; every string in them is treated as hostile text.
+    gaps
+        How much worse each study's winner is than the best on the same rows, as ``fmtune.tune.gap.gaps`` gives it.
 
     Raises
     ------
@@ -74,9 +86,9 @@ def build_comparison(results: Sequence[StudyResult]) -> str:
     several(results)
     records = [to_json(r) for r in results]
     shown = [from_json(r) for r in records]
-    parts = [_verdict(shown), _studies(shown), _chart("pace", pace_chart(shown)), _chart("crossover", crossover(shown)),
-             _sources(shown)]  # fmt: skip
-    record = {"format": FORMAT, "studies": [pack(r) for r in records]}
+    parts = [_verdict(shown, gaps), _studies(shown, gaps), _chart("pace", pace_chart(shown)),
+             _chart("crossover", crossover(shown)), _sources(shown)]  # fmt: skip
+    record = {"format": FORMAT, "studies": [pack(r) for r in records], "gaps": list(gaps or ())}
     version = shown[0].environment.get("fmtune", "")
     return assembled([p for p in parts if p is not None], record, won=False, version=version)
 
@@ -88,7 +100,8 @@ def several(results: Sequence[StudyResult]) -> None:
 
 
 def unranked(results: Sequence[StudyResult]) -> str | None:
-    """Return why the studies' scores are not to be ranked, or None when they are."""
+    """Return why the studies' scores are not to be ranked, or None when they are; those without trials do not count."""
+    results = tried(results)
     objectives = list(dict.fromkeys(words.metric(r.objective) for r in results))
     if len({(r.objective, r.direction) for r in results}) > 1:
         return f"they have different objectives ({words.listing([words.short(o, 60) for o in objectives])})"
@@ -103,34 +116,89 @@ def unranked(results: Sequence[StudyResult]) -> str | None:
     return None
 
 
+def tried(results: Sequence[StudyResult]) -> list[StudyResult]:
+    """Return the studies that have a trial."""
+    return [r for r in results if any(cell.trials for cell in r.cells)]
+
+
+def part(result: StudyResult) -> str:
+    """Return ``110 of 300 trials`` for a study that is not whole, else nothing."""
+    if not tried([result]):
+        return "no trial yet"
+    ended = sum(t.state in ("COMPLETE", "PRUNED", "FAIL") for t in result.cells[0].trials)
+    if ended < result.n_trials:
+        return f"{ended:,} of {words.count(result.n_trials, 'trial')}"
+    return "not finished" if situation(result) == "unfinished" else ""
+
+
+def _named(result: StudyResult, length: int) -> str:
+    missing = part(result)
+    return words.short(result.study_name, length) + (f" ({missing})" if missing else "")
+
+
 def _same(results: Sequence[StudyResult], channel: str, digest: str) -> bool:
     found = {str(r.channels.get(channel, {}).get(digest) or "") for r in results}
     return len(found) == 1 and found != {""}
 
 
-def verdict(results: Sequence[StudyResult]) -> str:
+def verdict(results: Sequence[StudyResult], gaps: Gaps | None = None) -> str:
     """Return the first sentence: who scores best and how surely, or why nobody is ranked."""
+    shown = tried(results)
+    if not shown:
+        return "None of the studies has a trial yet."
     why = unranked(results)
-    if why is not None:
-        return f"{words.count(len(results), 'study', 'studies')} side by side, not ranked: {why}."
-    done = [(r, w) for r in results if (w := worth(r)) is not None]
-    if not done:
+    if len(shown) > 1 and why is not None:
+        return f"{words.count(len(shown), 'study', 'studies')} side by side, not ranked: {why}."
+    found = _standings(results, gaps)
+    if found is None:
         return "None of the studies has a winner."
-    top, score = min(done, key=lambda pair: sign(pair[0]) * pair[1].naive)
+    top, score, others = found
     reached = f"{words.metric(top.objective)} {words.score(score.naive)}"
-    if score.low is None or score.high is None:
+    if len(shown) == 1:
+        return f"Only {_named(top, 60)} has trials: {reached}."
+    if any(other.open is None for other in others):
         return (
-            f"Which study is best is not decided: {words.short(top.study_name, 60)} reached {reached}, and no interval "
-            "of that is known."
+            f"Which study is best is not decided: {_named(top, 60)} reached {reached}, and no interval of that is "
+            "known."
         )
-    name = f"{words.short(top.study_name, 60)} scores best: {reached}"
-    near = [
-        words.short(r.study_name, 40) for r, w in done
-        if r is not top and (w.naive == score.naive or _inside(w.naive, score.low, score.high))
-    ]  # fmt: skip
-    if not near:
-        return f"{name}."
-    return f"{name}; not decided against {words.listing(near[:3])}{' and others' if len(near) > 3 else ''}."
+    name = f"{_named(top, 60)} scores best: {reached}"
+    near = [f"{_named(o.result, 40)}{_behind(o.gap)}" for o in others if o.open]
+    if near:
+        return f"{name}; not decided against {words.listing(near[:3])}{' and others' if len(near) > 3 else ''}."
+    if others and (gap := others[0].gap) is not None:
+        place = "" if len(others) == 1 else "the next, "
+        comma = "," if place else ""
+        return f"{name}; {place}{_named(others[0].result, 40)}{comma} is worse by {_interval(gap)}."
+    return f"{name}."
+
+
+def _standings(
+    results: Sequence[StudyResult], gaps: Gaps | None
+) -> tuple[StudyResult, Worth, list[Standing]] | None:  # fmt: skip
+    """Return the best study, its score and the others, best first; None without a winner."""
+    each = zip(results, gaps or [None] * len(results), strict=True)
+    done = sorted(((r, w, g) for r, g in each if (w := worth(r)) is not None), key=lambda d: sign(d[0]) * d[1].naive)
+    if not done:
+        return None
+    top, score, _ = done[0]
+    others = []
+    for result, own, gap in done[1:]:
+        open_: bool | None = None
+        if gap is not None:
+            open_ = gap["low"] <= 0
+        elif score.low is not None and score.high is not None:
+            open_ = own.naive == score.naive or score.low <= own.naive <= score.high
+        others.append(Standing(result, own.naive, gap, open_))
+    return top, score, others
+
+
+def _behind(gap: Mapping[str, float] | None) -> str:
+    return "" if gap is None else f", behind by {_interval(gap)}"
+
+
+def _interval(gap: Mapping[str, float]) -> str:
+    by = words.signed(abs(gap["difference"])).lstrip("+")
+    return f"{by} (95 %: {words.score(gap['low'], 3)} to {words.score(gap['high'], 3)})"
 
 
 def points(results: Sequence[StudyResult]) -> list[Point]:
@@ -247,19 +315,27 @@ def pace_chart(results: Sequence[StudyResult], save: Save = to_svg) -> Chart | N
     return Chart("pace", "Quality against time", drawing, caption, ("study", "cell", "after", "best so far"), rows)
 
 
-def _verdict(results: Sequence[StudyResult]) -> Section:
-    facts = [words.short(r.study_name, 60) for r in results[:12]]
-    body = render("verdict", lead=verdict(results), sure=caveats(results), compared=[], facts=facts)
+def _verdict(results: Sequence[StudyResult], gaps: Gaps | None) -> Section:
+    facts = [_named(r, 60) for r in results[:12]]
+    body = render("verdict", lead=verdict(results, gaps), sure=caveats(results, gaps), compared=[], facts=facts)
     return Section("verdict", "Comparison of studies", body)
 
 
-def caveats(results: Sequence[StudyResult]) -> list[str]:
+def caveats(results: Sequence[StudyResult], gaps: Gaps | None = None) -> list[str]:
     """Return what to know of a comparison, in sentences."""
+    found, results = _standings(results, gaps), tried(results)
+    if len(results) < 2:
+        return []
     why, machines = unranked(results), _machines(results)
     sure = [] if why is None else ["Each score answers its own question; speeds are compared all the same."]
     if why is None:
-        sure.append("These scores selected their winners; where another lies inside the best one's interval over test "
-                    "rows, this page does not decide.")  # fmt: skip
+        paired = [other.gap is not None for other in found[2]] if found else []
+        sure.append("These scores selected their winners.")
+        if any(paired):
+            sure.append("The interval of a gap draws test rows, the same for both studies.")
+        if not paired or not all(paired):
+            where = "Where no gap is known and another" if any(paired) else "Where another"
+            sure.append(f"{where} lies inside the best one's interval over test rows, this page does not decide.")
         if not all(_same(results, name, "digest") for name in ("test", "train")):
             sure.append("The studies have the same rows, encoded differently.")
     if machines:
@@ -268,19 +344,20 @@ def caveats(results: Sequence[StudyResult]) -> list[str]:
     return sure
 
 
-def _studies(results: Sequence[StudyResult]) -> Section:
-    ranked, rows = unranked(results) is None, lines(results)
+def _studies(results: Sequence[StudyResult], gaps: Gaps | None) -> Section:
+    ranked, rows = unranked(results) is None, lines(results, gaps)
     name = words.metric(results[0].objective) if ranked else "score"
     return Section("studies", "Studies and cells", render("studies", rows=rows, name=name, ranked=ranked))
 
 
-def lines(results: Sequence[StudyResult]) -> list[dict[str, Any]]:
+def lines(results: Sequence[StudyResult], gaps: Gaps | None = None) -> list[dict[str, Any]]:
     """Return the comparison's table: a line for each cell of each study."""
     ranked, goal = unranked(results) is None, _goal(results)
-    tops = [(w.naive * sign(r), w.low is not None) for r in results if (w := worth(r)) is not None] if ranked else []
-    best_of, known = min(tops, default=(None, False))
+    found = _standings(results, gaps) if ranked else None
+    known = found is not None and all(other.open is not None for other in found[2])
+    best_of = found[1].naive if found is not None and known else None
     return [
-        _row(result, cell, goal if ranked else None, best_of if known else None, first=place == 0)
+        _row(result, cell, goal if ranked else None, best_of, first=place == 0)
         for result in results
         for place, cell in enumerate(result.cells)
     ]
@@ -297,9 +374,10 @@ def _row(
         found and found.low is not None and found.high is not None
     ) else ""  # fmt: skip
     return {
-        "study": result.study_name, "first": first, "cell": cell, "ran": bool(cell.trials), "ends": shown,
+        "study": result.study_name, "part": part(result), "first": first, "cell": cell, "ran": bool(cell.trials),
+        "ends": shown,
         "objective": words.metric(result.objective), "score": words.score(won.value, 5) if won else words.NONE,
-        "top": found is not None and top is not None and found.naive * sign(result) == top,
+        "top": found is not None and top is not None and found.naive == top,
         "corrected": words.score(found.corrected) if found and found.corrected is not None else words.NONE,
         "holdout": held_score(held) if held else words.NONE, "opened": opened(held.opened) if held else "",
         "reached": words.seconds(reached) if reached is not None else late,
@@ -349,7 +427,3 @@ def _from(line: Sequence[Point]) -> str:
     if line[-1].ratio > 1:
         return f"dense is faster from the lowest measured on, {100 * line[0].density:.2g} %"
     return f"sparse is faster up to the highest measured, {100 * line[-1].density:.2g} %"
-
-
-def _inside(value: float, low: float | None, high: float | None) -> bool:
-    return low is not None and high is not None and low <= value <= high

@@ -38,8 +38,10 @@ def markdown(result: StudyResult) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def comparison_markdown(results: Sequence[StudyResult]) -> str:
+def comparison_markdown(results: Sequence[StudyResult], gaps: compare.Gaps | None = None) -> str:
     """Return several studies side by side as GitHub-flavoured Markdown; all free text is escaped.
+
+    ``gaps`` are as in ``compare.build_comparison``.
 
     Raises
     ------
@@ -49,16 +51,18 @@ def comparison_markdown(results: Sequence[StudyResult]) -> str:
     compare.several(results)
     shown = [masked(result) for result in results]
     head = f"| study | cell | score | 95 % | corrected | holdout | rows/s | to target | model |\n|:--|:--|{'--:|' * 7}"
-    parts = ["## Comparison of studies", f"**{text(compare.verdict(shown))}**", *map(text, compare.caveats(shown))]
-    return "\n\n".join([*parts, "\n".join([head, *map(_line, compare.lines(shown))])]) + "\n"
+    parts = ["## Comparison of studies", f"**{text(compare.verdict(shown, gaps))}**",
+             *map(text, compare.caveats(shown, gaps))]  # fmt: skip
+    return "\n\n".join([*parts, "\n".join([head, *map(_line, compare.lines(shown, gaps))])]) + "\n"
 
 
 def _line(row: dict[str, Any]) -> str:
     cell = row["cell"]
+    study = text(words.short(row["study"], 60) + (f" ({row['part']})" if row["part"] else ""))
     if cell.note and not row["ran"]:
-        return f"| {text(words.short(row['study'], 60))} | {text(cell.name)} | {text(cell.note)} |{' |' * 6}"
+        return f"| {study} | {text(cell.name)} | {text(cell.note)} |{' |' * 6}"
     cells = [
-        text(words.short(row["study"], 60)), text(cell.name), f"**{row['score']}**" if row["top"] else row["score"],
+        study, text(cell.name), f"**{row['score']}**" if row["top"] else row["score"],
         row["ends"] or words.NONE, row["corrected"], " ".join(filter(None, (row["holdout"], row["opened"]))),
         words.rate(cell.rows_per_s), row["reached"], row["bytes"],
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.fm.solvers import memory_of, trainer
 from fmtune.machine import free_memory
-from fmtune.tune.selection import contributions, joined
+from fmtune.tune.selection import difference
 
 RATES = (0.003, 0.01, 0.03, 0.1)
 DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
@@ -42,7 +42,6 @@ _SHAPE = (
     "use_bias", "bias_lr", "bias_wd", "bias_init_method", "bias_init_sigma", "bias_init_scale", "bias_init_value",
 )  # fmt: skip
 _TUNED = {"sgd": ("linear_lr", "linear_wd"), "als": ("linear_wd",), "mcmc": ()}
-_DRAWS = 1000
 
 
 def settings(winner: Hyperparameters, rows: int) -> list[Hyperparameters]:
@@ -104,7 +103,7 @@ def baseline(
     params = {n: v for n, v in vars(best.h).items() if n in _TUNED[winner.solver] or v != getattr(winner, n)}
     return {
         "value": best.value, "tried": len(tries), "params": params, "epoch": best.epoch, "epochs": best.epochs,
-        **_difference(metric, scores, best.scores, channels.test_labels),
+        **difference(metric, scores[None], best.scores[None], channels.test_labels),
     }  # fmt: skip
 
 
@@ -139,18 +138,3 @@ def _best(
             if sign * value < marks[i]:
                 marks[i], since[i] = sign * value - _BETTER * abs(value), epoch
     return None if best is None else _Best(best[0], tries[best[1]], best[2], epoch, best[3])
-
-
-def _difference(metric: str, winner: Array, other: Array, labels: Array) -> dict[str, Any]:
-    """Return how much worse ``other`` is, and the interval of that over draws of the rows, the same for both."""
-    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
-    compute = METRICS[metric].compute
-    gap = sign * (compute(other, labels) - compute(winner, labels))
-    ours, theirs = (contributions(metric, scores, labels) for scores in (winner, other))
-    rng, n = np.random.default_rng(0), len(labels)
-    draws = np.empty(_DRAWS)
-    for k in range(_DRAWS):
-        share = np.bincount(rng.integers(0, n, n), minlength=n) / n
-        draws[k] = sign * (joined(metric, theirs @ share) - joined(metric, ours @ share))
-    low, high = (float(x) for x in np.quantile(draws, [0.025, 0.975]))
-    return {"difference": gap, "low": low, "high": high}

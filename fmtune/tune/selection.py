@@ -29,6 +29,9 @@ DRAWS = 1000
 # Scores of all finalists together take this many bytes at most; a larger test channel keeps fewer.
 BUDGET = 2**26
 
+# The test rows' labels, beside the scores: with them two studies can be compared that had the same rows.
+LABELS = "labels.npy"
+
 
 def contributions(metric: str, scores: Array, labels: Array) -> Float64:
     """Return what each row adds to a metric, float64 (parts, n)."""
@@ -73,6 +76,24 @@ def joined(metric: str, sums: Float64) -> Float64:
     if metric == "binary_f_beta":
         return np.asarray(sums[..., 0] / np.maximum(sums[..., 1], 1e-300))
     return np.asarray(sums[..., 0])
+
+
+def difference(metric: str, ours: Array, theirs: Array, labels: Array) -> dict[str, Any]:
+    """Return how much worse ``theirs`` is, and the interval of that over draws of the rows, the same for both.
+
+    Both are raw scores, float32 (seeds, n).
+    """
+    sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    scores = [np.mean([METRICS[metric].compute(row, labels) for row in x]) for x in (ours, theirs)]
+    tables = [np.stack([contributions(metric, row, labels) for row in x]) for x in (ours, theirs)]
+    rng, n = np.random.default_rng(0), len(labels)
+    draws = np.empty(DRAWS)
+    for k in range(DRAWS):
+        share = np.bincount(rng.integers(0, n, n), minlength=n) / n
+        drawn = [joined(metric, table @ share).mean() for table in tables]
+        draws[k] = sign * (drawn[1] - drawn[0])
+    low, high = (float(x) for x in np.quantile(draws, [0.025, 0.975]))
+    return {"difference": sign * float(scores[1] - scores[0]), "low": low, "high": high}
 
 
 class Finalists:
@@ -126,6 +147,10 @@ class Finalists:
         """Keep a chosen trial's scores."""
         atomic_write(self._folder / f"{number}.npy", _npy(scores))
         self._values[number] = value
+
+    def label(self, labels: Array) -> None:
+        """Keep the test rows' labels."""
+        atomic_write(self._folder / LABELS, _npy(labels))
 
     def scores(self) -> dict[int, Array]:
         """Return the kept scores by trial, best first."""

@@ -144,6 +144,20 @@ test("nothing is wider than a telephone's screen", async () => {
   await close();
 });
 
+test("a comparison can be read on a telephone", async () => {
+  const { page, close } = await open("comparison", { viewport: { width: 390, height: 844 } });
+  const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= room, `${wide} > ${room}`);
+  const labels = await page.locator("#pace figure text").evaluateAll((all) =>
+    all.map((one) => parseFloat(getComputedStyle(one).fontSize) * one.ownerSVGElement.getScreenCTM().a));
+  assert.ok(labels.length > 0 && Math.min(...labels) > 9, `${Math.min(...labels)} px`);
+  const broken = await page.locator("#studies tbody th, #sources tbody th").evaluateAll((all) =>
+    all.filter((one) => one.scrollWidth > one.clientWidth || getComputedStyle(one).overflowWrap !== "normal").length);
+  assert.equal(broken, 0, "names break inside words");
+  await shot(page, "comparison-telephone", { fullPage: true });
+  await close();
+});
+
 describe("the table of trials", () => {
   for (const name of ["digits", "thousand"]) {
     test(`${name}: a click sorts, another one turns the order`, async () => {
