@@ -170,6 +170,26 @@ def test_a_stop_gives_up_the_winner_and_what_is_beside_it(study: Path, tmp_path:
     assert collect(spec, tmp_path).finished is not None and (folder / "model.fm").exists()
 
 
+def test_a_run_that_dies_at_the_holdout_leaves_it_to_the_next(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model is saved and not trained again; the holdout is scored by it, and opened once."""
+    spec = specs.read(study).model_copy(update={"n_trials": 6})
+    with monkeypatch.context() as patched:
+        patched.setattr("fmtune.tune.winner.evaluate", lambda *asked: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fmtune.run(spec, root=tmp_path)
+    assert collect(spec, tmp_path).holdout is None
+    for _ in range(2):
+        events: list[dict[str, Any]] = []
+        fmtune.run(spec, root=tmp_path, listener=events.append)
+        found = collect(spec, tmp_path)
+        assert found.finished is not None and found.best is not None and found.holdout is not None
+        assert found.holdout["trial"] == found.best.number and found.holdout["opened"] == 1
+        assert next(e["holdout"] for e in events if e["event"] == "winner") == found.holdout
+        assert not any("again, the winner" in e.get("what", "") for e in events)
+
+
 def test_other_settings_are_refused(study: Path, straight: StudyResult, tmp_path: Path) -> None:
     """Another search space, or other data, under the same name is refused with the difference; trials are kept."""
     fmtune.run(specs.read(study).model_copy(update={"n_trials": 4}), root=tmp_path)

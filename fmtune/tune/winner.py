@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import FmtuneError, NoTrialError
+from fmtune.errors import FmtuneError, ModelError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import calibration, constant, evaluate, unlearned
@@ -131,11 +131,13 @@ class Winner:
         if top is None:
             raise _nothing(trials, self._spec)
         path = self._folder / "model.fm"
-        attrs = store.attrs()
-        if attrs.get("fmtune:model", {}).get("trial") == top.number and path.exists():
-            self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params,
-                      holdout=attrs.get("fmtune:holdout"))  # fmt: skip
-            return
+        # A run that died may have saved the model and not come to the holdout, which is scored then.
+        model = _saved(store, path, top.number) or self._trained(store, data, top, path)
+        holdout = self._open_holdout(store, data.holdout, model, top.number)
+        self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
+
+    def _trained(self, store: Store, data: StudyData, top: FrozenTrial, path: Path) -> Model:
+        """Return the winner's model, trained, saved and stored with what a report shows beside it."""
         self._doing(f"training trial {top.number} again, the winner")
         epochs = epochs_of(top)
         own = Hyperparameters.of({**self._fixed, **top.params})
@@ -169,8 +171,7 @@ class Winner:
         found = {"trial": top.number, "path": _shown(path), "bytes": fit.model.nbytes}
         beside = {"fmtune:constant": {"trial": top.number, "value": plain}}
         store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, own, fit.model, top.number)})
-        holdout = self._open_holdout(store, data.holdout, fit.model, top.number)
-        self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
+        return fit.model
 
     def _beside(self, data: StudyData, h: Hyperparameters, model: Model, trial: int) -> dict[str, dict[str, Any]]:
         """Return what a report shows beside a winner: its strongest parts, the linear model, its calibration."""
@@ -209,8 +210,8 @@ class Winner:
         if not whole:
             raise Stopped
 
-    def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
-        """Score the sealed channel for a new winner, and count that it was opened."""
+    def _open_holdout(self, store: Store, rows: Rows | None, model: Model, trial: int) -> dict[str, Any] | None:
+        """Score the sealed channel for a new winner, and count that it was opened; an old one keeps its score."""
         if rows is None or rows.labels is None:
             return None
         before = store.attrs().get("fmtune:holdout") or {}
@@ -228,6 +229,17 @@ def best(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
     done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
     sign = 1.0 if direction == "minimize" else -1.0
     return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+
+def _saved(store: Store, path: Path, trial: int) -> Model | None:
+    """Return the model of a trial as an earlier run left it here, None where it is not there or not whole."""
+    if store.attrs().get("fmtune:model", {}).get("trial") != trial:
+        return None
+    with contextlib.suppress(ModelError):
+        model = Model.load(path)
+        # Where several machines run a study, an earlier winner's may lie here.
+        return model if model.facts.get("trial") == trial else None
+    return None
 
 
 def _nothing(trials: list[FrozenTrial], spec: Spec) -> NoTrialError:
