@@ -73,22 +73,25 @@ class Winner:
         self._threads, self._emit = threads, emit
 
     def conclude(self, store: Store, data: StudyData, *, wait: bool) -> bool:
-        """Choose the winner, once for all workers: one does it, the others ``wait`` or leave it to that one.
+        """Choose the winner, once for all workers and when none of them trains any more.
 
-        Returns False when it was stopped.
+        One does it; the others ``wait``, or leave it to those that still train or to that one.  Returns False when it
+        was stopped.
 
         Raises
         ------
         NoTrialError
             Every trial failed.
         """
+        # What others still train may be better, and the holdout is not to be opened for less.
+        if wait and not _alone(store):
+            self._doing("waiting for the workers that still train")
+        if not self._awaited(lambda: _alone(store) or None, wait):
+            return not wait
         done = ended(store)
-        while (turn := self._turn(store, done)) is None:
-            if not wait:
-                return True
-            if self._stop():
-                return False
-            time.sleep(0.5)
+        turn = self._awaited(lambda: self._turn(store, done), wait)
+        if turn is None:
+            return not wait
         try:
             self._winner(store, data)
             if turn:
@@ -105,6 +108,12 @@ class Winner:
 
     def _doing(self, what: str) -> None:
         self._emit("doing", what=what)
+
+    def _awaited(self, ask: Callable[[], bool | None], wait: bool) -> bool | None:
+        """Return the answer when there is one; None without, when stopped or where it is not waited for."""
+        while (answer := ask()) is None and wait and not self._stop():
+            time.sleep(0.5)
+        return answer
 
     def _turn(self, store: Store, done: int) -> bool | None:
         """Whether the winner is this process's to choose; False when that is done, None while another is at it."""
@@ -229,6 +238,11 @@ def best(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
     done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
     sign = 1.0 if direction == "minimize" else -1.0
     return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+
+def _alone(store: Store) -> bool:
+    """Whether no other worker that lives still trains trials."""
+    return not any(w["lives"] and w["run"] != store.me["run"] and w.get("trains", True) for w in store.workers())
 
 
 def _saved(store: Store, path: Path, trial: int) -> Model | None:
