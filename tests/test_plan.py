@@ -91,7 +91,7 @@ def test_seeds_and_equal_settings_are_said(tmp_path: Path) -> None:
 
 
 def test_the_time_of_each_cell_is_said(tmp_path: Path) -> None:
-    """Each cell that runs has a line; a timeout that comes first is said, and what is left to replay; nothing is written."""
+    """Each cell that runs has a line; a timeout that comes first is said, and what it leaves to replay."""
     path = write_study(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     many = SMALL.replace("n_trials: 4", "n_trials: 1000000\ntimeout: 1s")

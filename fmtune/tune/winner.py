@@ -29,6 +29,7 @@ from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
 from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
+from fmtune.tune.budget import PLACES
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
@@ -190,8 +191,10 @@ class Winner:
         scores = score(model, test)
         found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
+            # No lane enters or leaves beside others, so no pack has copies; the winner's model stays.
+            room = None if self._memory is None else max(0.0, PLACES * self._memory - model.nbytes)
             asked = data.channels, h, *self._cell, self._spec.metric, scores, self._stop
-            linear = baseline(*asked, threads=self._threads)
+            linear = baseline(*asked, room=room, threads=self._threads)
             found["fmtune:baseline"] = {"trial": trial, **linear}
         if h.predictor_type == "binary_classifier":
             found["fmtune:calibration"] = {"trial": trial, **calibration(scores, labels)}
