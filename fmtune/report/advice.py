@@ -205,19 +205,10 @@ def _past_best(result: StudyResult, top: TrialResult) -> list[Advice]:
 
 
 def _late(result: StudyResult, top: TrialResult) -> list[Advice]:
-    """Advise more trials where the last quarter of them still improved the corrected score.
-
-    The score as found improves with every lucky trial; that the winner came late says nothing by itself.
-    """
-    found, total = worth(result), len(result.cells[0].trials)
-    if found is None or total < 20 or any(f.verdict == "equal" for f in found.finalists):
+    total = len(result.cells[0].trials)
+    if total < 20 or top.number < 0.9 * total:
         return []
-    before = [sign(result) * lead.corrected for lead in found.curve if lead.trial < 0.75 * total]
-    gain = min(before) - sign(result) * found.curve[-1].corrected if before else 0.0
-    if gain <= EQUAL * abs(top.value or 0.0):
-        return []
-    return [Advice(f"Raise n_trials above {result.n_trials:,}: the last quarter of the trials still improved the "
-                   f"corrected score by {words.score(gain, 2)}.")]  # fmt: skip
+    return [Advice(f"Raise n_trials above {result.n_trials:,}: the winner came only as trial {top.number}.")]
 
 
 def _sealed(result: StudyResult) -> list[Advice]:
