@@ -302,6 +302,7 @@ class Screen(Listener):
         self._began: dict[str, float] = {}
         self._best = Best()
         self._last: list[Event] = []
+        self._searched: str | None = None
 
     def show(self, event: Event) -> None:
         """Take an event into the table."""
@@ -310,6 +311,7 @@ class Screen(Listener):
         if kind == "study":
             self._study, self._download = event, None
             self._count = {cell: dict(event["done"].get(cell, {})) for cell in event["cells"]}
+            self._searched = None
         elif kind == "download":
             self._download = event
         elif kind == "count":
@@ -322,6 +324,7 @@ class Screen(Listener):
             self._now = f"{event['what']} ..."
         elif kind == "cell":
             self._pace.pop(event["cell"], None)
+            self._searched = self._searched or event["cell"]
         elif kind == "trial":
             states = self._count.setdefault(event["cell"], {})
             states[event["state"]] = states.get(event["state"], 0) + 1
@@ -349,7 +352,9 @@ class Screen(Listener):
         for name in self.COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
         for cell in study["cells"]:
-            table.add_row(*self._row(cell, study["n_trials"]))
+            # Cells after the first replay what it has ended, which its timeout may have made fewer.
+            whole = self._searched in (None, cell)
+            table.add_row(*self._row(cell, study["n_trials"] if whole else self._ended(str(self._searched))))
         if self.ended:
             return Group(head, place, table)
         best = [Text(f"best {_trial(t)}", no_wrap=True, overflow="ellipsis") for t in self._best.overall()]
@@ -363,9 +368,13 @@ class Screen(Listener):
         """Say how far the first trials are, while none has ended."""
         return None if self._last else next(filter(None, map(first_epochs, self._pace.values())), None)
 
+    def _ended(self, cell: str) -> int:
+        states = self._count.get(cell, {})
+        return sum(states.get(s, 0) for s in ("COMPLETE", "PRUNED", "FAIL"))
+
     def _row(self, cell: str, total: int) -> list[RenderableType]:
         states = self._count.get(cell, {})
-        done = sum(states.get(s, 0) for s in ("COMPLETE", "PRUNED", "FAIL"))
+        done = self._ended(cell)
         best, pace = self._best.of.get(cell), self._pace.get(cell)
         part = pace["part"] if pace else 0.0
         bar = ProgressBar(total=max(1, total), completed=done + part, width=12)

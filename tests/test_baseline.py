@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from fmtune.data import catalog
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, calibration
+from fmtune.fm.model import Model
 from fmtune.fm.pack import score
+from fmtune.fm.solvers import memory_of
 from fmtune.report import charts
 from fmtune.report.page import build
 from fmtune.report.sections import baseline as section
@@ -54,6 +57,50 @@ def test_a_small_room_makes_several_packs() -> None:
     scores = score(train(channels, h).model, data.slice(200, 300))
     asked = (channels, h, "cpu", "sparse", "binary_classification_cross_entropy", scores)
     assert baseline(*asked, room=0.0) == baseline(*asked)
+
+
+@pytest.mark.parametrize("lanes", [0, 1, 3, 7, 100])
+def test_packs_that_train_at_once_share_the_room(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+    """As many threads at most as settings fit, and all of their packs together fit."""
+    data = reference.rows(300, 10, 3)
+    channels = Channels(data.slice(0, 200), data.slice(200, 300))
+    h = Hyperparameters(predictor_type="binary_classifier", num_factors=2, mini_batch_size=50, epochs=1)
+    scores = score(train(channels, h).model, data.slice(200, 300))
+    threads, widths = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, count: int) -> None:
+            threads.append(count)
+            super().__init__(count)
+
+    def one(channels: Channels, pack: list[Hyperparameters], *asked: object) -> None:
+        widths.append(len(pack))
+
+    monkeypatch.setattr("fmtune.tune.baseline.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("fmtune.tune.baseline._best", one)
+    room = float(lanes * memory_of(settings(h, channels.feed.n)[0], channels.feed))
+    baseline(channels, h, "cpu", "sparse", "binary_classification_cross_entropy", scores, room=room, threads=3)
+    assert sum(widths) == len(RATES) * len(DECAYS) and threads[0] <= 3
+    assert threads[0] * max(widths) <= max(1, lanes)
+
+
+def test_a_study_s_memory_holds_the_linear_models_beside_the_winner_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the winner's model takes is not theirs; without a memory it is a share of what is free."""
+    rooms: list[float | None] = []
+
+    def asked(*given: object, room: float | None, threads: int) -> dict[str, object]:
+        rooms.append(room)
+        return {"value": None, "tried": 0, "params": {}}
+
+    monkeypatch.setattr("fmtune.tune.winner.baseline", asked)
+    text = STUDY.replace("n_trials: 24", "n_trials: 2").replace("1..12", "4..5")
+    for name, memory in (("a", 1_000_000), ("b", None)):
+        spec = specs.read(write_study(tmp_path, text)).model_copy(update={"memory": memory, "study_name": name})
+        studies.run(spec, root=tmp_path)
+    size = Model.load(tmp_path / "runs/a/model.fm").nbytes
+    assert rooms[0] is not None and 0 < rooms[0] <= 1_000_000 - size and rooms[1] is None
 
 
 def test_the_linear_model_is_as_good_as_another_library_s() -> None:

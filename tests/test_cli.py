@@ -154,6 +154,53 @@ def test_best_of_another_trial(done: Path, shell: Shell) -> None:
     assert refused.code == 2 and "trial 999 is not complete" in refused.err
 
 
+SWEEP = """\
+study_name: sw
+data: {card: planted-ratings, users: 30, items: 40}
+sweep: {rows: [600, 700]}
+objective: test:rmse
+hyperparameters: {epochs: 2, mini_batch_size: 20}
+search_space: {factors_lr: 1e-2..1 log}
+n_trials: 2
+"""
+
+
+def test_every_verb_takes_a_sweep(shell: Shell, tmp_path: Path) -> None:
+    """Each of its studies has its answer, under its name; a page of one is enough to replay its trials."""
+    (tmp_path / "sw.yaml").write_text(SWEEP)
+    names = ["sw.rows-600", "sw.rows-700"]
+    none = shell("status", "sw.yaml")
+    assert none.code == 4 and "there is no study 'sw.rows-600' yet" in none.err
+    plan = shell("plan", "sw.yaml").out
+    assert [plan.count(f"study {name}: ") for name in names] == [1, 1]
+    assert "train: 540 rows" in plan and "train: 630 rows" in plan
+    ran = shell("run", "sw.yaml")
+    assert ran.code == 0, ran.err
+    status = shell("status", "sw.yaml").lines
+    assert [sum(line.startswith(f"{name}: sqlite://") for line in status) for name in names] == [1, 1]
+    assert status.count("cpu-sparse: 2 of 2 trials done (2 complete)") == 2
+    facts = [json.loads(line) for line in shell("status", "sw.yaml", "--json").lines]
+    assert [one["study_name"] for one in facts] == names
+    best = shell("best", "sw.yaml").out.split("---\n")
+    assert [one.startswith(f"# {name}, trial ") for one, name in zip(best, names, strict=True)] == [True, True]
+    sure = shell("confirm", "sw.yaml", "--finalists", "2", "--seeds", "2")
+    assert sure.code == 0 and [line for line in sure.lines if line.startswith("sw.")] == [f"{name}:" for name in names]
+    told = shell("confirm", "sw.yaml", "--finalists", "2", "--seeds", "2", "--json").lines
+    assert [json.loads(line)["study_name"] for line in told] == names
+    for name in names:
+        again = shell("replay", f"reports/{name}.html#trial=1")
+        assert again.code == 0 and again.out.startswith("trial 1 in cpu-sparse: identical"), again.err
+    shown = shell("dashboard", "sw.yaml", "--no-browser")
+    assert shown.code == 2 and "a dashboard shows one study, and a sweep is several" in shown.err
+
+
+def test_a_sweep_whose_trials_all_fail_says_so(shell: Shell, tmp_path: Path) -> None:
+    """The study that has no winner is named, with what to do."""
+    (tmp_path / "sw.yaml").write_text(SWEEP.replace("1e-2..1 log", "1e37..1e38"))
+    ran = shell("run", "sw.yaml")
+    assert ran.code != 0 and "sw.rows-600: none of 2 trials succeeded: 2 diverged" in ran.err
+
+
 def test_fit_and_predict(done: Path, shell: Shell) -> None:
     """``fit`` prints the test metrics and the model's path; ``predict`` writes by the suffix and says how much."""
     words = ["predictor_type=binary_classifier", "epochs=1e1", "num_factors=4", "clip_gradient=none", "use_linear=true"]

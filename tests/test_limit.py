@@ -6,7 +6,7 @@ from fmtune.tune.limit import Limit
 
 
 def test_only_what_is_counted_is_used_up() -> None:
-    """Time before the trials and between two cells takes none of it; without a limit it is never over."""
+    """Time before the trials and between two trainings takes none of it; without a limit it is never over."""
     clock = [0.0]
     limit, none = Limit(10.0, lambda: clock[0]), Limit(None, lambda: clock[0])
     clock[0] = 100.0  # a download

@@ -91,14 +91,16 @@ def test_seeds_and_equal_settings_are_said(tmp_path: Path) -> None:
 
 
 def test_the_time_of_each_cell_is_said(tmp_path: Path) -> None:
-    """Each cell that runs has a line of its own; a timeout that comes first is said; nothing is written."""
+    """Each cell that runs has a line; a timeout that comes first is said, and what it leaves to replay."""
     path = write_study(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     many = SMALL.replace("n_trials: 4", "n_trials: 1000000\ntimeout: 1s")
     path.write_text(many)
     said = [line for line in plan.lines(specs.read(path)) if line.startswith("time of ")]
     assert [line.split(":")[0] for line in said] == ["time of cpu-sparse", "time of cpu-dense"]
-    assert all("the timeout comes first, after " in line and line.endswith("and 600 rows") for line in said)
+    assert all(line.endswith("and 600 rows") for line in said)
+    trials = said[0].partition("; the timeout comes first, after ")[2].partition(" ")[0]
+    assert f"less what is pruned, for the {trials} trials that the search comes to; probed" in said[1]
     assert before == sorted(p.name for p in tmp_path.iterdir())
 
 

@@ -81,6 +81,10 @@ def test_the_table_fits_a_terminal(width: int) -> None:
     assert row[:2] == ["cpu-sparse", "7/8"] and row[3:] == ["2", "1", "0.25", "#4", "3", "1.23", "M", "0", "s"]
     assert lines[3].split()[:2] == ["cpu-dense", "0/8"]
     assert lines[4].startswith("best #4 complete 0.25")
+    table({"event": "cell", "cell": "cpu-sparse"})  # by its timeout
+    with console.capture() as capture:
+        console.print(table.render())
+    assert " 7/8 " in capture.get() and " 0/7 " in capture.get()
     assert lines[5].startswith("     #6 fail     diverged at epoch 1") and lines[8].startswith("     #3 complete 0.5")
 
 

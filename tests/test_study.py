@@ -23,6 +23,7 @@ from fmtune.errors import Hung, Interrupted, NoTrialError, StorageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.model import Model
 from fmtune.fm.solvers import trainer
+from fmtune.tune import environment
 from fmtune.tune import spec as specs
 from fmtune.tune.channels import bring
 from fmtune.tune.collect import collect
@@ -170,6 +171,26 @@ def test_a_stop_gives_up_the_winner_and_what_is_beside_it(study: Path, tmp_path:
     assert collect(spec, tmp_path).finished is not None and (folder / "model.fm").exists()
 
 
+def test_a_run_that_dies_at_the_holdout_leaves_it_to_the_next(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model is saved and not trained again; the holdout is scored by it, and opened once."""
+    spec = specs.read(study).model_copy(update={"n_trials": 6})
+    with monkeypatch.context() as patched:
+        patched.setattr("fmtune.tune.winner.evaluate", lambda *asked: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fmtune.run(spec, root=tmp_path)
+    assert collect(spec, tmp_path).holdout is None
+    for _ in range(2):
+        events: list[dict[str, Any]] = []
+        fmtune.run(spec, root=tmp_path, listener=events.append)
+        found = collect(spec, tmp_path)
+        assert found.finished is not None and found.best is not None and found.holdout is not None
+        assert found.holdout["trial"] == found.best.number and found.holdout["opened"] == 1
+        assert next(e["holdout"] for e in events if e["event"] == "winner") == found.holdout
+        assert not any("again, the winner" in e.get("what", "") for e in events)
+
+
 def test_other_settings_are_refused(study: Path, straight: StudyResult, tmp_path: Path) -> None:
     """Another search space, or other data, under the same name is refused with the difference; trials are kept."""
     fmtune.run(specs.read(study).model_copy(update={"n_trials": 4}), root=tmp_path)
@@ -284,6 +305,45 @@ def test_two_runs_share_a_study(study: Path, straight: StudyResult, tmp_path: Pa
     told = [(e["cell"], e["number"]) for e in (*events, *theirs) if e["event"] == "trial"]
     assert len(told) == len(set(told)) == 48
     assert _facts(collect(specs.read(study), tmp_path)) == _facts(straight)
+
+
+def test_a_timeout_ends_the_search_and_other_cells_replay_all_of_it(study: Path, tmp_path: Path) -> None:
+    """Cells hold the same trials at the end of every run; a second run has the time anew, and goes on."""
+    spec = specs.read(study).model_copy(update={"n_trials": 5000, "timeout": 0.5})
+    counts = [0]
+    for _ in range(2):
+        fmtune.run(spec, root=tmp_path)
+        sparse, dense = collect(spec, tmp_path).cells
+        ended = [t.number for t in sparse.trials if t.state in ("COMPLETE", "PRUNED")]
+        assert ended == [t.number for t in dense.trials if t.state in ("COMPLETE", "PRUNED")]
+        counts.append(len(ended))
+    assert 0 < counts[1] < counts[2] < 5000
+
+
+def test_the_winner_is_chosen_when_no_worker_trains_any_more(study: Path, tmp_path: Path) -> None:
+    """A worker leaves it to one that still trains, and the holdout stays sealed; a run waits for that one."""
+    spec = specs.read(study).model_copy(update={"n_trials": 6})
+    folder = tmp_path / "runs/small"
+    folder.mkdir(parents=True)
+    storage = open_storage(sqlite_url(folder))
+    other = Store(storage, "small", "minimize")
+    facts = environment.build()
+    other.beat({**facts, "trains": True})
+    fmtune.run(spec, root=tmp_path, worker=True)
+    left = collect(spec, tmp_path)
+    assert len(left.cells[1].trials) == 6 and (left.model_path, left.holdout, left.finished) == (None, None, None)
+    said: list[str] = []
+
+    def end(event: dict[str, Any]) -> None:
+        said.append(event.get("what", event["event"]))
+        if said[-1] == "waiting for the workers that still train":
+            other.beat({**facts, "trains": False})
+
+    fmtune.run(spec, root=tmp_path, listener=end)
+    assert said.index("waiting for the workers that still train") < said.index("winner") < said.index("concluded")
+    found = collect(spec, tmp_path)
+    assert found.finished is not None and found.holdout is not None and found.holdout["opened"] == 1
+    other.leave()
 
 
 def test_any_optuna_reader_opens_the_study(study: Path, straight: StudyResult, tmp_path: Path) -> None:

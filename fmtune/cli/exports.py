@@ -72,7 +72,10 @@ def export_mlflow(model: Path, out: Path) -> None:
 @STUDY
 @click.option("--to", "uri", required=True, help="MLflow's address: sqlite:///mlflow.db, or a server's.")
 def export_mlflow_study(study: Path, uri: str) -> None:
-    """Write a finished STUDY to MLflow: a parent run, a child run a trial, the winner's model."""
+    """Write a finished STUDY to MLflow: a parent run, a child run a trial, the winner's model.
+
+    A sweep's studies have a parent run each.
+    """
     from fmtune.tune import spec as specs
     from fmtune.tune.collect import collect
 
@@ -80,9 +83,10 @@ def export_mlflow_study(study: Path, uri: str) -> None:
         from fmtune.export import mlflow
     except ModuleNotFoundError as error:
         raise _missing("mlflow", error) from error
-    result = collect(specs.read(study))
-    run = mlflow.log(result, uri, Path(result.model_path) if result.model_path else None)
-    click.echo(f"run: {run}")
+    for member in specs.read(study).members():
+        result = collect(member)
+        run = mlflow.log(result, uri, Path(result.model_path) if result.model_path else None)
+        click.echo(f"run: {run}")
 
 
 def _loaded(path: Path) -> Model:

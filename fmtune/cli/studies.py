@@ -45,7 +45,9 @@ def run(study: Path, fresh: bool, memory: str | None, as_json: bool, report: boo
                 studies.run(member, fresh=fresh, listener=listener)
         except NoTrialError as error:
             failure = error
-    if spec.sweep and failure is None:
+    if spec.sweep:
+        if failure is not None:
+            raise failure
         path = _comparison([_result(member) for member in spec.members()], spec.study_name) if report else None
         print_json({"event": "end", "report": str(path)}) if as_json else click.echo(f"report: {path}")
         return
@@ -87,11 +89,15 @@ def worker(study: Path, memory: str | None, as_json: bool) -> None:
 @STUDY
 @JSON
 def status(study: Path, as_json: bool) -> None:
-    """Say how far a study is, also while it runs."""
-    from fmtune.tune import spec as specs
+    """Say how far a study is, also while it runs; of a sweep, how far each of its studies is."""
+    for member in study_of(study).members():
+        _status(member, as_json)
+
+
+def _status(spec: Spec, as_json: bool) -> None:
     from fmtune.tune.collect import standing
 
-    found = standing(specs.read(study))
+    found = standing(spec)
     cells = [_progress(*cell, found.n_trials) for cell in found.cells]
     best = found.best
     if as_json:
@@ -116,10 +122,16 @@ def status(study: Path, as_json: bool) -> None:
 @STUDY
 @click.option("--trial", type=int, metavar="N", help="Another trial: one that confirm found better, say.")
 def best(study: Path, trial: int | None) -> None:
-    """Print the winner's hyperparameters as YAML for a study file."""
+    """Print the winner's hyperparameters as YAML for a study file; of a sweep, a document for each of its studies."""
+    for i, member in enumerate(study_of(study).members()):
+        if i:
+            click.echo("---")
+        _best(_result(member), study, trial)
+
+
+def _best(result: StudyResult, study: Path, trial: int | None) -> None:
     from fmtune.fm.hyperparameters import PARAMETERS
 
-    result = _collected(study)
     if result.best is None:
         raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
     complete = {t.number: t for t in result.cells[0].trials if t.state == "COMPLETE"}
@@ -221,21 +233,29 @@ def replay(address: str, as_json: bool) -> None:
 def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool) -> None:
     """Train the finalists again under more seeds, say whether they differ, and open the holdout once.
 
-    The holdout's openings are counted, and the report shows them.
+    The holdout's openings are counted, and the report shows them.  Of a sweep, each study is confirmed.
     """
+    from fmtune.tune import confirm as confirming
+
+    spec = study_of(study)
+    for member in spec.members():
+        found = confirming.confirm(
+            member, finalists=finalists, seeds=seeds, again=again, say=lambda text: click.echo(text, err=True)
+        )
+        if spec.sweep and not as_json:
+            click.echo(f"{member.study_name}:")
+        _confirmed(member, found, seeds, as_json)
+
+
+def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool) -> None:
+    """Write a confirmed study's report, and say what came of it."""
     from fmtune.report.worth import learned_nothing
     from fmtune.screen import as_json as encoded
-    from fmtune.tune import confirm as confirming
-    from fmtune.tune import spec as specs
 
-    spec = specs.read(study)
-    found = confirming.confirm(
-        spec, finalists=finalists, seeds=seeds, again=again, say=lambda text: click.echo(text, err=True)
-    )
     result = _result(spec)
     path = _report(result)
     if as_json:
-        click.echo(encoded(found))
+        click.echo(encoded({"study_name": spec.study_name, **found}))
         return
     for number, score in found["scores"].items():
         click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
@@ -250,8 +270,8 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
         click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} over seeds (opened {opened})")
     if result.best is not None and int(found["best"]) != result.best.number:
         click.echo(
-            f"the study's model is still trial {result.best.number}'s; `fmtune best {study} --trial {found['best']}` "
-            "prints the other's hyperparameters, and `fmtune fit` trains them"
+            f"the study's model is still trial {result.best.number}'s; `fmtune best {spec.path} --trial "
+            f"{found['best']}` prints the other's hyperparameters, and `fmtune fit` trains them"
         )
     click.echo(f"report: {path}")
 
@@ -267,9 +287,13 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
     """Show a study, running or not, in optuna-dashboard until Ctrl-C; read-only unless asked."""
     from fmtune.dashboard.serve import serve
     from fmtune.report.markdown import markdown
-    from fmtune.tune import spec as specs
 
-    serve(specs.read(study), host, port, writable, browser, beyond_loopback=beyond_loopback, verdict=markdown)
+    spec = study_of(study)
+    if spec.sweep:
+        raise UsageError("a dashboard shows one study, and a sweep is several", where=str(study),
+                         hint="`fmtune status` says where each lies; `optuna-dashboard sqlite:///...` shows it, "
+                         "and can change it")  # fmt: skip
+    serve(spec, host, port, writable, browser, beyond_loopback=beyond_loopback, verdict=markdown)
 
 
 @click.command()
@@ -280,15 +304,18 @@ def dashboard(study: Path, host: str, port: int, writable: bool, browser: bool, 
               help="Between two failures of one worker, on the average; 0 is never.")  # fmt: skip
 @MEMORY
 def plan(study: Path, workers: tuple[int, ...], failures: float, memory: str | None) -> None:
-    """Say what a run would do, how long it takes and in how much memory; nothing is written."""
+    """Say what a run would do, how long it takes and in how much memory; nothing is written.
+
+    A sweep's studies have their plans one after the other.
+    """
     from fmtune.screen import downloads
     from fmtune.tune import plan as plans
 
     if failures and not failures >= 0.01:  # what is not a number is no more than one
         raise UsageError("a hundredth of an hour at least", where="--failures", hint="0 is never")
     with downloads() as progress:
-        lines = plans.lines(study_of(study, memory), progress, workers, failures)
-    click.echo("\n".join(lines))
+        each = [plans.lines(one, progress, workers, failures) for one in study_of(study, memory).members()]
+    click.echo("\n\n".join(map("\n".join, each)))
 
 
 @click.command()
@@ -303,12 +330,6 @@ def _result(spec: Spec) -> StudyResult:
     from fmtune.tune.collect import collect
 
     return collect(spec)
-
-
-def _collected(study: Path) -> StudyResult:
-    from fmtune.tune import spec as specs
-
-    return _result(specs.read(study))
 
 
 def _report(result: StudyResult, out: Path | None = None, keep: bool = False) -> Path:

@@ -75,9 +75,10 @@ def baseline(
     stop
         Asked a few times a second; True raises :class:`~fmtune.fm.pack.Stopped`.
     room
-        Bytes that packs may take, by default half of what is free on the device; what needs more is divided.
+        Bytes that packs may take, and never more than half of what is free on the device; what needs more is divided,
+        down to one setting at a time.
     threads
-        How many packs are trained at once, on the CPU; the result does not depend on it where memory suffices.
+        How many packs are trained at once at most, on the CPU; the result does not depend on it where memory suffices.
 
     Returns
     -------
@@ -88,9 +89,11 @@ def baseline(
         of its 95 % interval over test rows.
     """
     tries = settings(winner, channels.feed.n)
-    free = room if room is not None else (cuda_card.free() if device == "gpu" else free_memory()) / 2
-    threads = 1 if device == "gpu" else threads
-    wide = max(1, int(min(len(tries), free / memory_of(tries[0], channels.feed) / threads)))
+    free = (cuda_card.free() if device == "gpu" else free_memory()) / 2
+    room = free if room is None else min(free, room)
+    fit = max(1, min(len(tries), int(room / memory_of(tries[0], channels.feed))))
+    threads = 1 if device == "gpu" else min(threads, fit)
+    wide = fit // threads
     rates = [list(pack) for _, pack in itertools.groupby(tries, lambda h: h.linear_lr)]
     packs = [pack[i : i + wide] for pack in rates for i in range(0, len(pack), wide)]
     with ThreadPoolExecutor(threads) as pool:

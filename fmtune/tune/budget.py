@@ -18,7 +18,8 @@ from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory
 from fmtune.tune.spec import Spec
 
-_PLACES = 2
+# Places of a lane at most: its own, and the one that it is copied to.
+PLACES = 2
 
 
 class Budget(NamedTuple):
@@ -64,9 +65,9 @@ def budget(spec: Spec, feed: Feed, lanes: int) -> Budget:
     if spec.memory is None:
         return Budget(free / 2, feed.memory, lane)
     kept = max(feed.need(Recipe.of(h, cell.layout)) for cell in spec.matrix.cells)
-    most, least = (_PLACES * lane * many for many in (lanes, spec.seeds))
+    most, least = (PLACES * lane * many for many in (lanes, spec.seeds))
     packs = min(spec.memory, max(least, min(most, max(spec.memory * 2 / 3, spec.memory - kept))))
-    return Budget(min(packs / _PLACES, free / 2), min(spec.memory - packs, feed.memory), lane)
+    return Budget(min(packs / PLACES, free / 2), min(spec.memory - packs, feed.memory), lane)
 
 
 def largest(spec: Spec) -> Hyperparameters:

@@ -1,7 +1,8 @@
-"""Limit: a study's ``timeout``, which counts while trials train and at no other time.
+"""Limit: a study's ``timeout``, which counts while the search trains and at no other time.
 
 Downloads and the compilation of kernels take none of it: how many trials fit does not depend on whether the
-machine has run a study before.
+machine has run a study before.  Cells that replay the search take none either: what they are there for is the
+comparison, which needs every trial that the search has ended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 
 
 class Limit:
-    """How long trials may train in all.
+    """How long a search may train in one run.
 
     Parameters
     ----------

@@ -91,12 +91,14 @@ def _cells(spec: Spec) -> Iterator[str]:
             yield f"cell {cell.name}: will not run: {why}"
             continue
         role = f"searches with {spec.sampler.name}, prunes with {spec.pruner.name}"
-        yield f"cell {cell.name}: {spec.n_trials} trials, {'replays the same trials' if searched else role}"
+        again = "replays the same trials" + (", in whatever time it takes" if spec.timeout is not None else "")
+        yield f"cell {cell.name}: {spec.n_trials} trials, {again if searched else role}"
         searched = True
 
 
 def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
-    """Say how long each cell takes that can run on the CPU."""
+    """Say how long each cell takes that can run on the CPU; the timeout ends the search, and so what is replayed."""
+    trials, searched = spec.n_trials, devices.first(spec)
     for cell in devices.cells(spec)[0]:
         if cell.device != "cpu" or devices.missing(cell, spec.cpu_only):
             continue
@@ -104,11 +106,13 @@ def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
         if found is None:
             yield f"time of {cell.name}: not probed, for want of memory"
             continue
-        whole = timedelta(seconds=math.ceil(min(found.seconds, 1e12)))
+        whole = timedelta(seconds=math.ceil(min(trials / found.pace, 1e12)))
         words = f"time of {cell.name}: training takes about {whole} (hours:minutes:seconds), less what is pruned"
-        if spec.timeout is not None and found.seconds > spec.timeout:
-            count = int(spec.timeout * found.pace)
-            words += f"; the timeout comes first, after {count} trials or so"
+        if cell == searched and spec.timeout is not None and found.seconds > spec.timeout:
+            trials = int(spec.timeout * found.pace)
+            words += f"; the timeout comes first, after {trials} trials or so"
+        elif trials < spec.n_trials:
+            words += f", for the {trials} trials that the search comes to"
         yield f"{words}; probed on {found.lanes} {'lane' if found.lanes == 1 else 'lanes'} and {found.rows:,} rows"
 
 

@@ -125,7 +125,9 @@ def replay(
     old = _trial(where, trial)
     if not result.spec_text:
         raise UsageError("the result holds no study file", hint="make the report again with this version")
-    spec = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
+    whole = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
+    # A study of a sweep keeps the sweep's file.
+    spec = next((member for member in whole.members() if member.study_name == result.study_name), whole)
     if spec.cluster is not None:
         raise UsageError("the study's trials train on a cluster, and a replay trains in one process",
                          hint="run the study file again under another study_name")  # fmt: skip

@@ -11,6 +11,7 @@ belongs to the worker that claimed it last: what another one tells of it is not 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,6 +101,7 @@ class Store:
         self._rows: dict[int, _Row] = {}
         self._newest = -1
         self._orphaned: dict[str, bool] = {}
+        self._beating = threading.Lock()
 
     def _begin(self, direction: Direction) -> int:
         """Return the study's row; one that is there is only read."""
@@ -184,14 +186,16 @@ class Store:
 
         return self._database.run(locked)
 
-    def beat(self, facts: Mapping[str, Any]) -> None:
-        """Say that this worker lives, with facts for ``fmtune status``."""
+    def beat(self, facts: Mapping[str, Any], patience: float | None = None) -> None:
+        """Say that this worker lives, with facts for the others; a server that is away is asked again so long."""
 
         def work(c: sa.Connection) -> None:
             row = {_BEAT + name_of(self.me): {**self.me, **facts, "beat": self._clock(c)}}
             upsert(c, STUDY_ATTRS, "study_id", self.home, row)
 
-        self._database.once(work)
+        # One after the other: of two threads, what the later one says stays.
+        with self._beating:
+            self._database.once(work) if patience is None else self._database.run(work, patience)
 
     def leave(self) -> None:
         """Take this worker's beat away: whatever it still holds is anybody's."""

@@ -42,7 +42,7 @@ from fmtune.tune.selection import Finalists
 from fmtune.tune.sources import ReplaySource, SearchSource, Terms
 from fmtune.tune.space import distributions
 from fmtune.tune.spec import Cell, Spec, read
-from fmtune.tune.storage import open_storage, quiet, sqlite_url, warm
+from fmtune.tune.storage import PATIENCE, open_storage, quiet, sqlite_url, warm
 from fmtune.tune.store import Store
 from fmtune.tune.winner import Winner, best, ended, utc
 from fmtune.tune.workers import beating, owner
@@ -123,13 +123,9 @@ class _Run:
         self.finalists = Finalists(folder / "finalists", self.direction)
         self.halt = Halt()
         self.me = owner()
-        self.limit = Limit(spec.timeout)
 
     def emit(self, event: str, **values: Any) -> None:
         self.listener({"event": event, **values})
-
-    def stop(self) -> bool:
-        return self.halt.asked() or self.limit.over()
 
     def go(self) -> optuna.Study:
         warm(wake)
@@ -145,7 +141,7 @@ class _Run:
             cells=[c.name for c in self.places.absent], **self._so_far(storage), n_trials=self.spec.n_trials,
             notes=self.places.notes, lanes=lanes, threads=self.threads, storage=redacted(self.url),
         )  # fmt: skip
-        facts = {**environment.build(), "lanes": lanes, "joined": utc()}
+        facts = {**environment.build(), "lanes": lanes, "joined": utc(), "trains": True}
         cell = self.places.searches
         try:
             with beating(lambda: store.beat(facts), self.spec.grace), self._trainers(data) as make:
@@ -157,7 +153,12 @@ class _Run:
                         self.spec, cell, self.folder, self.spec.fixed, self.finalists, self.threads, self.emit,
                         self.halt.asked, make, self._memory_of(cell),
                     )  # fmt: skip
-                    concluded = not self.halt.asked() and winner.conclude(store, data, wait=not self.worker)
+                    concluded = not self.halt.asked()
+                    if concluded:
+                        # Said before the others are looked at: of those that end together one finds all at their end.
+                        facts["trains"] = False
+                        store.beat(facts, PATIENCE)
+                        concluded = winner.conclude(store, data, wait=not self.worker)
                 if self.halt.signal is not None and not concluded:
                     raise _halted(self.halt.signal, store)
         finally:
@@ -217,7 +218,7 @@ class _Run:
                 continue
             if cell in self.places.elsewhere:  # a worker that has the device replays it
                 continue
-            if self.stop():
+            if self.halt.asked():
                 return
             source: SearchSource | ReplaySource
             if searched is None:
@@ -242,13 +243,14 @@ class _Run:
         seconds = sum(compile_kernels(cell.layout, solver, cell.device) for solver in self.spec.solvers)
         self.emit("compiled", cell=cell.name, seconds=seconds)
         began = time.monotonic()
+        limit = Limit(self.spec.timeout if isinstance(source, SearchSource) else None)
         driver = Driver(
-            source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads, stop=self.stop,
-            memory=self._memory_of(cell), device=cell.device, make=self.make,
-            stall=self.spec.stall,
+            source, data.channels, cell.layout, self.metric, lanes=lanes, threads=self.threads,
+            stop=lambda: self.halt.asked() or limit.over(), memory=self._memory_of(cell), device=cell.device,
+            make=self.make, stall=self.spec.stall,
         )  # fmt: skip
         try:
-            with self.limit.counting():
+            with limit.counting():
                 driver.run()
         finally:
             if source.row_lanes:

@@ -236,7 +236,7 @@ class StudyFile(Model):
     )
     timeout: _Timeout = Field(
         default=None,
-        description="20m, 1h30m, 45s or seconds, of training alone; n_trials or timeout ends the study, what is first",
+        description="20m, 1h30m, 45s or seconds, of a run's search; n_trials or timeout ends it, what is first",
     )
     storage: _Storage = Field(
         default=None, repr=False, description="database URL; left out, a sqlite file in runs/<study_name>/"

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fmtune import __version__
-from fmtune.errors import FmtuneError, NoTrialError
+from fmtune.errors import FmtuneError, ModelError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import calibration, constant, evaluate, unlearned
@@ -29,6 +29,7 @@ from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
 from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
+from fmtune.tune.budget import PLACES
 from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
@@ -73,22 +74,25 @@ class Winner:
         self._threads, self._emit = threads, emit
 
     def conclude(self, store: Store, data: StudyData, *, wait: bool) -> bool:
-        """Choose the winner, once for all workers: one does it, the others ``wait`` or leave it to that one.
+        """Choose the winner, once for all workers and when none of them trains any more.
 
-        Returns False when it was stopped.
+        One does it; the others ``wait``, or leave it to those that still train or to that one.  Returns False when it
+        was stopped.
 
         Raises
         ------
         NoTrialError
             Every trial failed.
         """
+        # What others still train may be better, and the holdout is not to be opened for less.
+        if wait and not _alone(store):
+            self._doing("waiting for the workers that still train")
+        if not self._awaited(lambda: _alone(store) or None, wait):
+            return not wait
         done = ended(store)
-        while (turn := self._turn(store, done)) is None:
-            if not wait:
-                return True
-            if self._stop():
-                return False
-            time.sleep(0.5)
+        turn = self._awaited(lambda: self._turn(store, done), wait)
+        if turn is None:
+            return not wait
         try:
             self._winner(store, data)
             if turn:
@@ -105,6 +109,12 @@ class Winner:
 
     def _doing(self, what: str) -> None:
         self._emit("doing", what=what)
+
+    def _awaited(self, ask: Callable[[], bool | None], wait: bool) -> bool | None:
+        """Return the answer when there is one; None without, when stopped or where it is not waited for."""
+        while (answer := ask()) is None and wait and not self._stop():
+            time.sleep(0.5)
+        return answer
 
     def _turn(self, store: Store, done: int) -> bool | None:
         """Whether the winner is this process's to choose; False when that is done, None while another is at it."""
@@ -131,11 +141,13 @@ class Winner:
         if top is None:
             raise _nothing(trials, self._spec)
         path = self._folder / "model.fm"
-        attrs = store.attrs()
-        if attrs.get("fmtune:model", {}).get("trial") == top.number and path.exists():
-            self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params,
-                      holdout=attrs.get("fmtune:holdout"))  # fmt: skip
-            return
+        # A run that died may have saved the model and not come to the holdout, which is scored then.
+        model = _saved(store, path, top.number) or self._trained(store, data, top, path)
+        holdout = self._open_holdout(store, data.holdout, model, top.number)
+        self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
+
+    def _trained(self, store: Store, data: StudyData, top: FrozenTrial, path: Path) -> Model:
+        """Return the winner's model, trained, saved and stored with what a report shows beside it."""
         self._doing(f"training trial {top.number} again, the winner")
         epochs = epochs_of(top)
         own = Hyperparameters.of({**self._fixed, **top.params})
@@ -169,8 +181,7 @@ class Winner:
         found = {"trial": top.number, "path": _shown(path), "bytes": fit.model.nbytes}
         beside = {"fmtune:constant": {"trial": top.number, "value": plain}}
         store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, own, fit.model, top.number)})
-        holdout = self._open_holdout(store, data.holdout, fit.model, top.number)
-        self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
+        return fit.model
 
     def _beside(self, data: StudyData, h: Hyperparameters, model: Model, trial: int) -> dict[str, dict[str, Any]]:
         """Return what a report shows beside a winner: its strongest parts, the linear model, its calibration."""
@@ -180,8 +191,10 @@ class Winner:
         scores = score(model, test)
         found = {"fmtune:explained": {"trial": trial, **explained(model, data)}}
         if h.num_factors:
+            # No lane enters or leaves beside others, so no pack has copies; the winner's model stays.
+            room = None if self._memory is None else max(0.0, PLACES * self._memory - model.nbytes)
             asked = data.channels, h, *self._cell, self._spec.metric, scores, self._stop
-            linear = baseline(*asked, threads=self._threads)
+            linear = baseline(*asked, room=room, threads=self._threads)
             found["fmtune:baseline"] = {"trial": trial, **linear}
         if h.predictor_type == "binary_classifier":
             found["fmtune:calibration"] = {"trial": trial, **calibration(scores, labels)}
@@ -210,8 +223,8 @@ class Winner:
         if not whole:
             raise Stopped
 
-    def _open_holdout(self, store: Store, rows: Rows | None, model: Any, trial: int) -> dict[str, Any] | None:
-        """Score the sealed channel for a new winner, and count that it was opened."""
+    def _open_holdout(self, store: Store, rows: Rows | None, model: Model, trial: int) -> dict[str, Any] | None:
+        """Score the sealed channel for a new winner, and count that it was opened; an old one keeps its score."""
         if rows is None or rows.labels is None:
             return None
         before = store.attrs().get("fmtune:holdout") or {}
@@ -229,6 +242,22 @@ def best(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
     done = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None]
     sign = 1.0 if direction == "minimize" else -1.0
     return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+
+def _alone(store: Store) -> bool:
+    """Whether no other worker that lives still trains trials."""
+    return not any(w["lives"] and w["run"] != store.me["run"] and w.get("trains", True) for w in store.workers())
+
+
+def _saved(store: Store, path: Path, trial: int) -> Model | None:
+    """Return the model of a trial as an earlier run left it here, None where it is not there or not whole."""
+    if store.attrs().get("fmtune:model", {}).get("trial") != trial:
+        return None
+    with contextlib.suppress(ModelError):
+        model = Model.load(path)
+        # Where several machines run a study, an earlier winner's may lie here.
+        return model if model.facts.get("trial") == trial else None
+    return None
 
 
 def _nothing(trials: list[FrozenTrial], spec: Spec) -> NoTrialError:
