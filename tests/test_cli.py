@@ -16,6 +16,7 @@ import pytest
 
 from fmtune import __version__
 from fmtune.tune import spec as specs
+from fmtune.tune.collect import collect
 from tests.processes import Limited
 from tests.study_fixtures import STUDY, Said, command, said, write_study
 from tests.study_fixtures import fmtune as real
@@ -143,6 +144,15 @@ n_trials: 1
     assert spec.hyperparameters["epochs"] == 2 and isinstance(spec.hyperparameters["factors_lr"], float)
     again = shell("run", "again.yaml", "--no-report")
     assert float(again.lines[-1].rpartition(" ")[2]) == pytest.approx(score, rel=1e-5)
+
+
+def test_best_says_which_epoch_patience_found(shell: Shell, tmp_path: Path) -> None:
+    """Who trains the winner on all rows at last has nothing to watch, and needs the number."""
+    write_study(tmp_path, SMALL.replace("epochs: 2", "epochs: 6, patience: 1"))
+    shell("run", "study.yaml", "--no-report")
+    top = collect(specs.read(tmp_path / "study.yaml"), tmp_path).best
+    assert top is not None
+    assert shell("best", "study.yaml").lines[1].startswith(f"# its model is that of epoch {top.best_epoch}; train so many")
 
 
 def test_best_of_another_trial(done: Path, shell: Shell) -> None:

@@ -140,6 +140,8 @@ def _best(result: StudyResult, study: Path, trial: int | None) -> None:
     chosen = result.best if trial is None else complete[trial]
     click.echo(f"# {result.study_name}, trial {chosen.number}: {result.objective} {chosen.value:.6g}")
     values = {**result.fixed, **chosen.params}
+    if values.get("patience") and chosen.best_epoch:
+        click.echo(f"# its model is that of epoch {chosen.best_epoch}; train so many where there are no test rows")
     if seed := values.pop("seed", 0):
         click.echo(f"seed: {seed}")
     click.echo("hyperparameters:")
