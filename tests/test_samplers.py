@@ -87,13 +87,32 @@ def test_every_pruner_takes_the_ends_of_its_options(name: str) -> None:
 
 
 def test_pruners_get_their_options() -> None:
-    """Hyperband learns the epochs from the file; a patient pruner can wrap another."""
-    band = make_pruner(study_of(pruner="hyperband"))
-    assert vars(band)["_max_resource"] == 9
+    """A patient pruner can wrap another."""
     wrapped = "{name: median, n_startup_trials: 1}"
     patient = make_pruner(study_of(pruner=f"{{name: patient, patience: 2, wrapped_pruner: {wrapped}}}"))
     assert isinstance(vars(patient)["_wrapped_pruner"], optuna.pruners.MedianPruner)
     assert vars(make_pruner(study_of(pruner="{name: patient, patience: 2}")))["_wrapped_pruner"] is None
+
+
+@pytest.mark.parametrize(("epochs", "most"), [
+    ("epochs: 900", 900), ("epochs: 7", 7), ("use_bias: true", 1), ("solver: als", 100),
+    ("solver: mcmc, epochs: 30", 30),
+])  # fmt: skip
+def test_auto_follows_from_the_files_most_epochs(epochs: str, most: int) -> None:
+    """Hyperband's largest and successive halving's smallest number, left out or auto, also inside patient."""
+    text = TEXT.replace("epochs: 9", epochs)
+
+    def made(pruner: str) -> dict[str, Any]:
+        return vars(make_pruner(parse(text.format(space="{num_factors: 2..8}", sampler="tpe", pruner=pruner))))
+
+    for pruner in ("hyperband", "{name: hyperband, max_resource: auto}"):
+        assert made(pruner)["_max_resource"] == most
+    for pruner in ("successive_halving", "{name: successive_halving, min_resource: auto}"):
+        assert made(pruner)["_min_resource"] == max(1, most // 100)
+        wrapped = made(f"{{name: patient, patience: 2, wrapped_pruner: {pruner}}}")["_wrapped_pruner"]
+        assert vars(wrapped)["_min_resource"] == max(1, most // 100)
+    assert made("{name: hyperband, max_resource: 5}")["_max_resource"] == 5
+    assert made("{name: successive_halving, min_resource: 3}")["_min_resource"] == 3
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "qmc", "grid"])

@@ -160,8 +160,10 @@ class History:
         return self._storage.get_trial(trial_id)
 
     def forget_curve(self, number: int) -> None:
-        """Drop the scores of a trial that starts over."""
-        self._storage._get_trial(self._id(number)).intermediate_values = {}
+        """Drop the scores of a trial that starts over, and the rungs of successive halving that it has climbed."""
+        trial = self._storage._get_trial(self._id(number))
+        trial.intermediate_values = {}
+        trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if not k.startswith("completed_rung_")}
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
