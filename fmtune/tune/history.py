@@ -129,9 +129,9 @@ class History:
         """Return how many trials there are."""
         return len(self._storage._studies[self._study._study_id].trials)
 
-    def params(self, number: int) -> dict[str, Any]:
-        """Return what a trial was asked to be."""
-        return dict(self._storage.get_trial(self._id(number)).params)
+    def trial(self, number: int) -> FrozenTrial:
+        """Return a trial as it is known so far; its parameters are what it was asked to be."""
+        return self._storage.get_trial(self._id(number))
 
     def ask(self, fixed: Mapping[str, Any] | None = None) -> FrozenTrial:
         """Return the next trial in number order; ``fixed`` values are taken as they are, the rest is sampled."""
