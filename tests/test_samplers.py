@@ -115,6 +115,22 @@ def test_auto_follows_from_the_files_most_epochs(epochs: str, most: int) -> None
     assert made("{name: successive_halving, min_resource: 3}")["_min_resource"] == 3
 
 
+@pytest.mark.parametrize("warmup", [None, 0, 1, 3])
+@pytest.mark.parametrize("name", [name for name, row in PRUNERS.items() if "n_warmup_steps" in row.options])
+def test_so_many_epochs_at_the_start_are_never_pruned(name: str, warmup: int | None) -> None:
+    """The next one is, of a trial that is the worst from the first on; by whichever pruner."""
+    needed = {"percentile": ", percentile: 25.0", "threshold": ", upper: 5.0"}.get(name, ", n_startup_trials: 1")
+    given = "" if warmup is None else f", n_warmup_steps: {warmup}"
+    pruner = make_pruner(study_of(pruner=f"{{name: {name}{needed}{given}}}"))
+    study = optuna.create_study()
+    for _ in range(5):
+        study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values=dict.fromkeys(range(1, 10), 1.0)))
+    trial = study.ask()
+    for epoch in range(1, 10):
+        trial.report(9.0, epoch)
+        assert pruner.prune(study, study.trials[-1]) == (epoch > (warmup or 0))
+
+
 @pytest.mark.parametrize("name", ["random", "tpe", "qmc", "grid"])
 def test_a_trial_is_asked_the_same_whatever_sampler_object_asked_before(name: str) -> None:
     """A sampler made anew for trial n gives what one that lived through all trials' seeds would."""

@@ -175,6 +175,9 @@ def _pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
     # Optuna would take auto from the first whole trial that it sees, which depends on the clock and on stops.
     auto = {"successive_halving": {"min_resource": max(1, epochs // 100)}, "hyperband": {"max_resource": epochs}}
     options = {**auto.get(name, {}), **{key: value for key, value in options.items() if value != "auto"}}
+    if "n_warmup_steps" in PRUNERS[name].options and name not in _OURS:
+        # Optuna's first step is 0, and the first epoch is 1.
+        options["n_warmup_steps"] = options.get("n_warmup_steps", 0) + 1
     if name == "patient":
         inner = dict(options.pop("wrapped_pruner", {"name": "none"}))
         # Optuna's own "no wrapped pruner" prunes on patience alone; NopPruner would never prune.
