@@ -7,10 +7,13 @@ import random
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from fmtune.tune.history import History
+from fmtune.tune.samplers import make_pruner
+from fmtune.tune.spec import parse
 
 SPACE = {
     "x": FloatDistribution(1e-3, 1.0, log=True),
@@ -27,8 +30,22 @@ PRUNERS = {
     "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=2),
     "successive_halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
     "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=4),
+    "successive_halving auto": lambda: _made("successive_halving"),
+    "hyperband auto": lambda: _made("{name: hyperband, max_resource: auto}"),
+    "patient auto": lambda: _made("{name: patient, patience: 0, wrapped_pruner: successive_halving}"),
 }
 LAG, TRIALS, EPOCHS = 4, 24, 4
+
+
+def _made(pruner: str) -> BasePruner:
+    """Return the pruner of a study file."""
+    return make_pruner(parse(f"""study_name: s
+data: digits
+objective: test:binary_classification_cross_entropy
+hyperparameters: {{epochs: {EPOCHS}}}
+search_space: {{linear_lr: 1e-3..1 log}}
+pruner: {pruner}
+"""))
 
 
 def _score(trial: FrozenTrial, epoch: int) -> float:
@@ -113,3 +130,16 @@ def test_results_within_the_lag_are_not_seen() -> None:
             history.tell(n, "COMPLETE", float(n) if n < 8 else value)
         asked.append(history.ask().params)
     assert asked[0] == asked[1]
+
+
+def test_a_trial_that_starts_over_climbs_every_rung_again() -> None:
+    """What it had reached before its process was stopped does not carry its second try over the first rungs."""
+    history = History("s", "minimize", SPACE, SAMPLERS["random"], PRUNERS["successive_halving"](), 0, seed=1)
+    for score in range(4):
+        number = history.ask().number
+        history.report(number, 1, float(score))
+        history.tell(number, "COMPLETE", float(score))
+    number = history.ask().number
+    assert not history.report(number, 1, -1.0)
+    history.forget_curve(number)
+    assert history.report(number, 1, 9.0)

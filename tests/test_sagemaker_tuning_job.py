@@ -114,13 +114,23 @@ def test_every_tunable_of_fm_tuning(name, form):
     low, high = form.removesuffix(" log").split("..")
     kind = "IntegerParameterRanges" if name in ("epochs", "mini_batch_size") else "ContinuousParameterRanges"
     entry = continuous("epoch" if name == "epochs" else name, low, high)
-    spec, _, said = noted(ranges(kind, entry) | {"TrainingJobDefinition": {}})
+    array, _, key = name.partition("_init_")
+    used = {f"{array}_init_method": {"sigma": "normal", "scale": "uniform", "value": "constant"}[key]} if key else {}
+    definition = {"TrainingJobDefinition": {"StaticHyperParameters": used}}
+    spec, _, said = noted(ranges(kind, entry) | definition)
     found = spec.search_space[name]
     assert (found.log, found.low, found.high) == (True, float(low), float(high))
     assert len(said) == 2  # no channels
-    spec, _, said = noted(ranges("AutoParameters", {"Name": name, "ValueHint": "1"}) | {"TrainingJobDefinition": {}})
+    spec, _, said = noted(ranges("AutoParameters", {"Name": name, "ValueHint": "1"}) | definition)
     assert spec.search_space[name] == found
     assert len(said) == 3
+
+
+def test_a_range_without_effect_is_left_out_and_said():
+    """A study is no study with it; SageMaker searches it all the same."""
+    spec, _, said = noted(ranges("ContinuousParameterRanges", continuous("factors_init_scale")))
+    assert set(spec.search_space) == {"num_factors"}
+    assert "factors_init_scale has no effect: factors_init_method is 'normal', its default; it is left out" in said
 
 
 def test_seventeen_are_tunable():
@@ -354,7 +364,7 @@ study_name: my_study.2
 data: {train: a, test: b}
 objective: test:rmse
 hyperparameters: {optimizer: adagrad, use_bias: false}
-search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], bias_lr: 0..1 step 0.25}
+search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], linear_lr: 0..1 step 0.25}
 sampler: gp
 pruner: {name: hyperband, min_resource: 1}
 n_trials: 30
@@ -379,7 +389,7 @@ def test_what_a_tuning_job_cannot_have_is_said():
     assert made["TrainingJobEarlyStoppingType"] == "Off"
     assert made["ResourceLimits"]["MaxRuntimeInSeconds"] == 120
     assert made["ParameterRanges"]["CategoricalParameterRanges"] == [
-        {"Name": "bias_lr", "Values": ["0.0", "0.25", "0.5", "0.75", "1.0"]}]  # fmt: skip
+        {"Name": "linear_lr", "Values": ["0.0", "0.25", "0.5", "0.75", "1.0"]}]  # fmt: skip
     assert job["TrainingJobDefinition"]["StaticHyperParameters"]["use_bias"] == "false"
 
 
@@ -387,7 +397,7 @@ def test_studies_that_make_no_job():
     """An objective that SageMaker does not tune for, nothing of its own to search, a grid of ranges."""
     for old, new, said in (
         ("test:rmse", "test:mse", "test:rmse ranks as test:mse does"),
-        ("search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], bias_lr: 0..1 step 0.25}\n"
+        ("search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], linear_lr: 0..1 step 0.25}\n"
          , "search_space: {lazy: [true, false]}\n", "nothing that is searched"),
         ("sampler: gp\npruner: {name: hyperband, min_resource: 1}", "sampler: grid", "lists of choices only"),
     ):  # fmt: skip

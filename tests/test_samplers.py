@@ -87,13 +87,48 @@ def test_every_pruner_takes_the_ends_of_its_options(name: str) -> None:
 
 
 def test_pruners_get_their_options() -> None:
-    """Hyperband learns the epochs from the file; a patient pruner can wrap another."""
-    band = make_pruner(study_of(pruner="hyperband"))
-    assert vars(band)["_max_resource"] == 9
+    """A patient pruner can wrap another."""
     wrapped = "{name: median, n_startup_trials: 1}"
     patient = make_pruner(study_of(pruner=f"{{name: patient, patience: 2, wrapped_pruner: {wrapped}}}"))
     assert isinstance(vars(patient)["_wrapped_pruner"], optuna.pruners.MedianPruner)
     assert vars(make_pruner(study_of(pruner="{name: patient, patience: 2}")))["_wrapped_pruner"] is None
+
+
+@pytest.mark.parametrize(("epochs", "most"), [
+    ("epochs: 900", 900), ("epochs: 7", 7), ("use_bias: true", 1), ("solver: als", 100),
+    ("solver: mcmc, epochs: 30", 30),
+])  # fmt: skip
+def test_auto_follows_from_the_files_most_epochs(epochs: str, most: int) -> None:
+    """Hyperband's largest and successive halving's smallest number, left out or auto, also inside patient."""
+    text = TEXT.replace("epochs: 9", epochs)
+
+    def made(pruner: str) -> dict[str, Any]:
+        return vars(make_pruner(parse(text.format(space="{num_factors: 2..8}", sampler="tpe", pruner=pruner))))
+
+    for pruner in ("hyperband", "{name: hyperband, max_resource: auto}"):
+        assert made(pruner)["_max_resource"] == most
+    for pruner in ("successive_halving", "{name: successive_halving, min_resource: auto}"):
+        assert made(pruner)["_min_resource"] == max(1, most // 100)
+        wrapped = made(f"{{name: patient, patience: 2, wrapped_pruner: {pruner}}}")["_wrapped_pruner"]
+        assert vars(wrapped)["_min_resource"] == max(1, most // 100)
+    assert made("{name: hyperband, max_resource: 5}")["_max_resource"] == 5
+    assert made("{name: successive_halving, min_resource: 3}")["_min_resource"] == 3
+
+
+@pytest.mark.parametrize("warmup", [None, 0, 1, 3])
+@pytest.mark.parametrize("name", [name for name, row in PRUNERS.items() if "n_warmup_steps" in row.options])
+def test_so_many_epochs_at_the_start_are_never_pruned(name: str, warmup: int | None) -> None:
+    """The next one is, of a trial that is the worst from the first on; by whichever pruner."""
+    needed = {"percentile": ", percentile: 25.0", "threshold": ", upper: 5.0"}.get(name, ", n_startup_trials: 1")
+    given = "" if warmup is None else f", n_warmup_steps: {warmup}"
+    pruner = make_pruner(study_of(pruner=f"{{name: {name}{needed}{given}}}"))
+    study = optuna.create_study()
+    for _ in range(5):
+        study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values=dict.fromkeys(range(1, 10), 1.0)))
+    trial = study.ask()
+    for epoch in range(1, 10):
+        trial.report(9.0, epoch)
+        assert pruner.prune(study, study.trials[-1]) == (epoch > (warmup or 0))
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "qmc", "grid"])

@@ -19,10 +19,10 @@ from fmtune.fm.hyperparameters import PARAMETERS, Value
 from fmtune.fm.metrics import METRICS
 from fmtune.sagemaker.hyperparameters import SCHEMA, typed
 from fmtune.sagemaker.job_shape import check_shape
-from fmtune.tune import collect
+from fmtune.tune import collect, dimension, effect, yamlfile
 from fmtune.tune import spec as specs
 from fmtune.tune.algorithms import PRUNERS
-from fmtune.tune.dimension import SEARCHABLE
+from fmtune.tune.dimension import SEARCHABLE, Dimension
 
 OBJECTIVES = (
     "test:rmse", "test:binary_classification_accuracy", "test:binary_classification_cross_entropy",
@@ -122,7 +122,7 @@ def study_of(
         ("search_space", ["search_space:", *(f"  {name}: {form}" for name, form in space.items())]),
         ("sampler", _strategy(config, notes)),
         ("n_trials", _limits(config, space, notes)),
-        ("enqueue", _warm_start(job, space, parents or {}, notes)),
+        ("enqueue", _warm_start(job, fixed, space, parents or {}, notes)),
     ]
     _leftovers(job, config, definition, notes)
     lines += [f"# {text}" for text in notes.by_key.pop("", [])]
@@ -198,10 +198,19 @@ def _parameters(
             notes.add("search_space", f"{name}: SageMaker was to choose its range; write one here to search it")
     for name, value in static.items():
         _static("epochs" if name == "epoch" else name, str(value), fixed, space, notes)
+    for fault in effect.idle(_dimensions(space), fixed):
+        notes.add("search_space", f"{fault.what}; it is left out")
+        del space[str(fault.at[0])]
     if "num_factors" not in {*fixed, *space}:
         default = PARAMETERS["num_factors"].default
         notes.add("hyperparameters", f"num_factors is required by SageMaker, and the job has none: it is {default}")
     return fixed, space
+
+
+def _dimensions(space: Mapping[str, str]) -> dict[str, Dimension]:
+    """Return those of a search space in the file's form that are sound."""
+    made = {name: dimension.parse(name, yamlfile.load(form, "").value)[0] for name, form in space.items()}
+    return {name: found for name, found in made.items() if found is not None}
 
 
 def _name(entry: Mapping[str, Any], notes: _Notes) -> str | None:
@@ -346,19 +355,23 @@ def _limits(config: Mapping[str, Any], space: Mapping[str, str], notes: _Notes) 
 
 
 def _warm_start(
-    job: Mapping[str, Any], space: Mapping[str, str], parents: Mapping[str, Sequence[Mapping[str, Any]]], notes: _Notes
-) -> list[str]:
-    """Return the parents' best configurations as those to try first."""
+    job: Mapping[str, Any], fixed: Mapping[str, Value], space: Mapping[str, str],
+    parents: Mapping[str, Sequence[Mapping[str, Any]]], notes: _Notes,
+) -> list[str]:  # fmt: skip
+    """Return the parents' best configurations as those to try first, no more than the job tries."""
     warm = job.get("WarmStartConfig") or {}
     if not warm:
         return []
     queue: list[dict[str, Any]] = []
     for name in _parent_names(job):
         found = [{key: value for key, value in c.items() if key in space} for c in parents.get(name, ())]
-        inside = [c for c in found if c and _fits(c, space)][:_QUEUED]
+        inside = [c for c in found if c and _fits(c, fixed, space)][:_QUEUED]
         queue += [c for c in inside if c not in queue]
         if not inside:
             notes.add("enqueue", f"warm start from {name}: no finished trial of it fits; run its study here first")
+    limits = (job.get("HyperParameterTuningJobConfig") or {}).get("ResourceLimits") or {}
+    most = int(_number("MaxNumberOfTrainingJobs", limits.get("MaxNumberOfTrainingJobs", len(queue))))
+    queue = queue[: max(0, most)]
     if queue:
         notes.add("enqueue", f"warm start ({warm.get('WarmStartType')}): the best configurations of "
                   f"{', '.join(_parent_names(job))} are tried first; their scores are not taken over")  # fmt: skip
@@ -370,9 +383,11 @@ def _parent_names(job: Mapping[str, Any]) -> list[str]:
     return [str(entry.get("HyperParameterTuningJobName")) for entry in entries]
 
 
-def _fits(configuration: Mapping[str, Any], space: Mapping[str, str]) -> bool:
+def _fits(configuration: Mapping[str, Any], fixed: Mapping[str, Value], space: Mapping[str, str]) -> bool:
     inner = "\n".join(f"  {name}: {form}" for name, form in space.items())
-    text = f"study_name: x\ndata: {{train: a, test: b}}\nobjective: test:rmse\nsearch_space:\n{inner}\n"
+    others = json.dumps({name: value for name, value in fixed.items() if name != "predictor_type"})
+    text = (f"study_name: x\ndata: {{train: a, test: b}}\nobjective: test:rmse\nhyperparameters: {others}\n"
+            f"search_space:\n{inner}\n")  # fmt: skip
     try:
         specs.parse(f"{text}enqueue: [{json.dumps(dict(configuration))}]\n")
     except FmtuneError:

@@ -126,6 +126,13 @@ def enqueue(raw: list[Any], space: Mapping[str, Dimension], searched: Collection
     return tuple(made), wrong
 
 
+def queued(entries: int, n_trials: int) -> Iterator[Wrong]:
+    """Yield the first enqueued configuration that would never be tried."""
+    if entries > n_trials:
+        what = f"{entries} configurations are enqueued for {n_trials} trial{'s' if n_trials > 1 else ''}"
+        yield Wrong((n_trials,), what, f"write n_trials: {entries}, or more")
+
+
 def algorithm(raw: Any, table: Mapping[str, Algorithm], kind: str) -> tuple[str, dict[str, Any], list[Wrong]]:
     """Return short name and options of a sampler or pruner, given as a name or a mapping with ``name``."""
     known = dict(table)

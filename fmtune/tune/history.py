@@ -129,9 +129,9 @@ class History:
         """Return how many trials there are."""
         return len(self._storage._studies[self._study._study_id].trials)
 
-    def params(self, number: int) -> dict[str, Any]:
-        """Return what a trial was asked to be."""
-        return dict(self._storage.get_trial(self._id(number)).params)
+    def trial(self, number: int) -> FrozenTrial:
+        """Return a trial as it is known so far; its parameters are what it was asked to be."""
+        return self._storage.get_trial(self._id(number))
 
     def ask(self, fixed: Mapping[str, Any] | None = None) -> FrozenTrial:
         """Return the next trial in number order; ``fixed`` values are taken as they are, the rest is sampled."""
@@ -160,8 +160,10 @@ class History:
         return self._storage.get_trial(trial_id)
 
     def forget_curve(self, number: int) -> None:
-        """Drop the scores of a trial that starts over."""
-        self._storage._get_trial(self._id(number)).intermediate_values = {}
+        """Drop the scores of a trial that starts over, and the rungs of successive halving that it has climbed."""
+        trial = self._storage._get_trial(self._id(number))
+        trial.intermediate_values = {}
+        trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if not k.startswith("completed_rung_")}
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)

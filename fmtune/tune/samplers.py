@@ -23,7 +23,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from fmtune.errors import ResourceError
-from fmtune.fm.hyperparameters import Value
+from fmtune.fm.hyperparameters import Hyperparameters, Value
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
 from fmtune.tune.checks import EXHAUSTIVE
 from fmtune.tune.dimension import Dimension
@@ -151,7 +151,7 @@ def make_sampler(spec: Spec, seed: int) -> BaseSampler:
 
 
 def make_pruner(spec: Spec) -> BasePruner:
-    """Return the pruner of a study; hyperband learns the largest number of epochs from the file."""
+    """Return the pruner of a study; what it has as ``auto`` follows from the file's largest number of epochs."""
     return _pruner(spec.pruner.name, spec.pruner.options, _most_epochs(spec))
 
 
@@ -172,9 +172,12 @@ _OURS: dict[str, type[BasePruner]] = {"running_median": RunningMedianPruner}
 
 
 def _pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
-    options = dict(options)
-    if name == "hyperband":
-        options.setdefault("max_resource", epochs)
+    # Optuna would take auto from the first whole trial that it sees, which depends on the clock and on stops.
+    auto = {"successive_halving": {"min_resource": max(1, epochs // 100)}, "hyperband": {"max_resource": epochs}}
+    options = {**auto.get(name, {}), **{key: value for key, value in options.items() if value != "auto"}}
+    if "n_warmup_steps" in PRUNERS[name].options and name not in _OURS:
+        # Optuna's first step is 0, and the first epoch is 1.
+        options["n_warmup_steps"] = options.get("n_warmup_steps", 0) + 1
     if name == "patient":
         inner = dict(options.pop("wrapped_pruner", {"name": "none"}))
         # Optuna's own "no wrapped pruner" prunes on patience alone; NopPruner would never prune.
@@ -189,5 +192,5 @@ def _pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
 def _most_epochs(spec: Spec) -> int:
     searched = spec.search_space.get("epochs")
     if searched is None:
-        return int(spec.hyperparameters.get("epochs") or 1)
+        return max(Hyperparameters.of({**spec.hyperparameters, "solver": solver}).epochs for solver in spec.solvers)
     return int(max(int(value or 1) for value in searched.choices) if searched.choices else searched.high or 1)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -25,6 +25,7 @@ from fmtune.tune.database import Away
 from fmtune.tune.driver import Job, Outcome, seeds_of
 from fmtune.tune.history import History
 from fmtune.tune.selection import Finalists
+from fmtune.tune.space import misfit
 from fmtune.tune.store import Store
 
 # Seconds between two writes of the scores of running trials.
@@ -266,36 +267,57 @@ class SearchSource(_Cell):
         self._history, self._n_trials, self._lag = history, n_trials, lag
         self._distributions, self._enqueue, self._finalists = distributions, enqueue, finalists
         finalists.know(values_of(stored))
-        for trial in stored:
+        made = stored[: store.next]
+        for trial in made:
             history.restore(trial)
-        self._known = {t.number for t in stored if t.state.is_finished()}
+        self._known = {t.number for t in made if t.state.is_finished()}
 
     @property
     def left(self) -> bool:
         """Whether trials are still to be run, by whomever."""
-        return len(self.store) < self._n_trials or bool(self.store.begun)
+        return self.store.next < self._most or bool(self.store.begun)
+
+    @property
+    def _most(self) -> int:
+        """How many trials there are to be; one that was enqueued by Optuna's own means is run beyond ``n_trials``."""
+        return max(self._n_trials, len(self.store))
 
     def _make(self, workers: int) -> New | None:
         """Return the next trial in number order, once everything that it may know of has ended."""
-        n = len(self.store)
-        if not may_begin(n, self._n_trials, self.store.begun, self._lag, workers, len(self.mine)):
+        n = self.store.next
+        if not may_begin(n, self._most, self.store.begun, self._lag, workers, len(self.mine)):
             return None
         self._learn()
         # One that could not be written down is asked for again.
         self._history.cut(n)
         self._history.restore_study(self.store.study_system())
-        asked = self._history.ask(self._enqueue[n] if n < len(self._enqueue) else None)
+        fixed = self._enqueue[n] if n < len(self._enqueue) else None
+        if n in self.store.queued:
+            (queued,) = self.store.fetch([n])
+            fixed = enqueued(queued)
+            if misfit(fixed, self._distributions) is not None:
+                # Without parameters, so that it is told from one to be trained, whoever comes to it.
+                bare = create_trial(state=TrialState.WAITING, system_attrs=queued.system_attrs)
+                self._history.restore(bare)
+                return New(n, {}, {}, bare.system_attrs, {})
+        asked = self._history.ask(fixed)
         return New(n, asked.params, self._distributions, asked.system_attrs, self._history.study_attrs)
+
+    def _unfit(self, number: int) -> str | None:
+        """Return why a trial that was enqueued by Optuna's own means cannot be tried, None where it can."""
+        trial = self._history.trial(number)
+        return None if trial.params else misfit(enqueued(trial), self._distributions)
 
     def _start(self, number: int) -> Job:
         self._learn()
         self._history.forget_curve(number)
-        return self._job(number, self._history.params(number))
+        return self._job(number, self._history.trial(number).params)
 
     def _learn(self) -> None:
-        """Let the history know what other processes asked for and ended."""
-        ended = self.store.ended - self._known
-        for trial in self.store.fetch({*ended, *range(len(self._history), len(self.store))}):
+        """Let the history know what other processes asked for and ended, up to the next trial that is to be made."""
+        border = self.store.next
+        ended = {number for number in self.store.ended - self._known if number < border}
+        for trial in self.store.fetch({*ended, *range(len(self._history), border)}):
             self._history.learn(trial)
         self._known |= ended
 
@@ -381,6 +403,11 @@ def epochs_of(trial: FrozenTrial) -> int:
     """
     attrs = trial.user_attrs
     return int(attrs.get("epochs") or attrs.get("best_epoch") or len(trial.intermediate_values))
+
+
+def enqueued(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what a trial is to be that was enqueued by Optuna's own means."""
+    return dict(trial.system_attrs.get("fixed_params", trial.params))
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:

@@ -22,6 +22,20 @@ def distributions(search_space: Mapping[str, Dimension]) -> dict[str, BaseDistri
     return {name: _distribution(dimension) for name, dimension in search_space.items()}
 
 
+def misfit(values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> str | None:
+    """Return why no trial can have these values, None when one can."""
+    for name, value in values.items():
+        if name not in space:
+            return f"enqueued with {name}, which is not searched"
+        try:
+            inside = space[name]._contains(space[name].to_internal_repr(value))
+        except (TypeError, ValueError):
+            inside = False
+        if not inside:
+            return f"enqueued with {name} {value!r}, which is not in its search space"
+    return None
+
+
 def describe(search_space: Mapping[str, Dimension]) -> dict[str, dict[str, Any]]:
     """Return each searched parameter as plain values: what is set of the dimension, its shorthand and meaning."""
     return {

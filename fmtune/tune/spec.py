@@ -17,7 +17,7 @@ from fmtune.data import catalog
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value, cpu_only
 from fmtune.fm.metrics import METRICS
-from fmtune.tune import checks, yamlfile
+from fmtune.tune import checks, effect, yamlfile
 from fmtune.tune import schema as schemas
 from fmtune.tune.algorithms import PRUNERS, SAMPLERS
 from fmtune.tune.amount import amount
@@ -233,8 +233,13 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
         wrong += disagreement
     space, faults = checks.search_space(shape.search_space, shape.hyperparameters, keys)
     note("search_space", faults)
+    if not {"objective", "hyperparameters"} & bad:
+        unsound = (shape.hyperparameters.keys() | shape.search_space.keys()) - fixed.keys() - space.keys()
+        note("search_space", effect.idle(space, fixed, unsound))
     queue, faults = checks.enqueue(shape.enqueue, space, shape.search_space, shape.hyperparameters)
     note("enqueue", faults if "search_space" not in bad else ())
+    if "n_trials" not in bad:
+        note("enqueue", checks.queued(len(shape.enqueue), shape.n_trials))
     sampler, sampler_options, faults = checks.algorithm(shape.sampler, SAMPLERS, "sampler")
     note("sampler", faults)
     pruner, pruner_options, faults = checks.algorithm(shape.pruner, PRUNERS, "pruner")

@@ -5,7 +5,8 @@ value, attributes and state together).  Optuna's own calls would take one for ea
 sees is an ordinary Optuna study; optuna-dashboard opens it while it runs.
 
 Claims are made under a lock of the study's row, so that numbers are handed out one by one and in order.  A trial
-belongs to the worker that claimed it last: what another one tells of it is not taken.
+belongs to the worker that claimed it last: what another one tells of it is not taken.  A trial that somebody put there
+by Optuna's own ``enqueue_trial`` is one without an owner: it is made when its number's turn comes.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Store:
     ----------
     begun, ended : set of int
         Trials that have not ended, and those that have, as :meth:`trials` or the last claim found them.
+    queued : set of int
+        Trials that were enqueued by Optuna's own means, and not begun yet.
     tally : Counter
         How many have ended in which state.
     """
@@ -97,6 +100,7 @@ class Store:
         self._clock = time_of if clock is None else lambda c: clock()
         self.begun: set[int] = set()
         self.ended: set[int] = set()
+        self.queued: set[int] = set()
         self.tally: Counter[str] = Counter()
         self._rows: dict[int, _Row] = {}
         self._newest = -1
@@ -123,31 +127,39 @@ class Store:
         """Return how many trials there are, as :meth:`trials` or the last claim found them."""
         return len(self._rows)
 
-    def _see(self, number: int, row: _Row) -> None:
+    @property
+    def next(self) -> int:
+        """The number of the next trial that is to be made."""
+        return min(self.queued, default=len(self))
+
+    def _see(self, number: int, row: _Row, *, owned: bool = True) -> None:
         self._rows[number] = row
         self._newest = max(self._newest, row.trial_id)
-        if not row.state.is_finished():
+        self.queued.discard(number)
+        self.begun.discard(number)
+        if row.state == TrialState.WAITING and not owned:
+            self.queued.add(number)
+        elif not row.state.is_finished():
             self.begun.add(number)
         elif number not in self.ended:
-            self.begun.discard(number)
             self.ended.add(number)
             self.tally[row.state.name] += 1
 
     def _look(self, c: sa.Connection) -> None:
         """See what has changed: trials that were open, that are open, and new ones."""
         columns = TRIALS.c.number, TRIALS.c.trial_id, TRIALS.c.state
-        were = [self._rows[n].trial_id for n in self.begun]
+        were = [self._rows[n].trial_id for n in self.begun | self.queued]
         changed = TRIALS.c.state.in_(_OPEN) | (TRIALS.c.trial_id > self._newest) | TRIALS.c.trial_id.in_(were)
-        for number, trial_id, state in c.execute(
-            sa.select(*columns).where(TRIALS.c.study_id == self.study_id, changed)
-        ):
-            self._see(number, _Row(trial_id, state))
+        found = c.execute(sa.select(*columns).where(TRIALS.c.study_id == self.study_id, changed)).all()
+        owned = self._attrs_of(c, [trial_id for _, trial_id, state in found if state == TrialState.WAITING])
+        for number, trial_id, state in found:
+            self._see(number, _Row(trial_id, state), owned=trial_id in owned)
 
     def trials(self, patience: float = PATIENCE) -> list[FrozenTrial]:
         """Return all trials in number order."""
         trials = self._database.run(lambda c: self.storage.get_all_trials(self.study_id, deepcopy=False), patience)
         for trial in trials:
-            self._see(trial.number, _Row(trial._trial_id, trial.state))
+            self._see(trial.number, _Row(trial._trial_id, trial.state), owned="owner" in trial.user_attrs)
         return sorted(trials, key=lambda t: t.number)
 
     def fetch(self, numbers: Iterable[int]) -> list[FrozenTrial]:
@@ -227,8 +239,8 @@ class Store:
         mine
             Trials that this worker is at.
         make
-            Given how many workers live, returns the next trial, or None while there is none; called under the study's
-            lock.
+            Given how many workers live, returns the trial of number :attr:`next`, or None while there is none; called
+            under the study's lock.
 
         Returns
         -------
@@ -297,9 +309,14 @@ class Store:
         row = {
             "number": new.number, "study_id": self.study_id, "state": TrialState.RUNNING, "datetime_start": now(),
         }  # fmt: skip
-        made = c.execute(TRIALS.insert(), row).inserted_primary_key
-        assert made is not None
-        trial_id = int(made[0])
+        if new.number in self.queued:
+            trial_id = self._rows[new.number].trial_id
+            c.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(row))
+            c.execute(PARAMS.delete().where(PARAMS.c.trial_id == trial_id))
+        else:
+            made = c.execute(TRIALS.insert(), row).inserted_primary_key
+            assert made is not None
+            trial_id = int(made[0])
         rows = [
             {"trial_id": trial_id, "param_name": k, "param_value": new.distributions[k].to_internal_repr(v),
              "distribution_json": distribution_to_json(new.distributions[k])} for k, v in new.params.items()

@@ -255,8 +255,9 @@ class StudyFile(Model):
         default=1, ge=1, le=100, description="models a trial trains, each with its own seed; the mean counts"
     )
     seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="seed of the sampler, of initial values and of the shuffle"
-    )
+        default=0, ge=0, le=2**63 - 1,
+        description="seed of the sampler and of initial values; the shuffle has its own, shuffle_seed",
+    )  # fmt: skip
     lag: int | None = Field(
         default=None, ge=0, le=100_000,
         description="how many earlier trials a trial may not know the results of; left out, the number of lanes",
