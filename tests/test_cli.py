@@ -152,7 +152,8 @@ def test_best_says_which_epoch_patience_found(shell: Shell, tmp_path: Path) -> N
     shell("run", "study.yaml", "--no-report")
     top = collect(specs.read(tmp_path / "study.yaml"), tmp_path).best
     assert top is not None
-    assert shell("best", "study.yaml").lines[1].startswith(f"# its model is that of epoch {top.best_epoch}; train so many")
+    said = shell("best", "study.yaml")
+    assert said.lines[1].startswith(f"# its model is that of epoch {top.best_epoch}; train so many")
 
 
 def test_best_of_another_trial(done: Path, shell: Shell) -> None:
