@@ -30,13 +30,30 @@ LONGEST_LINE = 16 << 20
 """Bytes of a line; a longer one is no row of numbers."""
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
-_PAIR = re.compile(rb"(?:^|[ \t])\d+:(?:" + _NUMBER + rb")(?=\s|$)", re.M | re.I)
+_PAIR = re.compile(rb"(?:\d+|qid):(?:" + _NUMBER + rb")", re.I)
+# A word and several numbers are no labels either, but that the reader says, with the line.
+_LABEL = re.compile(rb"[^,;:<{[]+|\d+(?:,\d+)+")
 _HINT = "a line is 'label index:value index:value ...'"
 
 
 def sniff(head: bytes) -> bool:
-    """Say whether the bytes (unzipped) are lines with ``index:value`` pairs."""
-    return b"\0" not in head and head.lstrip()[:1] not in (b"{", b"[", b"<") and _PAIR.search(head) is not None
+    """Say whether the bytes (unzipped) begin as rows do: the first line of more than a label has pairs behind it.
+
+    One pair somewhere would not do: the time 12:30 in a table looks like one.
+    """
+    if b"\0" in head:
+        return False
+    *lines, last = head.split(b"\n")
+    # Where the head ends within a line, its last token may be half of one.
+    torn = last.split()
+    for line in [*lines, b" ".join(torn[:-1] if len(torn) > 2 else torn)]:
+        tokens = line.partition(b"#")[0].split()
+        pairs = tokens if tokens and _PAIR.fullmatch(tokens[0]) else tokens[1:]
+        if pairs:
+            return (pairs is tokens or bool(_LABEL.fullmatch(tokens[0]))) and all(map(_PAIR.fullmatch, pairs))
+        if tokens and not re.fullmatch(_NUMBER, tokens[0], re.I):
+            return False
+    return False
 
 
 def counts_from_zero(path: Path) -> bool:
