@@ -13,7 +13,7 @@ from fmtune.data import libsvm
 from fmtune.data.canonical import DataWarning
 from fmtune.data.source import format_of
 from fmtune.errors import DataError
-from fmtune.rows import Rows, SparseRows
+from fmtune.rows import DenseRows, Rows, SparseRows
 
 
 def read(folder: Path, text: str | bytes, dim: int | None = None, base: int | None = None) -> SparseRows:
@@ -66,6 +66,15 @@ def test_dense_rows_are_written_without_their_zeros() -> None:
     stream = io.BytesIO()
     libsvm.write(stream, rows.to_dense())
     assert stream.getvalue() == b"1 3:1\n"
+
+
+def test_an_unlabelled_row_of_zeros_stays_a_row(tmp_path: Path) -> None:
+    """A blank line would be none, and later scores would stand at the wrong rows."""
+    matrix = np.array([[0, 0], [1, 0], [0, 0], [0, 2]], np.float32)
+    stream = io.BytesIO()
+    libsvm.write(stream, DenseRows(matrix, None, 2))
+    assert stream.getvalue() == b"1:0\n1:1\n1:0\n2:2\n"
+    assert read(tmp_path, stream.getvalue()).to_dense().matrix.tolist() == matrix.tolist()
 
 
 def test_keys_out_of_order_are_put_right_with_a_warning(tmp_path: Path) -> None:

@@ -89,13 +89,26 @@ def jobs(path: Path, feature_dim: int | None = None, base: int = 1, size: int = 
 
 
 def write(stream: BinaryIO, rows: Rows) -> None:
-    """Write rows with indices from 1, labels where there are any; of dense rows the entries that are not zero."""
+    """Write rows with indices from 1, labels where there are any; of dense rows the entries that are not zero.
+
+    Raises
+    ------
+    DataError
+        A row makes a longer line than is read again.
+    """
     sparse: SparseRows = rows.to_sparse()
     pairs = [f"{key}:{value}" for key, value in zip((sparse.indices + 1).tolist(), _texts(sparse.values), strict=True)]
     labels = None if sparse.labels is None else _texts(sparse.labels)
     for r in range(sparse.n):
         entries = pairs[sparse.indptr[r] : sparse.indptr[r + 1]]
-        stream.write((" ".join(entries if labels is None else [labels[r], *entries]) + "\n").encode())
+        if labels is not None:
+            entries = [labels[r], *entries]
+        # A blank line would be no row.
+        line = " ".join(entries or ["1:0"]).encode() + b"\n"
+        if len(line) >= LONGEST_LINE:
+            what = f"a row of {sparse.indptr[r + 1] - sparse.indptr[r]} entries makes a line longer than 16 MiB"
+            raise DataError(what, hint="write such rows as npz")
+        stream.write(line)
 
 
 def _texts(numbers: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[str]:
