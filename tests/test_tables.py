@@ -81,6 +81,10 @@ FAULTS = {
     b'{"a": 1}\n{"a": \n': (
         ": line 2", "the line is no JSON: Expecting value: line 2 column 1 (char 7)", LINE),
     b'{"a": 1}\n7\n': (": line 2", "the line is no object of names and values", LINE),
+    b'{"a": "\\u00e9 \\ud83d\\ude00"}\n{"a": [1, "x\\ud800"]}\n': (
+        ": line 2", "'\\ud800' is half a character", "write both halves, or the character"),
+    b'{"a": 1}\n{"\xed\xa0\x80": 1}\n': (
+        ": line 2", "'\\ud800' is half a character", "write both halves, or the character"),
     b"PAR1xxxxxxxxxxxxPAR1": (
         "", f"{UNREAD}: Parquet file size is 20 bytes, smaller than the size reported by footer's (2021161080bytes)",
         AGAIN),

@@ -119,7 +119,7 @@ def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -
         reader = pd.read_csv(
             stream, sep=sep, header=0, names=known, chunksize=BLOCK, encoding="utf-8-sig", index_col=False,
             low_memory=False, dtype=dict.fromkeys(set(named) & set(texts), "str"), keep_default_na=False,
-            na_values={name: [""] if name in texts else _EMPTY for name in known},
+            na_values={name: [""] if name in texts else _EMPTY for name in named},
         )  # fmt: skip
         chosen = [name for name in named if names is None or name in names]
         while (frame := _next(reader)) is not None:
@@ -180,6 +180,13 @@ def _record(line: bytes, number: int, path: Path) -> dict[str, Any] | None:
         raise DataError(f"the line is no JSON: {error}", where=f"{path}: line {number}", hint=_LINE) from error
     if not isinstance(made, dict):
         raise DataError("the line is no object of names and values", where=f"{path}: line {number}", hint=_LINE)
+    # Only JSON can say half a character; no vocabulary could be written of it.
+    if b"\\u" in line or b"\xed" in line:
+        try:
+            json.dumps(made, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            what = f"{error.object[error.start]!a} is half a character"
+            raise DataError(what, where=f"{path}: line {number}", hint="write both halves, or the character") from error
     return made
 
 
