@@ -145,12 +145,13 @@ def test_an_index_too_large_to_number_is_refused(tmp_path: Path) -> None:
     [(b"1 1:1\n", True), (b"# c\n\n-1 3:0.5 7:1e-3\n", True), (b"3:1\n", True), (b"x 1:1\n", True), (b"1 2 3\n", False),
      (b"a,b\n1:2,3\n", False), (b'{"a": 1}', False), (b"<p> 1:1 </p>", False), (b"", False), (b"1 1:1\0", False),
      (b"1,3 1:1\n", True), (b"1 qid:3 1:1\n", True), (b"1 1:1 # 12 o'clock\nx\n", True), (b"0\n\n1 3:1\n", True),
-     (b"0\n1\n", False), (b"1 2:1 3:0.", True), (b"1 2:1 3", True), (b"1 2:1 3\n", False), (b"1\t2:1\t3:4", True),
+     (b"0\n1\n", False), (b"1 2:1 3:0.", True), (b"1 2:1 3", True), (b"1 2:1 3\n", True),
+     (b"1 2:x\n", False), (b"1 2:", False), (b"1\t2:1\t3:4", True),
      (b"user,time\n1,2024-01-01 12:30\n", False), (b"user\ttime\n1\t12:30\n", False), (b"5,1 12:30,x\n", False),
      (b"user;at 12:30\n1;2\n", False)],
 )  # fmt: skip
 def test_sniffing_looks_at_the_first_row(head: bytes, known: bool) -> None:
-    """A line of pairs behind a label makes libsvm, even where others are wrong: then the line is named.
+    """A pair behind its label makes libsvm, even where others are wrong: then the line is named.
 
     A time of day in a table makes none.
     """

@@ -37,20 +37,19 @@ _HINT = "a line is 'label index:value index:value ...'"
 
 
 def sniff(head: bytes) -> bool:
-    """Say whether the bytes (unzipped) begin as rows do: the first line of more than a label has pairs behind it.
+    """Say whether the bytes (unzipped) begin as rows do: the first line of more than a label has a pair behind it.
 
-    One pair somewhere would not do: the time 12:30 in a table looks like one.
+    A pair somewhere else would not do: the time 12:30 in a table looks like one.  What follows is for the reader to
+    judge, which names the line.
     """
     if b"\0" in head:
         return False
-    *lines, last = head.split(b"\n")
-    # Where the head ends within a line, its last token may be half of one.
-    torn = last.split()
-    for line in [*lines, b" ".join(torn[:-1] if len(torn) > 2 else torn)]:
-        tokens = line.partition(b"#")[0].split()
-        pairs = tokens if tokens and _PAIR.fullmatch(tokens[0]) else tokens[1:]
-        if pairs:
-            return (pairs is tokens or bool(_LABEL.fullmatch(tokens[0]))) and all(map(_PAIR.fullmatch, pairs))
+    for line in head.split(b"\n"):
+        tokens = line.partition(b"#")[0].split(None, 2)
+        if tokens and _PAIR.fullmatch(tokens[0]):
+            return True
+        if len(tokens) > 1:
+            return bool(_LABEL.fullmatch(tokens[0]) and _PAIR.fullmatch(tokens[1]))
         if tokens and not re.fullmatch(_NUMBER, tokens[0], re.I):
             return False
     return False
