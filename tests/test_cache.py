@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fmtune import kernels
 from fmtune.data.cache import FOLDER, Cache
 from fmtune.data.source import DataWarning, read_channel, read_channels, write
 from fmtune.errors import DataError
@@ -77,6 +80,33 @@ def test_a_place_that_cannot_be_written_has_its_cache_below_the_users(file: Path
         assert read_channel(file, cache=cache(**{name: str(tmp_path / name)})).digest() == SPARSE.digest()
         assert list((tmp_path / name / "fmtune" / "data").rglob("about.json"))
     assert read_channel(file, cache=cache(FMTUNE_CACHE_DIR=str(file))).digest() == SPARSE.digest()
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Also one that is no UTF-8."""
+    folder = tmp_path / os.fsdecode(b"dir\xff")
+    folder.mkdir()
+    write(SPARSE, folder / "a.pbr")
+    assert read_channel(folder / "a.pbr", cache=cache()).digest() == SPARSE.digest()
+    assert (entry(folder) / "about.json").is_file()
+
+
+def test_a_user_without_a_home_has_a_cache_beside_the_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or none, where that cannot be written: a container may run under a number that has neither name nor HOME."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("FMTUNE_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert kernels.user_cache() is None and kernels.user_cache({"XDG_CACHE_HOME": "/x"}) == Path("/x")
+    compiled = kernels._cache_folder()
+    assert compiled is None or compiled.startswith(tempfile.gettempdir())
+    assert read_channel(file, cache=cache()).digest() == SPARSE.digest()
+    shutil.rmtree(file.parent / FOLDER)
+    (file.parent / FOLDER).touch()
+    assert read_channel(file, cache=cache()).digest() == SPARSE.digest()
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

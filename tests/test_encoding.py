@@ -347,6 +347,27 @@ def test_the_largest_numbers_that_scale() -> None:
         encoder.rows(frame, labels=False)
 
 
+@pytest.mark.parametrize("deviation", [1e-3, 1e-300])
+def test_a_number_too_far_from_those_that_trained_is_refused(deviation: float) -> None:
+    """Scaled it would be infinite, and so would every score; in a table and in a request."""
+    encoder = Encoder([Scaled("x", 0.0, deviation)])
+    said = "too far from the numbers that trained for 32 bits"
+    with pytest.raises(DataError) as error:
+        encoder.rows(pd.DataFrame({"x": [0.0, None, -1e37]}), labels=False, first=4, where="t.csv")
+    hint = "correct it, or cut the column into buckets"
+    assert str(error.value) == f"t.csv: row 7: 'x' is -1e+37, {said}\n  hint: {hint}"
+    with pytest.raises(DataError, match=f"x: 1e\\+37 is {said}"):
+        encoder.entries({"x": 1e37})
+
+
+def test_half_a_character_is_no_name() -> None:
+    """A vocabulary that holds it could not be written."""
+    cells = pd.Series(["a", None, "b\ud800"], name="who", dtype=object)
+    with pytest.raises(DataError) as error:
+        coded(cells, "t", 10)
+    assert str(error.value) == "t: row 13: 'who' is 'b\\ud800', which holds half a character\n  hint: correct the text"
+
+
 def test_hashed_values_have_the_features_that_they_always_had() -> None:
     """A model outlives the program that made it: BLAKE2b, eight bytes, the lowest bits, of ``column=value``."""
     encoder = Encoder([Hashed("user", 20, "|")])

@@ -11,8 +11,9 @@ import pytest
 
 from fmtune.data import libsvm
 from fmtune.data.canonical import DataWarning
+from fmtune.data.source import format_of
 from fmtune.errors import DataError
-from fmtune.rows import Rows, SparseRows
+from fmtune.rows import DenseRows, Rows, SparseRows
 
 
 def read(folder: Path, text: str | bytes, dim: int | None = None, base: int | None = None) -> SparseRows:
@@ -65,6 +66,15 @@ def test_dense_rows_are_written_without_their_zeros() -> None:
     stream = io.BytesIO()
     libsvm.write(stream, rows.to_dense())
     assert stream.getvalue() == b"1 3:1\n"
+
+
+def test_an_unlabelled_row_of_zeros_stays_a_row(tmp_path: Path) -> None:
+    """A blank line would be none, and later scores would stand at the wrong rows."""
+    matrix = np.array([[0, 0], [1, 0], [0, 0], [0, 2]], np.float32)
+    stream = io.BytesIO()
+    libsvm.write(stream, DenseRows(matrix, None, 2))
+    assert stream.getvalue() == b"1:0\n1:1\n1:0\n2:2\n"
+    assert read(tmp_path, stream.getvalue()).to_dense().matrix.tolist() == matrix.tolist()
 
 
 def test_keys_out_of_order_are_put_right_with_a_warning(tmp_path: Path) -> None:
@@ -133,11 +143,27 @@ def test_an_index_too_large_to_number_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "known"),
     [(b"1 1:1\n", True), (b"# c\n\n-1 3:0.5 7:1e-3\n", True), (b"3:1\n", True), (b"x 1:1\n", True), (b"1 2 3\n", False),
-     (b"a,b\n1:2,3\n", False), (b'{"a": 1}', False), (b"<p> 1:1 </p>", False), (b"", False), (b"1 1:1\0", False)],
+     (b"a,b\n1:2,3\n", False), (b'{"a": 1}', False), (b"<p> 1:1 </p>", False), (b"", False), (b"1 1:1\0", False),
+     (b"1,3 1:1\n", True), (b"1 qid:3 1:1\n", True), (b"1 1:1 # 12 o'clock\nx\n", True), (b"0\n\n1 3:1\n", True),
+     (b"0\n1\n", False), (b"1 2:1 3:0.", True), (b"1 2:1 3", True), (b"1 2:1 3\n", True),
+     (b"1 2:x\n", False), (b"1 2:", False), (b"1\t2:1\t3:4", True),
+     (b"user,time\n1,2024-01-01 12:30\n", False), (b"user\ttime\n1\t12:30\n", False), (b"5,1 12:30,x\n", False),
+     (b"user;at 12:30\n1;2\n", False)],
 )  # fmt: skip
-def test_sniffing_looks_for_a_pair(head: bytes, known: bool) -> None:
-    """Text with an index:value pair is libsvm, even where a line is wrong: then the line is named."""
+def test_sniffing_looks_at_the_first_row(head: bytes, known: bool) -> None:
+    """A pair behind its label makes libsvm, even where others are wrong: then the line is named.
+
+    A time of day in a table makes none.
+    """
     assert libsvm.sniff(head) is known
+
+
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_a_table_with_times_is_a_table(mark: str, tmp_path: Path) -> None:
+    """A cell such as 12:30 is no index and its value."""
+    path = tmp_path / "when"
+    path.write_text(f"user{mark}rating{mark}time\n" + f"1{mark}5{mark}2024-01-01 12:30\n2{mark}4{mark}08:15\n")
+    assert format_of(path) == "csv"
 
 
 @pytest.mark.parametrize(

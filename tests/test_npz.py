@@ -122,6 +122,14 @@ def test_a_header_that_promises_more_than_follows_is_refused(tmp_path: Path) -> 
         npz.read(tmp_path / "y.npz")
 
 
+def test_a_shape_of_truths_is_refused(tmp_path: Path) -> None:
+    """numpy takes True for a length, until it is to reshape by it."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 2)}".ljust(117) + b"\n"
+    archive(tmp_path / "x.npz", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header, bytes(8))
+    with pytest.raises(DataError, match=r"member x: it is not an array \(its shape is \(True, 2\)\)"):
+        npz.read(tmp_path / "x.npz")
+
+
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     """Cut anywhere, or with any byte of its arrays changed."""
     stream = io.BytesIO()

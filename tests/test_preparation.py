@@ -145,6 +145,22 @@ def test_a_vocabulary_can_be_used_again(folder: Path) -> None:
     assert rows.indices.min() >= 20
 
 
+def test_a_vocabulary_reads_each_kind_of_column_as_it_was_learned(folder: Path) -> None:
+    """An empty number may be NA, which is a name elsewhere; and the newest rows are tested as they are without it."""
+    columns = Columns("rating", ("user",), ("genre",), ("age",), ("hour",))
+    split = Split(test=0.2, by="time")
+    frame = ratings().assign(hour=np.arange(300) % 24, genre=["NA"] * 30 + ["a|NA"] * 270)
+    frame = frame.astype({"age": object, "hour": object})
+    frame.loc[0, ["age", "hour"]] = "NA"
+    frame.to_csv(folder / "more.csv", index=False)
+    said = preparation.convert_tables(folder / "more.csv", folder / "train.pbr", columns, split)
+    sidecar = sidecar_of(folder / "train.pbr")
+    again = preparation.convert_tables(folder / "more.csv", folder / "more.pbr", Columns(), split, vocabulary=sidecar)
+    assert again["rows"] == said["rows"] == {"train": 240, "test": 60}
+    for name, path in again["out"].items():
+        assert source.read_channel(path).digest() == source.read_channel(said["out"][name]).digest()
+
+
 def test_a_folder_of_rows_may_hold_its_vocabulary(folder: Path) -> None:
     """It is no shard."""
     preparation.convert_tables(folder / "ratings.csv", folder / "rows" / "train.pbr", COLUMNS)

@@ -213,3 +213,18 @@ def test_nothing_is_an_empty_file() -> None:
     """Also inside gzip, whose own bytes are then as good as damaged."""
     assert describe_bytes(b"") == "an empty file"
     assert describe_bytes(gzip.compress(b"")) == "a damaged gzip file"
+
+
+@pytest.mark.parametrize(("name", "what"), [("a.pbr", "record"), ("a.svm", "line")])
+def test_no_row_is_written_that_is_too_long_to_be_read(name: str, what: str, tmp_path: Path) -> None:
+    """The file that stood there before stays."""
+    n = 3_000_000
+    row = SparseRows(np.array([0, n]), np.arange(n, dtype=np.int32), np.ones(n, np.float32), np.ones(1, np.float32), n)
+    path = tmp_path / name
+    path.write_bytes(b"before")
+    with pytest.raises(DataError) as error:
+        source.write(row, path)
+    assert str(error.value) == (
+        f"{path}: a row of 3000000 entries makes a {what} longer than 16 MiB\n  hint: write such rows as npz"
+    )
+    assert path.read_bytes() == b"before"

@@ -13,6 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from fmtune.data import tables
+from fmtune.data.columns import Columns
+from fmtune.data.preparation import Tables
 from fmtune.data.source import format_of
 from fmtune.errors import DataError
 
@@ -79,6 +81,10 @@ FAULTS = {
     b'{"a": 1}\n{"a": \n': (
         ": line 2", "the line is no JSON: Expecting value: line 2 column 1 (char 7)", LINE),
     b'{"a": 1}\n7\n': (": line 2", "the line is no object of names and values", LINE),
+    b'{"a": "\\u00e9 \\ud83d\\ude00"}\n{"a": [1, "x\\ud800"]}\n': (
+        ": line 2", "'\\ud800' is half a character", "write both halves, or the character"),
+    b'{"a": 1}\n{"\xed\xa0\x80": 1}\n': (
+        ": line 2", "'\\ud800' is half a character", "write both halves, or the character"),
     b"PAR1xxxxxxxxxxxxPAR1": (
         "", f"{UNREAD}: Parquet file size is 20 bytes, smaller than the size reported by footer's (2021161080bytes)",
         AGAIN),
@@ -139,3 +145,37 @@ def test_notes_of_pandas_in_a_file_are_not_believed(tmp_path: Path) -> None:
     table = pyarrow.Table.from_pandas(frame).replace_schema_metadata({"pandas": "{}"})
     pyarrow.parquet.write_table(table, path)
     assert sorted(tables.head(path, "parquet").columns) == ["a", "user"]
+
+
+HEADS = {
+    "an index without a name": (",user,x\n7,a,1\n", ["user", "x"]),
+    "a delimiter at the end": ("user,x,\na,1,\n", ["user", "x"]),
+    "a name that holds a line end": ('"the\nuser",x\na,1\n', ["the\nuser", "x"]),
+    "a name that holds delimiters": ('"a;b;c",x\na,1\n', ["a;b;c", "x"]),
+    "a name that holds quotes": ('user,"a ""x"""\na,1\n', ["user", 'a "x"']),
+    "blank lines before it": ("\n\r\nuser,x\na,1\n", ["user", "x"]),
+    "a name that pandas gives": ("user,Unnamed: 0\na,1\n", ["user", "Unnamed: 0"]),
+    "more names than a glance shows": (
+        ",".join(f"column{n}" for n in range(9000)) + "\n" + ",".join("1" * 9000) + "\n",
+        [f"column{n}" for n in range(9000)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_names_of_csv_are_those_that_pandas_reads(head: str, tmp_path: Path) -> None:
+    """The whole first record, however long or odd; a column without a name is no column."""
+    content, names = HEADS[head]
+    path = tmp_path / "t.csv"
+    path.write_bytes(content.encode())
+    assert format_of(path) == "csv"
+    assert list(tables.head(path, "csv").columns) == names
+    (read,) = tables.blocks(path, "csv", names[-2:], names[-1:])
+    assert list(read.columns) == names[-2:] and read[names[-1]].tolist() == ["1"]
+
+
+def test_an_index_that_pandas_wrote_is_no_feature(tmp_path: Path) -> None:
+    """It is the row's number, which tells nothing of another row."""
+    frame = pd.DataFrame({"user": list("abcd"), "rating": [1, 2, 3, 4]})
+    frame.to_csv(tmp_path / "index.csv")
+    found = Tables(tmp_path / "index.csv", Columns("rating"))
+    assert found.columns.features == ("user",) and found.fit().names() == [f"user={name}" for name in "abcd"]

@@ -31,6 +31,7 @@ from fmtune import digests
 from fmtune.data.canonical import DataWarning, warn
 from fmtune.errors import ResourceError
 from fmtune.files import atomic_write
+from fmtune.kernels import user_cache
 from fmtune.rows import DenseRows, Rows, SparseRows
 
 VERSION = 1
@@ -111,10 +112,10 @@ class Cache:
         home = files[0].absolute().parent
         names = [os.path.relpath(file.absolute(), home) for file in files]
         digest = hashlib.sha256(json.dumps([names, dict(key)]).encode()).hexdigest()[:16]
-        variables = (self._environment.get(name) for name in ("FMTUNE_CACHE_DIR", "XDG_CACHE_HOME"))
-        user = next((Path(value) for value in variables if value), Path.home() / ".cache")
-        elsewhere = user / "fmtune" / "data" / hashlib.sha256(str(home).encode()).hexdigest()[:16]
-        for folder in (home / FOLDER, elsewhere):
+        places, user = [home / FOLDER], user_cache(self._environment)
+        if user is not None:
+            places.append(user / "fmtune" / "data" / hashlib.sha256(os.fsencode(home)).hexdigest()[:16])
+        for folder in places:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError:

@@ -84,19 +84,23 @@ def values_of(cell: Any, separator: str | None, name: Callable[[Any], str] = tex
 def coded(cells: pd.Series[Any], where: str, first: int = 0) -> tuple[Int64, list[Any]]:
     """Return each cell's number (-1 for a missing one) and the distinct cells; lists become tuples.
 
-    Raises DataError for a cell that is an object of names and values, or holds one or a list; ``first`` is the number
-    of the first cell.
+    Raises DataError for a cell that is an object of names and values, or holds one or a list, or half a character;
+    ``first`` is the number of the first cell.
     """
     plain = cells
-    if cells.dtype == object:
-        plain = cells.map(_told_apart)
     try:
+        if cells.dtype == object:
+            plain = cells.map(_told_apart)
         codes, uniques = plain.factorize()
     except TypeError as error:
         bad = next(at for at, cell in enumerate(plain) if not _is_plain(cell))
         what = f"{cells.name!r} is {shown(cells.iloc[bad])}, no value and no list of values"
         hint = "give its parts columns of their own"
         raise DataError(what, where=place(where, first + bad), hint=hint) from error
+    except UnicodeEncodeError as error:
+        bad = next(at for at, cell in enumerate(cells) if isinstance(cell, str) and cell == error.object)
+        what = f"{cells.name!r} is {shown(cells.iloc[bad])}, which holds half a character"
+        raise DataError(what, where=place(where, first + bad), hint="correct the text") from error
     return codes.astype(np.int64), list(uniques.tolist())
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmtune.data.canonical import LARGEST_DIM, warn
-from fmtune.data.cells import Float64, coded, missing_column, numbers_of, values_of
+from fmtune.data.cells import LARGEST, Float64, coded, missing_column, numbers_of, place, shown, values_of
 from fmtune.data.columns import near
-from fmtune.data.kinds import KINDS, Bucketed, Column, Hashed, OneHot, Scaled, column_of
+from fmtune.data.kinds import KINDS, TOO_FAR, Bucketed, Column, Hashed, OneHot, Scaled, column_of
 from fmtune.data.labels import Classes, known_labels, labels_of
 from fmtune.data.unseen import Unseen
 from fmtune.errors import DataError, FmtuneError, ModelError
@@ -213,6 +213,11 @@ class Encoder:
             numbers = numbers_of(cells, column.name, first, where)
             there = np.flatnonzero(~np.isnan(numbers))
             keys, values = column.block(numbers[there])
+            if len(far := np.flatnonzero(np.abs(values) > LARGEST)):
+                at = int(there[far[0]])
+                what = f"{column.name!r} is {shown(cells.iloc[at])}, {TOO_FAR}"
+                hint = "correct it, or cut the column into buckets"
+                raise DataError(what, where=place(where, first + at), hint=hint)
             return there, keys + start, values
         codes, uniques = coded(cells, where, first)
         found = [column.entries(cell) for cell in uniques]

@@ -32,6 +32,9 @@ from fmtune.rows import Int64
 
 Entry = tuple[int, float]
 
+TOO_FAR = "too far from the numbers that trained for 32 bits"
+"""What is said of a number that is none any more once it is scaled."""
+
 
 @dataclass(frozen=True)
 class OneHot:
@@ -103,11 +106,17 @@ class Scaled:
     def entries(self, cell: Any) -> list[Entry]:
         """Return the feature and its value; of a missing number nothing."""
         number = _number(cell, self.name)
-        return [] if number is None else [(0, (number - self.mean) / self.deviation)]
+        if number is None:
+            return []
+        value = (number - self.mean) / self.deviation
+        if abs(value) > LARGEST:
+            raise DataError(f"{shown(cell)} is {TOO_FAR}", where=self.name)
+        return [(0, value)]
 
     def block(self, numbers: Float64) -> tuple[Int64, Float64]:
-        """Return features and values of numbers, none of them missing."""
-        return np.zeros(len(numbers), np.int64), (numbers - self.mean) / self.deviation
+        """Return features and values of numbers, none of them missing; a value may be beyond ``LARGEST``."""
+        with np.errstate(over="ignore"):
+            return np.zeros(len(numbers), np.int64), (numbers - self.mean) / self.deviation
 
     def named(self, at: int) -> str:
         """Return the feature's name."""

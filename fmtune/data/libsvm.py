@@ -30,13 +30,29 @@ LONGEST_LINE = 16 << 20
 """Bytes of a line; a longer one is no row of numbers."""
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
-_PAIR = re.compile(rb"(?:^|[ \t])\d+:(?:" + _NUMBER + rb")(?=\s|$)", re.M | re.I)
+_PAIR = re.compile(rb"(?:\d+|qid):(?:" + _NUMBER + rb")", re.I)
+# A word and several numbers are no labels either, but that the reader says, with the line.
+_LABEL = re.compile(rb"[^,;:<{[]+|\d+(?:,\d+)+")
 _HINT = "a line is 'label index:value index:value ...'"
 
 
 def sniff(head: bytes) -> bool:
-    """Say whether the bytes (unzipped) are lines with ``index:value`` pairs."""
-    return b"\0" not in head and head.lstrip()[:1] not in (b"{", b"[", b"<") and _PAIR.search(head) is not None
+    """Say whether the bytes (unzipped) begin as rows do: the first line of more than a label has a pair behind it.
+
+    A pair somewhere else would not do: the time 12:30 in a table looks like one.  What follows is for the reader to
+    judge, which names the line.
+    """
+    if b"\0" in head:
+        return False
+    for line in head.split(b"\n"):
+        tokens = line.partition(b"#")[0].split(None, 2)
+        if tokens and _PAIR.fullmatch(tokens[0]):
+            return True
+        if len(tokens) > 1:
+            return bool(_LABEL.fullmatch(tokens[0]) and _PAIR.fullmatch(tokens[1]))
+        if tokens and not re.fullmatch(_NUMBER, tokens[0], re.I):
+            return False
+    return False
 
 
 def counts_from_zero(path: Path) -> bool:
@@ -72,13 +88,26 @@ def jobs(path: Path, feature_dim: int | None = None, base: int = 1, size: int = 
 
 
 def write(stream: BinaryIO, rows: Rows) -> None:
-    """Write rows with indices from 1, labels where there are any; of dense rows the entries that are not zero."""
+    """Write rows with indices from 1, labels where there are any; of dense rows the entries that are not zero.
+
+    Raises
+    ------
+    DataError
+        A row makes a longer line than is read again.
+    """
     sparse: SparseRows = rows.to_sparse()
     pairs = [f"{key}:{value}" for key, value in zip((sparse.indices + 1).tolist(), _texts(sparse.values), strict=True)]
     labels = None if sparse.labels is None else _texts(sparse.labels)
     for r in range(sparse.n):
         entries = pairs[sparse.indptr[r] : sparse.indptr[r + 1]]
-        stream.write((" ".join(entries if labels is None else [labels[r], *entries]) + "\n").encode())
+        if labels is not None:
+            entries = [labels[r], *entries]
+        # A blank line would be no row.
+        line = " ".join(entries or ["1:0"]).encode() + b"\n"
+        if len(line) >= LONGEST_LINE:
+            what = f"a row of {sparse.indptr[r + 1] - sparse.indptr[r]} entries makes a line longer than 16 MiB"
+            raise DataError(what, hint="write such rows as npz")
+        stream.write(line)
 
 
 def _texts(numbers: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[str]:

@@ -110,6 +110,9 @@ def _array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
             version = np.lib.format.read_magic(member)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = header(member)
+            # numpy takes True for a length, and then cannot reshape by it.
+            if any(isinstance(length, bool) for length in shape):
+                raise ValueError(f"its shape is {shape}")
         except ValueError as error:
             raise DataError(f"it is not an array ({str(error).splitlines()[0]})", where=where, hint=_AGAIN) from error
         if dtype.hasobject:

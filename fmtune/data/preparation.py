@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
 from fmtune.data.index import check_index
+from fmtune.data.kinds import Bucketed, Hashed, OneHot, Scaled
 from fmtune.data.labels import labels_of, not_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
 from fmtune.data.source import FORMATS, Paths
@@ -84,10 +86,10 @@ class Tables:
                 raise DataError(what, where=str(file), hint="leave label and the columns out")
         file, kind = self.files[0]
         self.where = str(file)
-        self.divider = Divider(split or Split(), self.where)
+        self.split = split or Split()
         head = tables.head(file, kind)
         checked(columns, head, self.where)
-        self.columns, self.notes = inferred(columns, head, self.where, self.divider.split.apart)
+        self.columns, self.notes = inferred(columns, head, self.where, self.split.apart)
 
     def blocks(self, names: Sequence[str]) -> Iterator[Block]:
         """Yield the blocks of all files."""
@@ -98,14 +100,19 @@ class Tables:
                 yield Block(frame, first, str(file), row)
                 first, row = first + len(frame), row + len(frame)
 
+    @cached_property
+    def divider(self) -> Divider:
+        """What divides the rows; it has seen all times, where the split goes by time."""
+        divider = Divider(self.split, self.where)
+        if self.split.by is not None:
+            for block in self.blocks([self.split.by]):
+                divider.look(block.frame)
+        return divider
+
     def fit(self) -> Encoder:
         """Return the encoder of the rows that train."""
-        split = self.divider.split
-        if split.by is not None:
-            for block in self.blocks([split.by]):
-                self.divider.look(block.frame)
         fitter = Fitter(self.columns, self.where)
-        for block in self.blocks([*self.columns.features, str(self.columns.label), *split.apart]):
+        for block in self.blocks([*self.columns.features, str(self.columns.label), *self.split.apart]):
             trains = self.divider.channel(block.frame, block.first) == 0
             fitter.add(block.frame, trains, block.file, block.row)
         encoder = fitter.encoder()
@@ -116,11 +123,10 @@ class Tables:
 
     def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
         """Yield the rows in blocks, each with the channel that it belongs to."""
-        split = self.divider.split
-        for block in self.blocks([*self.columns.features, str(encoder.label), *split.apart]):
+        for block in self.blocks([*self.columns.features, str(encoder.label), *self.split.apart]):
             places = self.divider.channel(block.frame, block.first)
             made = encoder.rows(block.frame, True, block.row, block.file)
-            for at, name in enumerate(split.channels):
+            for at, name in enumerate(self.split.channels):
                 chosen = np.flatnonzero(places == at)
                 if len(chosen):
                     yield name, made.take(chosen)
@@ -173,7 +179,7 @@ def prepare(
 def _read_tables(channels: Mapping[str, Paths], columns: Columns, split: Split | None, map_labels: bool) -> Prepared:
     table = Tables(channels["train"], columns, split)
     encoder = table.fit()
-    parts: dict[str, list[Rows]] = {name: [] for name in table.divider.split.channels}
+    parts: dict[str, list[Rows]] = {name: [] for name in table.split.channels}
     for name, block in table.rows(encoder):
         parts[name].append(block)
     rows = {}
@@ -236,10 +242,10 @@ def convert_tables(
     format = source.format_to_write(out, format)
     used = None if vocabulary is None else read_vocabulary(vocabulary)
     if used is not None:
-        columns = Columns(label=columns.label or used.label, categorical=tuple(c.name for c in used.columns))
+        columns = _columns_of(used, columns.label or used.label)
     table = Tables(sources, columns, split)
     encoder = table.fit() if used is None else used
-    channels = table.divider.split.channels
+    channels = table.split.channels
     paths = {name: _beside(out, name) for name in channels}
     counts = dict.fromkeys(channels, 0)
     held: dict[str, list[Rows]] = {name: [] for name in channels}
@@ -248,14 +254,14 @@ def convert_tables(
         for name, block in table.rows(encoder):
             counts[name] += block.n
             if FORMATS[format].appends:
-                FORMATS[format].write(streams[name], block)
+                source.put(block, streams[name], paths[name], format)
             else:
                 held[name].append(block)
         for name, several in held.items():
             if not counts[name]:
                 raise _empty(name, table.where)
             if several:
-                FORMATS[format].write(streams[name], concatenate(several))
+                source.put(concatenate(several), streams[name], paths[name], format)
     write_vocabulary(encoder, sidecar_of(out))
     return {
         "out": {name: str(path) for name, path in paths.items()},
@@ -264,6 +270,18 @@ def convert_tables(
         "vocabulary": str(sidecar_of(out)),
         "notes": list(table.notes),
     }
+
+
+def _columns_of(encoder: Encoder, label: str | None) -> Columns:
+    """Return what an encoder's columns are, which says how a table's cells are read."""
+    texts = [column for column in encoder.columns if isinstance(column, OneHot | Hashed)]
+    return Columns(
+        label,
+        categorical=tuple(column.name for column in texts if not column.separator),
+        multivalued=tuple(column.name for column in texts if column.separator),
+        numeric=tuple(column.name for column in encoder.columns if isinstance(column, Scaled)),
+        bucketed=tuple(column.name for column in encoder.columns if isinstance(column, Bucketed)),
+    )
 
 
 def _beside(out: Path, channel: str) -> Path:

@@ -235,7 +235,13 @@ class _Reader:
 
 
 def write(stream: BinaryIO, rows: Rows) -> None:
-    """Write rows as SageMaker's own writers do: one whole record each, Float32, sparse ones with their shape."""
+    """Write rows as SageMaker's own writers do: one whole record each, Float32, sparse ones with their shape.
+
+    Raises
+    ------
+    DataError
+        A row makes a longer record than is read again.
+    """
     for r in range(rows.n):
         record = Record()
         tensor = record.features["values"].float32_tensor
@@ -248,7 +254,11 @@ def write(stream: BinaryIO, rows: Rows) -> None:
             tensor.shape.append(rows.feature_dim)
         if rows.labels is not None:
             record.label["values"].float32_tensor.values.append(rows.labels[r].item())
-        stream.write(frame(record.SerializeToString(deterministic=True)))
+        payload = record.SerializeToString(deterministic=True)
+        if len(payload) > frames.LONGEST:
+            what = f"a row of {len(tensor.values)} entries makes a record longer than 16 MiB"
+            raise DataError(what, hint="write such rows as npz")
+        stream.write(frame(payload))
 
 
 def frame(payload: bytes) -> bytes:

@@ -240,11 +240,25 @@ def format_of(path: Path) -> str:
 
 
 def write(rows: Rows, path: str | Path, format: str | None = None) -> None:
-    """Write rows to a file, whole or not at all; the format is that of the suffix unless named."""
+    """Write rows to a file, whole or not at all; the format is that of the suffix unless named.
+
+    Raises
+    ------
+    DataError
+        A row is too long for the format.
+    """
     path = Path(path)
     format = format_to_write(path, format)
     with atomic_stream(path) as stream:
+        put(rows, stream, path, format)
+
+
+def put(rows: Rows, stream: BinaryIO, path: Path, format: str) -> None:
+    """Write rows to the open stream of a file; errors as in ``write``."""
+    try:
         FORMATS[format].write(stream, rows)
+    except DataError as error:
+        raise DataError(error.what, where=str(path), hint=error.hint) from error
 
 
 def format_to_write(path: Path, format: str | None = None) -> str:

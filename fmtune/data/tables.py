@@ -6,7 +6,6 @@ JSON lines may be gzipped; Parquet and Arrow need pyarrow (extra ``parquet``).
 
 from __future__ import annotations
 
-import csv
 import gzip
 import importlib.util
 import itertools
@@ -34,6 +33,7 @@ BLOCK = 1 << 16
 _PYARROW = importlib.util.find_spec("pyarrow") is not None
 _INDEX = re.compile(r"__index_level_\d+__")
 _DELIMITERS = (",", "\t", ";")
+_QUOTED = re.compile(rb'(^|[,\t;\r\n])"(?:[^"]|"")*(?:"|$)')
 # What an empty number may look like; a name may be NA, which is Namibia.
 _EMPTY = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 
@@ -93,7 +93,7 @@ def head(path: Path, kind: str) -> pd.DataFrame:
 
 
 def _sniff_csv(start: bytes) -> bool:
-    line = _line(unzipped(start))
+    line = _first_record(unzipped(start))
     marked = any(mark.encode() in line for mark in _DELIMITERS)
     return marked and min(line) >= 9 and line.lstrip()[:1] not in (b"<", b"[")
 
@@ -102,23 +102,29 @@ def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -
     import pandas as pd
 
     with _opened(path) as stream:
-        first = _line(stream.read(1 << 16)).decode("utf-8")
-        delimiter = max(_DELIMITERS, key=first.count)
-        known = next(csv.reader([first], delimiter=delimiter))
-        if all(map(is_number, known)):
+        first = _first_record(stream.read(1 << 16))
+        sep = max(_DELIMITERS, key=lambda mark: first.count(mark.encode()))
+        stream.seek(0)
+        # Read as the rest is, lest the two disagree on where a name ends.
+        found = pd.read_csv(stream, sep=sep, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
+        # What has no name is the index that pandas writes: the row's number, and no column.
+        known: list[str | int] = [name or at for at, name in enumerate(found.iloc[0])]
+        named = [name for name in known if isinstance(name, str)]
+        if all(map(is_number, named)):
             hint = f"put a first line with {len(known)} names before it"
             raise DataError("the first line holds numbers and no names", where=str(path), hint=hint)
-        if twice := next((name for name in known if known.count(name) > 1), None):
+        if twice := next((name for name in named if named.count(name) > 1), None):
             raise DataError(f"two columns are called {twice!r}", where=str(path), hint="give each a name of its own")
         stream.seek(0)
         # All columns are read: with `usecols` pandas takes lines that are too long without a word.
         reader = pd.read_csv(
-            stream, sep=delimiter, chunksize=BLOCK, encoding="utf-8-sig", index_col=False, low_memory=False,
-            dtype=dict.fromkeys(set(known) & set(texts), "str"), keep_default_na=False,
-            na_values={name: [""] if name in texts else _EMPTY for name in known},
+            stream, sep=sep, header=0, names=known, chunksize=BLOCK, encoding="utf-8-sig", index_col=False,
+            low_memory=False, dtype=dict.fromkeys(set(named) & set(texts), "str"), keep_default_na=False,
+            na_values={name: [""] if name in texts else _EMPTY for name in named},
         )  # fmt: skip
+        chosen = [name for name in named if names is None or name in names]
         while (frame := _next(reader)) is not None:
-            yield frame if names is None else frame[[name for name in known if name in names]]
+            yield frame[chosen]
 
 
 def _next(reader: TextFileReader) -> pd.DataFrame | None:
@@ -132,8 +138,10 @@ def _next(reader: TextFileReader) -> pd.DataFrame | None:
             raise ValueError("lines have more fields than the first one names") from error
 
 
-def _line(start: bytes) -> bytes:
-    return next(iter(start.removeprefix(b"\xef\xbb\xbf").splitlines()), b"")
+def _first_record(start: bytes) -> bytes:
+    """Return the first record as far as it goes, without its quoted names, which may hold delimiters and line ends."""
+    bare = _QUOTED.sub(rb"\1", start.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
+    return next(iter(bare.splitlines()), b"")
 
 
 def is_number(text: str) -> bool:
@@ -173,6 +181,13 @@ def _record(line: bytes, number: int, path: Path) -> dict[str, Any] | None:
         raise DataError(f"the line is no JSON: {error}", where=f"{path}: line {number}", hint=_LINE) from error
     if not isinstance(made, dict):
         raise DataError("the line is no object of names and values", where=f"{path}: line {number}", hint=_LINE)
+    # Only JSON can say half a character; no vocabulary could be written of it.
+    if b"\\u" in line or b"\xed" in line:
+        try:
+            json.dumps(made, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            what = f"{error.object[error.start]!a} is half a character"
+            raise DataError(what, where=f"{path}: line {number}", hint="write both halves, or the character") from error
     return made
 
 

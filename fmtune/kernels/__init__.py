@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numba
@@ -27,10 +28,19 @@ def _digest() -> str:
 DIGEST = _digest()
 
 
+def user_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the user's cache folder; None for a user without a home, such as a container's bare number."""
+    named = environment.get("FMTUNE_CACHE_DIR") or environment.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+
+
 def _cache_folder() -> str | None:
     """Return a folder that only this user can write (numba's index files are pickles), or None."""
-    base = os.environ.get("FMTUNE_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    for root in (Path(base) / "fmtune", Path(tempfile.gettempdir()) / f"fmtune-{os.getuid()}"):
+    base, shared = user_cache(), Path(tempfile.gettempdir()) / f"fmtune-{os.getuid()}"
+    for root in (shared,) if base is None else (base / "fmtune", shared):
         folder = root / f"kernels-{DIGEST[:16]}"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,5 +83,5 @@ finally:
 __all__ = [
     "CACHE", "DIGEST", "columns", "cpu_dense", "cpu_halves", "cpu_product", "cpu_sparse", "exchange", "frames",
     "losses", "plain", "prefetch", "random", "records", "rules", "simd", "sparse_batches", "steps",
-    "text", "tiles", "wire",
+    "text", "tiles", "user_cache", "wire",
 ]  # fmt: skip
