@@ -118,7 +118,7 @@ def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResul
         gap, half = gaps[verdict], 0.0002 if verdict == "equal" else 0.003
         scores[str(other.number)] = {"mean": base + gap, "sd": 0.0029}
         end = "about 14 more seeds would decide" if verdict == "undecided" else verdict
-        sentence = f"trials {best[0].number} and {other.number}: 0.0020 +- 0.0030; {end}"
+        sentence = f"trials {best[0].number} and {other.number}: {gap - half:.4f}..{gap + half:.4f}; {end}"
         pairs.append({"trial": other.number, "difference": gap, "low": gap - half, "high": gap + half,
                       "verdict": verdict, "sentence": sentence})  # fmt: skip
     holdout = {"trial": best[0].number, "score": base * 1.08, "sd": 0.004, "opened": 2}

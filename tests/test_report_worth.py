@@ -115,6 +115,7 @@ def test_the_section_has_every_rung_and_the_finalists() -> None:
         assert words in body.body
     table = confirmed_section(result)
     assert table is not None and table.body.count("<tr>") == 4 and "about 14 more seeds would decide" in table.body
+    assert ": -0.0010 to 0.0050; about 14" in table.body
 
 
 @pytest.mark.parametrize(

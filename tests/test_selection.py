@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import spec as specs
-from fmtune.tune.confirm import compare, confirm
+from fmtune.tune.confirm import _half, _more, compare, confirm
 from fmtune.tune.selection import Finalists, contributions, honest, joined
 from fmtune.tune.study import run
 from tests.study_fixtures import write_study
@@ -122,6 +123,59 @@ def test_equal_models_are_never_better() -> None:
     """Of two models that differ by chance alone, neither beats the other in 95 of 100 comparisons or more."""
     verdicts = [compare("mse", *_models(0.0, 0.3, seeds=5, n=300, seed=s))["pairs"][0]["verdict"] for s in range(40)]
     assert verdicts.count("better") <= 4
+
+
+@pytest.mark.parametrize(("seeds", "alarms"), [(2, 0.05), (3, 0.04), (5, 0.05), (10, 0.05)])
+def test_seeds_alone_seldom_make_a_winner(seeds: int, alarms: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two configurations that only seeds tell apart, one beats the other in 5 of 100 comparisons at any S.
+
+    A bootstrap over seeds said so in 50, 26, 18 and 11 of 100.
+    """
+    monkeypatch.setattr("fmtune.tune.confirm._DRAWS", 30)
+    rng, verdicts = np.random.default_rng(1), []
+    labels = rng.normal(size=100).astype(np.float32)
+    for _ in range(400):
+        noise = 0.5 * rng.normal(size=100)
+        shape = (seeds, 1)
+        scores = {t: (labels + noise * (1 + 0.1 * rng.normal(size=shape))).astype(np.float32) for t in (1, 2)}
+        verdicts.append(compare("rmse", scores, labels)["pairs"][0]["verdict"])
+    assert verdicts.count("better") / 400 == pytest.approx(alarms, abs=0.025)
+
+
+@pytest.mark.parametrize(("gap", "noise"), [(0.0, 0.3), (0.03, 0.3), (0.4, 0.1), (0.0005, 0.02), (0.05, 0.2)])
+def test_sentence_and_interval_say_the_same(gap: float, noise: float) -> None:
+    """The ends that are printed are those that were found, and lie above zero where, and only where, one is better."""
+    for seed in range(8):
+        pair = compare("mse", *_models(gap, noise, seeds=2 + seed % 3, n=300, seed=seed))["pairs"][0]
+        assert pair["low"] < pair["difference"] < pair["high"]
+        if pair["verdict"] == "equal":
+            continue
+        ends = re.search(r" (-?[\d.]+)\.\.(-?[\d.]+) \(95 %", pair["sentence"])
+        assert ends is not None and "+-" not in pair["sentence"]
+        low, high = map(float, ends.groups())
+        assert low == pytest.approx(pair["low"], rel=0.06) and high == pytest.approx(pair["high"], rel=0.06)
+        assert (low > 0) == (pair["verdict"] == "better") == (pair["low"] > 0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("rows", [0.0, 0.03, 0.1, 1.0, 10.0])
+def test_the_interval_holds_whatever_share_the_rows_have(rows: float, seeds: int) -> None:
+    """Equal pairs seem different in 5 of 100 comparisons at most; ``rows`` is their variance beside that of seeds."""
+    rng = np.random.default_rng(0)
+    differences = rng.normal(size=(10_000, seeds)) * np.sqrt(seeds)
+    gaps = np.abs(differences.mean(axis=1) + np.sqrt(rows) * rng.normal(size=10_000))
+    halves = [_half(own, rows, seeds) for own in differences.var(axis=1, ddof=1)]
+    assert 0.01 < np.mean(gaps > halves) < 0.056
+
+
+def test_so_many_more_seeds_would_decide() -> None:
+    """The seeds that an undecided comparison asks for are as many as its own interval needs, with none left over."""
+    own, rows, gap, seeds = 1.0, 0.01, 0.5, 4
+    found = re.match(r"about (\d+) more seeds would decide", _more(gap, own, rows, seeds))
+    assert found is not None
+    asked = seeds + int(found[1])
+    assert _half(own, rows, asked) < gap <= _half(own, rows, asked - 1)
+    assert "more test rows would" in _more(gap, own, rows=0.1, seeds=seeds)
 
 
 def test_a_tiny_difference_is_practically_equal() -> None:

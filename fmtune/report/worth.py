@@ -16,7 +16,7 @@ from fmtune.report import words
 from fmtune.report.summary import best, complete, sign
 from fmtune.tune.result import StudyResult
 
-_MORE = re.compile(r"about ([\d,]{1,12}) more seeds")
+_MORE = re.compile(r"about ([\d,]{1,12}) more seed")
 
 
 class Finalist(NamedTuple):
@@ -195,7 +195,7 @@ def _finalists(confirmation: dict[str, Any] | None) -> tuple[Finalist, ...]:
         verdict = "best" if int(name) == found.get("best") else str(pair.get("verdict"))
         made.append(Finalist(
             int(name), mean, sd, _real(pair.get("difference")), _real(pair.get("low")), _real(pair.get("high")),
-            verdict, str(pair.get("sentence", "")).replace("+-", "±").replace(" x ", " × "),
+            verdict, str(pair.get("sentence", "")).replace("..", " to ").replace(" x ", " × "),
         ))  # fmt: skip
     return tuple(sorted(made, key=lambda f: (f.verdict != "best", f.gap or 0.0, f.trial)))
 
