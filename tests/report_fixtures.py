@@ -105,16 +105,20 @@ def selection(done: list[TrialResult]) -> dict[str, Any] | None:
 def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResult:
     """Return the study after ``fmtune confirm``: its best trials in order, or the one ``ahead`` first.
 
-    ``verdicts`` are those of the others: better (the best beats it), equal, undecided.
+    ``verdicts`` are those of the others: better (the best beats it), equal, undecided, diverged.
     """
     done = [t for t in result.cells[0].trials if t.state == "COMPLETE" and t.value is not None]
     best = sorted(done, key=lambda t: t.value or 0.0)[: 1 + len(verdicts)]
     best.insert(0, best.pop(ahead))
     base = (best[0].value or 0.0) * 1.1
     gaps = {"better": 0.004, "equal": 0.0001, "undecided": 0.002}
-    scores = {str(best[0].number): {"mean": base, "sd": 0.0031}}
+    scores: dict[str, dict[str, Any]] = {str(best[0].number): {"mean": base, "sd": 0.0031}}
     pairs = []
     for other, verdict in zip(best[1:], verdicts, strict=True):
+        if verdict == "diverged":
+            said = f"trial {other.number} diverged under 2 of 10 seeds"
+            scores[str(other.number)] = {"mean": None, "sd": None, "diverged": 2, "sentence": said}
+            continue
         gap, half = gaps[verdict], 0.0002 if verdict == "equal" else 0.003
         scores[str(other.number)] = {"mean": base + gap, "sd": 0.0029}
         end = "about 14 more seeds would decide" if verdict == "undecided" else verdict

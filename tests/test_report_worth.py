@@ -74,6 +74,23 @@ def test_another_trial_may_be_ahead_over_seeds() -> None:
     assert f"(trial {found.ahead.trial})" in (in_short(result) or "")
 
 
+def test_finalists_that_diverged_come_last() -> None:
+    """They have no score over seeds; a winner that did is no longer one."""
+    result = confirmed(study(64), "diverged", "better")
+    found, table = worth(result), confirmed_section(result)
+    assert found is not None and [f.verdict for f in found.finalists] == ["best", "better", "diverged"]
+    assert lead(result).startswith("Trial 33 wins: ") and "diverged under some of them." in (decided(result) or "")
+    assert table is not None and "diverged under 2 of 10 seeds" in table.body and "None" not in table.body
+    assert "| diverged | – | diverged |" in markdown(result)
+    ahead = confirmed(study(64), "undecided", ahead=1)
+    lost = {"mean": None, "sd": None, "diverged": 2, "sentence": "trial 33 diverged under 2 of 10 seeds"}
+    old = ahead.confirmation or {}
+    result = replace(ahead, confirmation={**old, "scores": {**old["scores"], "33": lost}, "pairs": []})
+    assert lead(result).startswith("Trial 33 was selected: ")
+    assert (decided(result) or "").endswith("is ahead: trial 33 diverged under 2 of 10 seeds.")
+    assert "; diverged under some of 10 other seeds; " in (in_short(result) or "") and "diverged" in build(result)
+
+
 def test_what_was_found_for_an_earlier_winner_does_not_count() -> None:
     """A study that went on and has a new winner is neither corrected nor confirmed; it is told to confirm again."""
     old = confirmed(study(64), "better")

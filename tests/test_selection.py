@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fmtune.errors import NoTrialError
 from fmtune.fm.metrics import METRICS
 from fmtune.tune import spec as specs
 from fmtune.tune.confirm import _half, _more, compare, confirm
@@ -176,6 +178,26 @@ def test_so_many_more_seeds_would_decide() -> None:
     asked = seeds + int(found[1])
     assert _half(own, rows, asked) < gap <= _half(own, rows, asked - 1)
     assert "more test rows would" in _more(gap, own, rows=0.1, seeds=seeds)
+
+
+@pytest.mark.parametrize("metric", ["binary_classification_cross_entropy", "auc", "binary_classification_accuracy"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_finalist_that_diverges_is_last_and_in_no_pair(metric: str, bad: float) -> None:
+    """Whatever the metric, and wherever it stands: it is said under how many seeds, and the others are compared."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(300) < 0.5).astype(np.float32)
+    good = (2 * labels - 1 + rng.normal(size=(4, 300))).astype(np.float32)
+    lost = good + np.float32(0.5) * (2 * labels - 1)
+    lost[2, 7:] = bad
+    for trials in ({0: lost, 1: good, 2: -good}, {2: -good, 1: good, 0: lost}):
+        found = compare(metric, trials, labels)
+        assert found["best"] == 1 and [p["trial"] for p in found["pairs"]] == [2]
+        assert found["sentences"][-1] == "trial 0 diverged under 1 of 4 seeds"
+        assert found["scores"]["0"]["mean"] is None and found["scores"]["0"]["diverged"] == 1
+        json.dumps(found, allow_nan=False)
+    assert compare(metric, {0: lost, 1: good}, labels)["pairs"] == []
+    with pytest.raises(NoTrialError, match="trial 0 diverged under 1 of 4 seeds; trial 3 diverged under 1"):
+        compare(metric, {3: lost, 0: lost}, labels)
 
 
 def test_a_tiny_difference_is_practically_equal() -> None:

@@ -237,6 +237,8 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
         click.echo(encoded(found))
         return
     for number, score in found["scores"].items():
+        if score["mean"] is None:
+            continue  # its sentence follows
         click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
     for sentence in found["sentences"]:
         click.echo(sentence)

@@ -63,7 +63,7 @@ def _standing(result: StudyResult) -> str:
         return "wins"
     if found.ahead.trial != found.trial:
         return "was selected"
-    return "wins" if all(f.verdict in ("best", "better") for f in found.finalists) else "leads"
+    return "wins" if all(f.verdict in ("best", "better", "diverged") for f in found.finalists) else "leads"
 
 
 def _nobody(result: StudyResult) -> str:

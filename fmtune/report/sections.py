@@ -175,7 +175,7 @@ def confirmed(result: StudyResult) -> Section | None:
         return None
     rows = [
         {
-            "one": f, "mean": words.spread(f.mean, f.sd), "share": words.share(found.wins.get(f.trial, 0.0)),
+            "one": f, "mean": f.score, "share": words.share(found.wins.get(f.trial, 0.0)),
             "gap": words.NONE if f.gap is None else words.signed(f.gap),
             "ends": "" if f.low is None or f.high is None else f"{words.signed(f.low)} to {words.signed(f.high)}",
         }
@@ -306,8 +306,7 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
     if found.corrected is not None:
         rungs.append(("corrected for the picking", words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
-        mean = words.spread(found.own.mean, found.own.sd)
-        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", mean, "", test))
+        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
     for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):
         if held is not None:
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"

@@ -66,14 +66,15 @@ def confirm(
     Returns
     -------
     dict
-        ``seeds``; ``rows``; ``scores`` (trial to its mean test score and its standard deviation over seeds);
+        ``seeds``; ``rows``; ``scores`` (trial to its mean test score and its standard deviation over seeds, None where
+        it diverged under some: it is then in no pair);
         ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (score,
         low, high, opened) or None.  It is stored with the study, so that a report can show it.
 
     Raises
     ------
     NoTrialError
-        No trial is complete.
+        No trial is complete, or all finalists diverged under new seeds.
     ResourceError
         The models do not fit into the study's ``memory``.
     """
@@ -173,16 +174,28 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
     -------
     dict
         ``rows``, ``seeds``, ``best``, ``scores``, ``pairs`` and ``sentences``; see :func:`confirm`.
+
+    Raises
+    ------
+    NoTrialError
+        All of them diverged under some seed.
     """
-    each = {n: np.array([METRICS[metric].compute(row, labels) for row in s]) for n, s in scores.items()}
+    # Some metrics of scores that are not numbers are numbers all the same: NaN is no label 1, and 0 is often right.
+    lost = {n: k for n, s in scores.items() if (k := int(np.sum(~np.isfinite(s).all(axis=1))))}
+    seeds = len(next(iter(scores.values())))
+    said = {n: f"trial {n} diverged under {k} of {seeds} seeds" for n, k in sorted(lost.items())}
+    if len(lost) == len(scores):
+        raise NoTrialError("; ".join(said.values()), hint="lower the learning rates, or set clip_gradient")
+    each = {n: np.array([METRICS[metric].compute(row, labels) for row in scores[n]]) for n in scores if n not in lost}
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     order = sorted(each, key=lambda n: (sign * each[n].mean(), n))
     best, rows = order[0], len(labels)
-    means = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
+    means: dict[str, Any] = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
+    means |= {str(n): {"mean": None, "sd": None, "diverged": lost[n], "sentence": said[n]} for n in said}
     pairs = [_pair(metric, scores, each, best, other, labels, seed) for other in order[1:]]
     return {
-        "rows": rows, "seeds": len(each[best]), "best": best, "scores": means, "pairs": pairs,
-        "sentences": [p["sentence"] for p in pairs],
+        "rows": rows, "seeds": seeds, "best": best, "scores": means, "pairs": pairs,
+        "sentences": [*(p["sentence"] for p in pairs), *said.values()],
     }  # fmt: skip
 
 
