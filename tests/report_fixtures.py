@@ -98,8 +98,9 @@ def selection(done: list[TrialResult]) -> dict[str, Any] | None:
              for i, t in enumerate(leads)]  # fmt: skip
     shares = [0.5 / 1.6**i for i in range(min(12, len(ranked)))]
     wins = {str(t.number): round(s / sum(shares), 4) for t, s in zip(ranked, shares, strict=False)}
-    return {"trial": ranked[0].number, "naive": top, "corrected": top * (1 + 0.02 * (len(leads) - 1)), "low": top * 0.7,
-            "high": top * 1.4, "draws": 1000, "rows": 359, "wins": wins, "curve": curve}  # fmt: skip
+    corrected = top * (1 + 0.02 * (len(leads) - 1))
+    return {"trial": ranked[0].number, "naive": top, "corrected": corrected, "low": top * 0.7, "high": top * 1.4,
+            "among": len(done), "draws": 1000, "rows": 359, "wins": wins, "curve": curve}  # fmt: skip
 
 
 def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResult:

@@ -21,11 +21,22 @@ def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
     assert said is not None and said.startswith("0.05770 as selected; about 0.0")
     order = [
         "as selected",
-        "corrected for having picked the best of 64",
+        "corrected for having picked the best of 59 complete trials; ",
         "over 10 seeds",
         "on the sealed holdout, opened twice.",
     ]
     assert sorted(order, key=said.index) == order and "±" in said
+
+
+@pytest.mark.parametrize(("known", "said"), [(20, "the 20 whose scores are kept"), (None, "the few whose scores were")])
+def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said: str) -> None:
+    """Where the scores of some trials are not kept, sentence, table, text and chart say so."""
+    result = study(64)
+    result = replace(result, selection={**(result.selection or {}), "among": known})
+    assert f"the best of 59 complete trials, as far as {said}" in (in_short(result) or "")
+    html, whole = build(result), build(study(64))
+    for words in ("in part corrected", "still a little too good", "those with kept scores"):
+        assert words in html and words not in whole
 
 
 def test_a_winner_that_learned_nothing_is_said_to() -> None:

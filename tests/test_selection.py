@@ -47,6 +47,73 @@ def test_choosing_among_equals_is_corrected() -> None:
     assert abs(np.mean(corrected) - 1.0) < 0.04
 
 
+def test_the_best_few_alone_are_not_corrected_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 equally good trials nearly all the optimism goes; the best 20 alone, chosen on all rows, leave a part."""
+    monkeypatch.setattr("fmtune.tune.selection.DRAWS", 300)
+    naive, whole, few = [], [], []
+    for seed in (0, 1, 3, 4):
+        rng = np.random.default_rng(seed)
+        labels = rng.normal(size=300).astype(np.float32)
+        scores = {n: (labels + rng.normal(size=300))[None].astype(np.float32) for n in range(300)}
+        kept = Finalists(tmp_path / str(seed), "minimize")
+        values = {n: METRICS["mse"].compute(x[0], labels) for n, x in scores.items()}
+        for n, x in scores.items():
+            kept.offer(n, values[n], x)
+        found = honest("mse", kept.scores(), labels, seed)
+        best = honest("mse", dict(list(kept.scores().items())[:20]), labels, seed)
+        assert found is not None and best is not None and found["among"] == 300 and best["among"] == 20
+        truth = np.mean(list(values.values()))
+        naive.append(truth - found["naive"])
+        whole.append(truth - found["corrected"])
+        few.append(truth - best["corrected"])
+    assert np.mean(naive) > 0.18 and abs(np.mean(whole)) < 0.02 and np.mean(few) > 0.05
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_trial_is_the_mean_over_its_seeds(metric: str) -> None:
+    """With seeds that differ much the choice goes by the trials' own values, as the study's does, in any metric."""
+    rng = np.random.default_rng(0)
+    labels = _labels(metric, 400, rng)
+    clear = labels if METRICS[metric].predictor_type == "regressor" else 2 * labels - 1
+    trials = {
+        n: np.stack([clear + s * rng.normal(size=400) for s in noise]).astype(np.float32)
+        for n, noise in enumerate(((0.5, 0.5, 1.5), (0.88, 0.88, 0.88), (0.3, 0.9, 2.5)))
+    }
+    values = {n: np.mean([METRICS[metric].compute(row, labels) for row in x]) for n, x in trials.items()}
+    found = honest(metric, trials, labels)
+    assert found is not None and found["naive"] == pytest.approx(values[found["trial"]], rel=1e-12)
+    pick = min if METRICS[metric].direction == "minimize" else max
+    assert found["trial"] == pick(values, key=lambda n: values[n])
+
+
+def test_many_trials_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is the same whether all trials are drawn at once or a few at a time."""
+    rng = np.random.default_rng(4)
+    labels = (rng.random(60) < 0.5).astype(np.float32)
+    trials = {n: (labels + rng.normal(size=(2, 60))).astype(np.float32) for n in range(7)}
+    whole = honest("auc", trials, labels)
+    monkeypatch.setattr("fmtune.tune.selection._WORK", 2 * 8 * 2 * 5 * (60 + 2000))
+    parts = honest("auc", trials, labels)
+    assert whole is not None and parts is not None and parts["wins"] == whole["wins"]
+    assert parts["corrected"] == pytest.approx(whole["corrected"], rel=1e-12)
+
+
+def test_only_a_few_are_trained_again(tmp_path: Path) -> None:
+    """Of trials of other machines the best few and the leaders are missed; scores that power cut short are not read."""
+    values = {n: abs(n - 30.0) for n in range(60)}
+    kept = Finalists(tmp_path, "minimize", few=3)
+    for n in range(0, 60, 2):
+        kept.offer(n, values[n], np.zeros((1, 3), np.float32))
+    assert kept.choose(values, 12) == [n for n in range(31) if n % 2] + [31]
+    assert len(kept.scores()) == 30
+    (tmp_path / "58.npy").write_bytes(b"")
+    (tmp_path / "56.npy").write_bytes(bytes(140))
+    assert len(kept.scores()) == 28
+    monkey = Finalists(tmp_path, "minimize", keep=10, few=3)
+    monkey.choose(values, 12)
+    assert {int(f.stem) for f in tmp_path.glob("*.npy")} == {*range(0, 31, 2), 32, 34}
+
+
 def test_the_curve_names_every_leader() -> None:
     """The curve has one point for each trial that took the lead, in number order, and ends at the winner."""
     rng = np.random.default_rng(1)

@@ -213,9 +213,10 @@ def overtuning(result: StudyResult, save: Save = to_svg) -> Chart | None:
         plain_numbers(axes.yaxis)
         legend(figure)
         drawing = save(figure, "overtuning", f"{name} of each leader, as found and corrected for the picking")
+    until = "all" if found.known >= found.among else "those with kept scores"
     caption = (
-        "Each leader's score as found, and what picking the best of all until then is worth on rows that did not pick "
-        "it. Where the two part, the search fits the test rows."
+        f"Each leader's score as found, and what picking the best of {until} until then is worth on rows that did not "
+        "pick it. Where the two part, the search fits the test rows."
     )
     rows = tuple((str(e.trial), words.score(e.naive, 5), words.score(e.corrected, 5)) for e in leads)
     return Chart("overtuning", "Overtuning", drawing, caption, ("leader", "as found", "corrected"), rows)

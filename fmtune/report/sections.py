@@ -304,7 +304,8 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
     rungs = [(f"as selected on test, the best of {words.count(tried, 'trial')}{scored}", words.score(found.naive),
               _ends(found.low, found.high), found.rows or test)]  # fmt: skip
     if found.corrected is not None:
-        rungs.append(("corrected for the picking", words.score(found.corrected), "", found.rows or test))
+        partly = "" if found.known >= found.among else "in part "
+        rungs.append((f"{partly}corrected for the picking", words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
         rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
     for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):

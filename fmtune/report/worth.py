@@ -61,6 +61,7 @@ class Worth(NamedTuple):
     naive: float
     among: int
     corrected: float | None
+    known: int  # of how many trials the correction knows the scores; 0 if not said
     low: float | None
     high: float | None
     won: float | None  # share of draws in which the winner was the best
@@ -101,8 +102,9 @@ def worth(result: StudyResult) -> Worth | None:
     finalists = _finalists(result.confirmation)
     current = any(f.trial == top.number for f in finalists)
     return Worth(
-        top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")), _real(found.get("low")),
-        _real(found.get("high")), wins.get(top.number, 0.0) if chosen else None, wins,
+        top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")),
+        _whole(found.get("among")) or 0, _real(found.get("low")), _real(found.get("high")),
+        wins.get(top.number, 0.0) if chosen else None, wins,
         _whole(found.get("draws")) or 0, _whole(found.get("rows")), _curve(found.get("curve")),
         (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
         bool(finalists) and not current, _holdout(result.holdout),
@@ -133,9 +135,7 @@ def in_short(result: StudyResult) -> str | None:
         return None
     parts = [f"{words.score(found.naive)} as selected"]
     if found.corrected is not None:
-        corrected = words.score(found.corrected)
-        tried = len(result.cells[0].trials)
-        parts.append(f"about {corrected} when corrected for having picked the best of {tried:,}")
+        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}")
     if found.own is not None:
         parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
@@ -143,6 +143,15 @@ def in_short(result: StudyResult) -> str | None:
     if held is not None:
         parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
     return f"{'; '.join(parts)}." if len(parts) > 1 else None
+
+
+def picked(found: Worth) -> str:
+    """Return what the corrected score is corrected for, which is less where it does not know all trials."""
+    best_of = f"having picked the best of {words.count(found.among, 'complete trial')}"
+    if found.known >= found.among:
+        return best_of
+    known = f"the {found.known:,} whose scores are kept" if found.known else "the few whose scores were kept"
+    return f"{best_of}, as far as {known} show it"
 
 
 def decided(result: StudyResult) -> str | None:
@@ -156,7 +165,8 @@ def decided(result: StudyResult) -> str | None:
             own.verdict, "is ahead, but not decidedly"
         )
         return f"Over {found.seeds} seeds trial {found.ahead.trial} {how}: {own.sentence}."
-    groups = {v: [f.trial for f in found.finalists if f.verdict == v] for v in ("better", "equal", "undecided", "diverged")}
+    verdicts = "better", "equal", "undecided", "diverged"
+    groups = {v: [f.trial for f in found.finalists if f.verdict == v] for v in verdicts}
     said = [
         text.format(_trials(groups[verdict]))
         for verdict, text in (
