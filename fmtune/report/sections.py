@@ -196,7 +196,7 @@ def history(result: StudyResult) -> Section | None:
 
 
 def importance(result: StudyResult) -> Section | None:
-    """Return which parameters mattered."""
+    """Return which parameters set the best trials apart."""
     return _chart("importance", charts.importance(result) if result.cells else None)
 
 
