@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fmtune.cli import fmtune as cli
 from fmtune.errors import NoTrialError
 from fmtune.fm.metrics import METRICS
+from fmtune.fm.solvers import Trainer
+from fmtune.rows import Rows
 from fmtune.tune import spec as specs
+from fmtune.tune.collect import collect
 from fmtune.tune.confirm import _half, _more, compare, confirm
 from fmtune.tune.selection import Finalists, contributions, honest, joined
 from fmtune.tune.study import run
@@ -280,7 +285,7 @@ def test_an_undecided_pair_says_what_would_decide() -> None:
     assert "not decided" in found["sentences"][0] and "more" in found["sentences"][0]
 
 
-def test_confirm_opens_the_holdout_once(tmp_path: Path) -> None:
+def test_confirm_opens_the_holdout_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Confirming twice asks the same question: the holdout is opened once more than by the run, not twice."""
     spec = specs.read(write_study(tmp_path)).model_copy(update={"n_trials": 8})
     run(spec, root=tmp_path)
@@ -288,3 +293,17 @@ def test_confirm_opens_the_holdout_once(tmp_path: Path) -> None:
     assert first["holdout"]["opened"] == 2 and first["seeds"] == 3
     assert confirm(spec, tmp_path, finalists=2, seeds=3) == first
     assert confirm(spec, tmp_path, finalists=2, seeds=4)["holdout"]["opened"] == 3
+    result, asked = collect(spec, tmp_path), []
+    complete = sum(t.state == "COMPLETE" for t in result.cells[0].trials)
+    assert result.selection is not None and result.selection["among"] == complete
+
+    def diverged(pack: Trainer, rows: Rows) -> np.ndarray:
+        asked.append(pack)
+        scores = pack.score(rows)
+        return scores * np.float32(np.nan) if len(asked) == 1 else scores
+
+    monkeypatch.setattr("fmtune.tune.confirm._scored", diverged)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(cli, ["confirm", str(spec.path), "--finalists", "2", "--seeds", "5"])
+    assert said.exit_code == 0, said.output
+    assert f"\ntrial {first['question']['trials'][0]} diverged under 5 of 5 seeds\n" in said.output

@@ -254,8 +254,8 @@ def _half(own: float, rows: float, seeds: int | NDArray[np.int64]) -> Float64:
     Notes
     -----
     The halves of what seeds and what rows do are added as squares (Zou and Donner, 2008), seeds by Student's t: few
-    of them know little of their own variance.  Degrees of freedom after Satterthwaite would be fewer sums, but where
-    rows vary a tenth as much as two seeds do, they let 12.6 instead of 5 % of equal pairs seem different.
+    of them know little of their own variance.  One quantile for both, by Satterthwaite's degrees of freedom, lets
+    12.6 instead of 5 % of equal pairs seem different where rows vary a tenth as much as the mean of two seeds.
     """
     own_half = stdtrit(np.asarray(seeds) - 1, 0.975) * np.sqrt(own / np.asarray(seeds))
     return np.asarray(np.hypot(own_half, ndtri(0.975) * math.sqrt(rows)))
