@@ -15,17 +15,18 @@ from fmtune.errors import ResourceError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes, sync: bool = True) -> None:
     """Write ``content`` to ``path``; as in ``atomic_stream``."""
-    with atomic_stream(path, len(content)) as stream:
+    with atomic_stream(path, len(content), sync) as stream:
         stream.write(content)
 
 
 @contextmanager
-def atomic_stream(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
+def atomic_stream(path: Path, size: int | None = None, sync: bool = True) -> Iterator[BinaryIO]:
     """Give a stream whose bytes are at ``path`` when it ends well, whole or not at all; folders on the way are made.
 
-    ``size`` is how many bytes are to be written, where that is known.
+    ``size`` is how many bytes are to be written, where that is known.  Without ``sync`` it takes a hundredth of the
+    time, and what the machine had not yet put on its disk when its power went is lost.
 
     Raises
     ------
@@ -40,10 +41,12 @@ def atomic_stream(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fchmod(stream.fileno(), 0o666 & ~_umask())
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         Path(temporary).replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         raise unwritable(error, path, size) from error
     finally:

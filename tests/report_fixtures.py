@@ -98,27 +98,32 @@ def selection(done: list[TrialResult]) -> dict[str, Any] | None:
              for i, t in enumerate(leads)]  # fmt: skip
     shares = [0.5 / 1.6**i for i in range(min(12, len(ranked)))]
     wins = {str(t.number): round(s / sum(shares), 4) for t, s in zip(ranked, shares, strict=False)}
-    return {"trial": ranked[0].number, "naive": top, "corrected": top * (1 + 0.02 * (len(leads) - 1)), "low": top * 0.7,
-            "high": top * 1.4, "draws": 1000, "rows": 359, "wins": wins, "curve": curve}  # fmt: skip
+    corrected = top * (1 + 0.02 * (len(leads) - 1))
+    return {"trial": ranked[0].number, "naive": top, "corrected": corrected, "low": top * 0.7, "high": top * 1.4,
+            "among": len(done), "draws": 1000, "rows": 359, "wins": wins, "curve": curve}  # fmt: skip
 
 
 def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResult:
     """Return the study after ``fmtune confirm``: its best trials in order, or the one ``ahead`` first.
 
-    ``verdicts`` are those of the others: better (the best beats it), equal, undecided.
+    ``verdicts`` are those of the others: better (the best beats it), equal, undecided, diverged.
     """
     done = [t for t in result.cells[0].trials if t.state == "COMPLETE" and t.value is not None]
     best = sorted(done, key=lambda t: t.value or 0.0)[: 1 + len(verdicts)]
     best.insert(0, best.pop(ahead))
     base = (best[0].value or 0.0) * 1.1
     gaps = {"better": 0.004, "equal": 0.0001, "undecided": 0.002}
-    scores = {str(best[0].number): {"mean": base, "sd": 0.0031}}
+    scores: dict[str, dict[str, Any]] = {str(best[0].number): {"mean": base, "sd": 0.0031}}
     pairs = []
     for other, verdict in zip(best[1:], verdicts, strict=True):
+        if verdict == "diverged":
+            said = f"trial {other.number} diverged under 2 of 10 seeds"
+            scores[str(other.number)] = {"mean": None, "sd": None, "diverged": 2, "sentence": said}
+            continue
         gap, half = gaps[verdict], 0.0002 if verdict == "equal" else 0.003
         scores[str(other.number)] = {"mean": base + gap, "sd": 0.0029}
         end = "about 14 more seeds would decide" if verdict == "undecided" else verdict
-        sentence = f"trials {best[0].number} and {other.number}: 0.0020 +- 0.0030; {end}"
+        sentence = f"trials {best[0].number} and {other.number}: {gap - half:.4f}..{gap + half:.4f}; {end}"
         pairs.append({"trial": other.number, "difference": gap, "low": gap - half, "high": gap + half,
                       "verdict": verdict, "sentence": sentence})  # fmt: skip
     holdout = {"trial": best[0].number, "score": base * 1.08, "sd": 0.004, "opened": 2}

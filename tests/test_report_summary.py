@@ -116,7 +116,7 @@ def test_advice_sees_a_winner_at_the_edge_and_still_improving() -> None:
     trial = TrialResult(0, "COMPLETE", {"num_factors": 32}, 0.1, (0.3, 0.2, 0.1), 3)
     result = study(1, cells=(CellResult("cpu", "sparse", (trial,)),), importance={})
     texts = [step.text for step in advice(result)]
-    widen = "Widen num_factors under a new study_name: the winner's 32 sits at the upper edge of 2 to 32."
+    widen = "Try a wider num_factors under a new study_name: the winner's 32 sits at the upper edge of 2 to 32."
     assert any(text.startswith(widen) for text in texts)
     assert "Raise epochs under a new study_name: the winner was still improving at its last one, 3." in texts
 

@@ -22,11 +22,22 @@ def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
     assert said is not None and said.startswith("0.05770 as selected; about 0.0")
     order = [
         "as selected",
-        "corrected for having picked the best of 64",
+        "corrected for having picked the best of 59 complete trials; ",
         "over 10 seeds",
         "on the sealed holdout, opened twice.",
     ]
     assert sorted(order, key=said.index) == order and "±" in said
+
+
+@pytest.mark.parametrize(("known", "said"), [(20, "the 20 whose scores are kept"), (None, "the few whose scores were")])
+def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said: str) -> None:
+    """Where the scores of some trials are not kept, sentence, table, text and chart say so."""
+    result = study(64)
+    result = replace(result, selection={**(result.selection or {}), "among": known})
+    assert f"the best of 59 complete trials, as far as {said}" in (in_short(result) or "")
+    html, whole = build(result), build(study(64))
+    for words in ("in part corrected", "still a little too good", "those with kept scores"):
+        assert words in html and words not in whole
 
 
 def test_a_winner_that_learned_nothing_is_said_to() -> None:
@@ -75,6 +86,23 @@ def test_another_trial_may_be_ahead_over_seeds() -> None:
     assert f"(trial {found.ahead.trial})" in (in_short(result) or "")
 
 
+def test_finalists_that_diverged_come_last() -> None:
+    """They have no score over seeds; a winner that did is no longer one."""
+    result = confirmed(study(64), "diverged", "better")
+    found, table = worth(result), confirmed_section(result)
+    assert found is not None and [f.verdict for f in found.finalists] == ["best", "better", "diverged"]
+    assert lead(result).startswith("Trial 33 wins: ") and "diverged under some of them." in (decided(result) or "")
+    assert table is not None and "diverged under 2 of 10 seeds" in table.body and "None" not in table.body
+    assert "| diverged | – | diverged |" in markdown(result)
+    ahead = confirmed(study(64), "undecided", ahead=1)
+    lost = {"mean": None, "sd": None, "diverged": 2, "sentence": "trial 33 diverged under 2 of 10 seeds"}
+    old = ahead.confirmation or {}
+    result = replace(ahead, confirmation={**old, "scores": {**old["scores"], "33": lost}, "pairs": []})
+    assert lead(result).startswith("Trial 33 was selected: ")
+    assert (decided(result) or "").endswith("is ahead: trial 33 diverged under 2 of 10 seeds.")
+    assert "; diverged under some of 10 other seeds; " in (in_short(result) or "") and "diverged" in build(result)
+
+
 def test_what_was_found_for_an_earlier_winner_does_not_count() -> None:
     """A study that went on and has a new winner is neither corrected nor confirmed; it is told to confirm again."""
     old = confirmed(study(64), "better")
@@ -116,6 +144,7 @@ def test_the_section_has_every_rung_and_the_finalists() -> None:
         assert words in body.body
     table = confirmed_section(result)
     assert table is not None and table.body.count("<tr>") == 4 and "about 14 more seeds would decide" in table.body
+    assert ": -0.0010 to 0.0050; about 14" in table.body
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fmtune.cli import fmtune as cli
+from fmtune.errors import NoTrialError
 from fmtune.fm.metrics import METRICS
+from fmtune.fm.solvers import Trainer
+from fmtune.rows import Rows
 from fmtune.tune import spec as specs
-from fmtune.tune.confirm import compare, confirm
+from fmtune.tune.collect import collect
+from fmtune.tune.confirm import _half, _more, compare, confirm
 from fmtune.tune.selection import Finalists, contributions, honest, joined
 from fmtune.tune.study import run
 from tests.study_fixtures import write_study
@@ -42,6 +50,73 @@ def test_choosing_among_equals_is_corrected() -> None:
         corrected.append(found["corrected"])
     assert np.mean(naive) < 0.88  # the expectation of each single model is 1
     assert abs(np.mean(corrected) - 1.0) < 0.04
+
+
+def test_the_best_few_alone_are_not_corrected_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 equally good trials nearly all the optimism goes; the best 20 alone, chosen on all rows, leave a part."""
+    monkeypatch.setattr("fmtune.tune.selection.DRAWS", 300)
+    naive, whole, few = [], [], []
+    for seed in (0, 1, 3, 4):
+        rng = np.random.default_rng(seed)
+        labels = rng.normal(size=300).astype(np.float32)
+        scores = {n: (labels + rng.normal(size=300))[None].astype(np.float32) for n in range(300)}
+        kept = Finalists(tmp_path / str(seed), "minimize")
+        values = {n: METRICS["mse"].compute(x[0], labels) for n, x in scores.items()}
+        for n, x in scores.items():
+            kept.offer(n, values[n], x)
+        found = honest("mse", kept.scores(), labels, seed)
+        best = honest("mse", dict(list(kept.scores().items())[:20]), labels, seed)
+        assert found is not None and best is not None and found["among"] == 300 and best["among"] == 20
+        truth = np.mean(list(values.values()))
+        naive.append(truth - found["naive"])
+        whole.append(truth - found["corrected"])
+        few.append(truth - best["corrected"])
+    assert np.mean(naive) > 0.18 and abs(np.mean(whole)) < 0.02 and np.mean(few) > 0.05
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_trial_is_the_mean_over_its_seeds(metric: str) -> None:
+    """With seeds that differ much the choice goes by the trials' own values, as the study's does, in any metric."""
+    rng = np.random.default_rng(0)
+    labels = _labels(metric, 400, rng)
+    clear = labels if METRICS[metric].predictor_type == "regressor" else 2 * labels - 1
+    trials = {
+        n: np.stack([clear + s * rng.normal(size=400) for s in noise]).astype(np.float32)
+        for n, noise in enumerate(((0.5, 0.5, 1.5), (0.88, 0.88, 0.88), (0.3, 0.9, 2.5)))
+    }
+    values = {n: np.mean([METRICS[metric].compute(row, labels) for row in x]) for n, x in trials.items()}
+    found = honest(metric, trials, labels)
+    assert found is not None and found["naive"] == pytest.approx(values[found["trial"]], rel=1e-12)
+    pick = min if METRICS[metric].direction == "minimize" else max
+    assert found["trial"] == pick(values, key=lambda n: values[n])
+
+
+def test_many_trials_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is the same whether all trials are drawn at once or a few at a time."""
+    rng = np.random.default_rng(4)
+    labels = (rng.random(60) < 0.5).astype(np.float32)
+    trials = {n: (labels + rng.normal(size=(2, 60))).astype(np.float32) for n in range(7)}
+    whole = honest("auc", trials, labels)
+    monkeypatch.setattr("fmtune.tune.selection._WORK", 2 * 8 * 2 * 5 * (60 + 2000))
+    parts = honest("auc", trials, labels)
+    assert whole is not None and parts is not None and parts["wins"] == whole["wins"]
+    assert parts["corrected"] == pytest.approx(whole["corrected"], rel=1e-12)
+
+
+def test_only_a_few_are_trained_again(tmp_path: Path) -> None:
+    """Of trials of other machines the best few and the leaders are missed; scores that power cut short are not read."""
+    values = {n: abs(n - 30.0) for n in range(60)}
+    kept = Finalists(tmp_path, "minimize", few=3)
+    for n in range(0, 60, 2):
+        kept.offer(n, values[n], np.zeros((1, 3), np.float32))
+    assert kept.choose(values, 12) == [n for n in range(31) if n % 2] + [31]
+    assert len(kept.scores()) == 30
+    (tmp_path / "58.npy").write_bytes(b"")
+    (tmp_path / "56.npy").write_bytes(bytes(140))
+    assert len(kept.scores()) == 28
+    monkey = Finalists(tmp_path, "minimize", keep=10, few=3)
+    monkey.choose(values, 12)
+    assert {int(f.stem) for f in tmp_path.glob("*.npy")} == {*range(0, 31, 2), 32, 34}
 
 
 def test_the_curve_names_every_leader() -> None:
@@ -124,6 +199,79 @@ def test_equal_models_are_never_better() -> None:
     assert verdicts.count("better") <= 4
 
 
+@pytest.mark.parametrize(("seeds", "alarms"), [(2, 0.05), (3, 0.04), (5, 0.05), (10, 0.05)])
+def test_seeds_alone_seldom_make_a_winner(seeds: int, alarms: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two configurations that only seeds tell apart, one beats the other in 5 of 100 comparisons at any S.
+
+    A bootstrap over seeds said so in 50, 26, 18 and 11 of 100.
+    """
+    monkeypatch.setattr("fmtune.tune.confirm._DRAWS", 30)
+    rng, verdicts = np.random.default_rng(1), []
+    labels = rng.normal(size=100).astype(np.float32)
+    for _ in range(400):
+        noise = 0.5 * rng.normal(size=100)
+        shape = (seeds, 1)
+        scores = {t: (labels + noise * (1 + 0.1 * rng.normal(size=shape))).astype(np.float32) for t in (1, 2)}
+        verdicts.append(compare("rmse", scores, labels)["pairs"][0]["verdict"])
+    assert verdicts.count("better") / 400 == pytest.approx(alarms, abs=0.025)
+
+
+@pytest.mark.parametrize(("gap", "noise"), [(0.0, 0.3), (0.03, 0.3), (0.4, 0.1), (0.0005, 0.02), (0.05, 0.2)])
+def test_sentence_and_interval_say_the_same(gap: float, noise: float) -> None:
+    """The ends that are printed are those that were found, and lie above zero where, and only where, one is better."""
+    for seed in range(8):
+        pair = compare("mse", *_models(gap, noise, seeds=2 + seed % 3, n=300, seed=seed))["pairs"][0]
+        assert pair["low"] < pair["difference"] < pair["high"]
+        if pair["verdict"] == "equal":
+            continue
+        ends = re.search(r" (-?[\d.]+)\.\.(-?[\d.]+) \(95 %", pair["sentence"])
+        assert ends is not None and "+-" not in pair["sentence"]
+        low, high = map(float, ends.groups())
+        assert low == pytest.approx(pair["low"], rel=0.06) and high == pytest.approx(pair["high"], rel=0.06)
+        assert (low > 0) == (pair["verdict"] == "better") == (pair["low"] > 0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("rows", [0.0, 0.03, 0.1, 1.0, 10.0])
+def test_the_interval_holds_whatever_share_the_rows_have(rows: float, seeds: int) -> None:
+    """Equal pairs seem different in 5 of 100 comparisons at most; ``rows`` is their variance beside that of seeds."""
+    rng = np.random.default_rng(0)
+    differences = rng.normal(size=(10_000, seeds)) * np.sqrt(seeds)
+    gaps = np.abs(differences.mean(axis=1) + np.sqrt(rows) * rng.normal(size=10_000))
+    halves = [_half(own, rows, seeds) for own in differences.var(axis=1, ddof=1)]
+    assert 0.01 < np.mean(gaps > halves) < 0.056
+
+
+def test_so_many_more_seeds_would_decide() -> None:
+    """The seeds that an undecided comparison asks for are as many as its own interval needs, with none left over."""
+    own, rows, gap, seeds = 1.0, 0.01, 0.5, 4
+    found = re.match(r"about (\d+) more seeds would decide", _more(gap, own, rows, seeds))
+    assert found is not None
+    asked = seeds + int(found[1])
+    assert _half(own, rows, asked) < gap <= _half(own, rows, asked - 1)
+    assert "more test rows would" in _more(gap, own, rows=0.1, seeds=seeds)
+
+
+@pytest.mark.parametrize("metric", ["binary_classification_cross_entropy", "auc", "binary_classification_accuracy"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_finalist_that_diverges_is_last_and_in_no_pair(metric: str, bad: float) -> None:
+    """Whatever the metric, and wherever it stands: it is said under how many seeds, and the others are compared."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(300) < 0.5).astype(np.float32)
+    good = (2 * labels - 1 + rng.normal(size=(4, 300))).astype(np.float32)
+    lost = good + np.float32(0.5) * (2 * labels - 1)
+    lost[2, 7:] = bad
+    for trials in ({0: lost, 1: good, 2: -good}, {2: -good, 1: good, 0: lost}):
+        found = compare(metric, trials, labels)
+        assert found["best"] == 1 and [p["trial"] for p in found["pairs"]] == [2]
+        assert found["sentences"][-1] == "trial 0 diverged under 1 of 4 seeds"
+        assert found["scores"]["0"]["mean"] is None and found["scores"]["0"]["diverged"] == 1
+        json.dumps(found, allow_nan=False)
+    assert compare(metric, {0: lost, 1: good}, labels)["pairs"] == []
+    with pytest.raises(NoTrialError, match="trial 0 diverged under 1 of 4 seeds; trial 3 diverged under 1"):
+        compare(metric, {3: lost, 0: lost}, labels)
+
+
 def test_a_tiny_difference_is_practically_equal() -> None:
     """A difference far below half a per cent is called equal, however sure it is."""
     found = compare("mse", *_models(0.0005, 0.02, seeds=6, n=20000))
@@ -137,7 +285,7 @@ def test_an_undecided_pair_says_what_would_decide() -> None:
     assert "not decided" in found["sentences"][0] and "more" in found["sentences"][0]
 
 
-def test_confirm_opens_the_holdout_once(tmp_path: Path) -> None:
+def test_confirm_opens_the_holdout_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Confirming twice asks the same question: the holdout is opened once more than by the run, not twice."""
     spec = specs.read(write_study(tmp_path)).model_copy(update={"n_trials": 8})
     run(spec, root=tmp_path)
@@ -145,3 +293,17 @@ def test_confirm_opens_the_holdout_once(tmp_path: Path) -> None:
     assert first["holdout"]["opened"] == 2 and first["seeds"] == 3
     assert confirm(spec, tmp_path, finalists=2, seeds=3) == first
     assert confirm(spec, tmp_path, finalists=2, seeds=4)["holdout"]["opened"] == 3
+    result, asked = collect(spec, tmp_path), []
+    complete = sum(t.state == "COMPLETE" for t in result.cells[0].trials)
+    assert result.selection is not None and result.selection["among"] == complete
+
+    def diverged(pack: Trainer, rows: Rows) -> np.ndarray:
+        asked.append(pack)
+        scores = pack.score(rows)
+        return scores * np.float32(np.nan) if len(asked) == 1 else scores
+
+    monkeypatch.setattr("fmtune.tune.confirm._scored", diverged)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(cli, ["confirm", str(spec.path), "--finalists", "2", "--seeds", "5"])
+    assert said.exit_code == 0, said.output
+    assert f"\ntrial {first['question']['trials'][0]} diverged under 5 of 5 seeds\n" in said.output

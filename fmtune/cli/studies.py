@@ -260,6 +260,8 @@ def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool) 
         click.echo(encoded({"study_name": spec.study_name, **found}))
         return
     for number, score in found["scores"].items():
+        if score["mean"] is None:
+            continue  # its sentence follows
         click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
     for sentence in found["sentences"]:
         click.echo(sentence)

@@ -24,7 +24,7 @@ from fmtune.report.summary import (
 from fmtune.report.worth import more_seeds, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
-MATTERS = 0.05  # a parameter with a smaller share of the variance ends up at an edge by chance
+MATTERS = 0.05  # below this share of importance the best trials lie as all do, and an edge is likely chance
 LEADERS = 10  # so many of the best trials are asked whether they overfit at once
 
 # A study goes on only as it was begun: what changes its file in more than the budget is another study.
@@ -63,7 +63,7 @@ def _standing(result: StudyResult) -> str:
         return "wins"
     if found.ahead.trial != found.trial:
         return "was selected"
-    return "wins" if all(f.verdict in ("best", "better") for f in found.finalists) else "leads"
+    return "wins" if all(f.verdict in ("best", "better", "diverged") for f in found.finalists) else "leads"
 
 
 def _nobody(result: StudyResult) -> str:
@@ -163,7 +163,7 @@ def _edges(result: StudyResult, top: TrialResult) -> list[Advice]:
             span = result.search_space[name]
             ends = f"{words.setting(span['low'])} to {words.setting(span['high'])}"
             value = words.setting(top.params[name])
-            found.append(Advice(f"Widen {name} {_ANEW}: the winner's {value} sits at the {side} edge of {ends}."))
+            found.append(Advice(f"Try a wider {name} {_ANEW}: the winner's {value} sits at the {side} edge of {ends}."))
     return found[:2]
 
 

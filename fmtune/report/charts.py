@@ -219,16 +219,17 @@ def overtuning(result: StudyResult, save: Save = to_svg) -> Chart | None:
         plain_numbers(axes.yaxis)
         legend(figure)
         drawing = save(figure, "overtuning", f"{name} of each leader, as found and corrected for the picking")
+    until = "all" if found.known >= found.among else "those with kept scores"
     caption = (
-        "Each leader's score as found, and what picking the best of all until then is worth on rows that did not pick "
-        "it. Where the two part, the search fits the test rows."
+        f"Each leader's score as found, and what picking the best of {until} until then is worth on rows that did not "
+        "pick it. Where the two part, the search fits the test rows."
     )
     rows = tuple((str(e.trial), words.score(e.naive, 5), words.score(e.corrected, 5)) for e in leads)
     return Chart("overtuning", "Overtuning", drawing, caption, ("leader", "as found", "corrected"), rows)
 
 
 def importance(result: StudyResult, save: Save = to_svg) -> Chart | None:
-    """Return each parameter's share of the variance of the score; None with too few trials."""
+    """Return each parameter's share in what sets the best tenth of the trials apart; None with too few trials."""
     shares = sorted(result.importance.items(), key=lambda item: (-item[1], item[0]))[:12]
     if not shares:
         return None
@@ -243,8 +244,11 @@ def importance(result: StudyResult, save: Save = to_svg) -> Chart | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: words.share(x)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(False, axis="y")
-        drawing = save(figure, "importance", "share of the score's variance for each searched parameter")
-    caption = "Share of the score's variance that a parameter explains by itself (PED-ANOVA)."
+        drawing = save(figure, "importance", "each parameter's share in what sets the best tenth of the trials apart")
+    caption = (
+        "Each parameter's share, by itself, in what sets the best tenth of the trials apart from all (PED-ANOVA). One "
+        "that ruins trials in a part of its range may have a small share."
+    )
     rows = tuple((name, words.share(portion)) for name, portion in shares)
     return Chart("importance", "Importance", drawing, caption, ("parameter", "share"), rows)
 
@@ -269,7 +273,7 @@ def slices(result: StudyResult, save: Save = to_svg, columns: int = 4) -> Chart 
         for place in range(len(names), lines * columns):
             grid[place // columns, place % columns].set_axis_off()
         drawing = save(figure, "slices", f"{_metric(result)} against each searched parameter")
-    caption = "Complete trials, the most important parameter first; the star is the winner."
+    caption = "Complete trials, first the parameter that sets the best apart most; the star is the winner."
     leaders = ranked(result, cell)[:10]
     rows = tuple((str(t.number), words.score(t.value, 5), *(_chosen(t, n) for n in names)) for t in leaders)
     return Chart("slices", "Slices", drawing, caption, ("trial", "score", *names), rows)

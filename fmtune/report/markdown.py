@@ -121,7 +121,7 @@ def _finalists(found: Worth | None) -> str:
     if found is None or not found.finalists:
         return ""
     rows = [
-        f"| {f.trial} | {words.spread(f.mean, f.sd)} | {words.NONE if f.gap is None else words.signed(f.gap)} "
+        f"| {f.trial} | {f.score} | {words.NONE if f.gap is None else words.signed(f.gap)} "
         f"| {text(f.verdict)} |"
         for f in found.finalists
     ]

@@ -175,7 +175,7 @@ def confirmed(result: StudyResult) -> Section | None:
         return None
     rows = [
         {
-            "one": f, "mean": words.spread(f.mean, f.sd), "share": words.share(found.wins.get(f.trial, 0.0)),
+            "one": f, "mean": f.score, "share": words.share(found.wins.get(f.trial, 0.0)),
             "gap": words.NONE if f.gap is None else words.signed(f.gap),
             "ends": "" if f.low is None or f.high is None else f"{words.signed(f.low)} to {words.signed(f.high)}",
         }
@@ -196,7 +196,7 @@ def history(result: StudyResult) -> Section | None:
 
 
 def importance(result: StudyResult) -> Section | None:
-    """Return which parameters mattered."""
+    """Return which parameters set the best trials apart."""
     return _chart("importance", charts.importance(result) if result.cells else None)
 
 
@@ -304,10 +304,10 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
     rungs = [(f"as selected on test, the best of {words.count(tried, 'trial')}{scored}", words.score(found.naive),
               _ends(found.low, found.high), found.rows or test)]  # fmt: skip
     if found.corrected is not None:
-        rungs.append(("corrected for the picking", words.score(found.corrected), "", found.rows or test))
+        partly = "" if found.known >= found.among else "in part "
+        rungs.append((f"{partly}corrected for the picking", words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
-        mean = words.spread(found.own.mean, found.own.sd)
-        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", mean, "", test))
+        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
     for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):
         if held is not None:
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"

@@ -16,20 +16,25 @@ from fmtune.report import words
 from fmtune.report.summary import best, complete, sign
 from fmtune.tune.result import StudyResult
 
-_MORE = re.compile(r"about ([\d,]{1,12}) more seeds")
+_MORE = re.compile(r"about ([\d,]{1,12}) more seed")
 
 
 class Finalist(NamedTuple):
     """One configuration under more seeds, against the best of them; the best itself has no gap."""
 
     trial: int
-    mean: float
-    sd: float
+    mean: float | None  # None where it diverged under some seeds
+    sd: float | None
     gap: float | None
     low: float | None
     high: float | None
-    verdict: str  # best, better (the best beats it), equal, undecided
+    verdict: str  # best, better (the best beats it), equal, undecided, diverged
     sentence: str
+
+    @property
+    def score(self) -> str:
+        """The mean with its spread, or ``diverged``."""
+        return "diverged" if self.mean is None or self.sd is None else words.spread(self.mean, self.sd)
 
 
 class Lead(NamedTuple):
@@ -56,6 +61,7 @@ class Worth(NamedTuple):
     naive: float
     among: int
     corrected: float | None
+    known: int  # of how many trials the correction knows the scores; 0 if not said
     low: float | None
     high: float | None
     won: float | None  # share of draws in which the winner was the best
@@ -96,8 +102,9 @@ def worth(result: StudyResult) -> Worth | None:
     finalists = _finalists(result.confirmation)
     current = any(f.trial == top.number for f in finalists)
     return Worth(
-        top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")), _real(found.get("low")),
-        _real(found.get("high")), wins.get(top.number, 0.0) if chosen else None, wins,
+        top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")),
+        _whole(found.get("among")) or 0, _real(found.get("low")), _real(found.get("high")),
+        wins.get(top.number, 0.0) if chosen else None, wins,
         _whole(found.get("draws")) or 0, _whole(found.get("rows")), _curve(found.get("curve")),
         (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
         bool(finalists) and not current, _holdout(result.holdout),
@@ -128,15 +135,23 @@ def in_short(result: StudyResult) -> str | None:
         return None
     parts = [f"{words.score(found.naive)} as selected"]
     if found.corrected is not None:
-        corrected = words.score(found.corrected)
-        tried = len(result.cells[0].trials)
-        parts.append(f"about {corrected} when corrected for having picked the best of {tried:,}")
+        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}")
     if found.own is not None:
-        parts.append(f"{words.spread(found.own.mean, found.own.sd)} over {words.count(found.seeds, 'seed')}")
+        parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
+                     f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
     held = found.confirmed or found.sealed
     if held is not None:
         parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
     return f"{'; '.join(parts)}." if len(parts) > 1 else None
+
+
+def picked(found: Worth) -> str:
+    """Return what the corrected score is corrected for, which is less where it does not know all trials."""
+    best_of = f"having picked the best of {words.count(found.among, 'complete trial')}"
+    if found.known >= found.among:
+        return best_of
+    known = f"the {found.known:,} whose scores are kept" if found.known else "the few whose scores were kept"
+    return f"{best_of}, as far as {known} show it"
 
 
 def decided(result: StudyResult) -> str | None:
@@ -146,14 +161,17 @@ def decided(result: StudyResult) -> str | None:
         return None
     if found.ahead.trial != found.trial:
         own = found.own
-        how = {"better": "is better", "equal": "is practically equal"}.get(own.verdict, "is ahead, but not decidedly")
+        how = {"better": "is better", "equal": "is practically equal", "diverged": "is ahead"}.get(
+            own.verdict, "is ahead, but not decidedly"
+        )
         return f"Over {found.seeds} seeds trial {found.ahead.trial} {how}: {own.sentence}."
-    groups = {v: [f.trial for f in found.finalists if f.verdict == v] for v in ("better", "equal", "undecided")}
+    verdicts = "better", "equal", "undecided", "diverged"
+    groups = {v: [f.trial for f in found.finalists if f.verdict == v] for v in verdicts}
     said = [
         text.format(_trials(groups[verdict]))
         for verdict, text in (
             ("better", "it beats {}"), ("equal", "it is practically equal to {}"),
-            ("undecided", "it is not decided whether it beats {}"),
+            ("undecided", "it is not decided whether it beats {}"), ("diverged", "{} diverged under some of them"),
         ) if groups[verdict]
     ]  # fmt: skip
     return f"Over {found.seeds} seeds {words.listing(said)}." if said else None
@@ -189,15 +207,16 @@ def _finalists(confirmation: dict[str, Any] | None) -> tuple[Finalist, ...]:
     made = []
     for name, score in _dict(found.get("scores")).items():
         mean, sd = _real(_dict(score).get("mean")), _real(_dict(score).get("sd"))
-        if mean is None or sd is None or not str(name).isdigit():
+        lost = _whole(_dict(score).get("diverged"))
+        if not str(name).isdigit() or (not lost and (mean is None or sd is None)):
             continue
-        pair = _dict(pairs.get(int(name)))
-        verdict = "best" if int(name) == found.get("best") else str(pair.get("verdict"))
+        pair = _dict(score) if lost else _dict(pairs.get(int(name)))
+        verdict = "best" if int(name) == found.get("best") else "diverged" if lost else str(pair.get("verdict"))
         made.append(Finalist(
             int(name), mean, sd, _real(pair.get("difference")), _real(pair.get("low")), _real(pair.get("high")),
-            verdict, str(pair.get("sentence", "")).replace("+-", "±").replace(" x ", " × "),
+            verdict, str(pair.get("sentence", "")).replace("..", " to ").replace(" x ", " × "),
         ))  # fmt: skip
-    return tuple(sorted(made, key=lambda f: (f.verdict != "best", f.gap or 0.0, f.trial)))
+    return tuple(sorted(made, key=lambda f: (f.verdict != "best", f.verdict == "diverged", f.gap or 0.0, f.trial)))
 
 
 def _curve(raw: Any) -> tuple[Lead, ...]:

@@ -124,7 +124,7 @@ class StudyResult:
     explained : dict or None
         The winner's strongest features and pairs, as ``fmtune.tune.explained.explained`` gives them, and ``trial``.
     importance : dict
-        Parameter to its share of the objective's variance (PED-ANOVA), empty with too few trials.
+        Parameter to its share in what sets the best tenth of the trials apart (PED-ANOVA), empty with too few trials.
     environment : dict
         Versions, processor, cores, operating system.
     spec_path, spec_text : str

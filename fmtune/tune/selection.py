@@ -1,8 +1,11 @@
 """Selection: how much of the best score is the luck of having looked at so many.
 
 The best of N noisy scores is too good.  Bootstrap bias correction (Tsamardinos, Greasidou and Borboudakis,
-2018): draw test rows with replacement, select among the finalists on the drawn rows, and score the chosen one
+2018): draw test rows with replacement, select among the trials on the drawn rows, and score the chosen one
 on the rows that were not drawn; the mean over many draws is what the selected configuration is worth.
+
+It holds for the trials that take part.  The best few alone were chosen on all rows, drawn or not, and all of them
+look better than they are: so as many trials as the memory allows take part, not finalists alone.
 
 Metrics are computed from sums over rows, so a draw is one product of row counts and row contributions.  auc is
 no such sum, but near one: each row's share of the pairs that it wins adds up to it (DeLong, DeLong and
@@ -12,7 +15,7 @@ Clarke-Pearson, 1988), exactly on all rows and to first order on drawn ones.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,12 @@ Float64 = NDArray[np.float64]
 
 DRAWS = 1000
 
-# Scores of all finalists together take this many bytes at most; a larger test channel keeps fewer.
-BUDGET = 2**26
+# Scores of all trials together take this many bytes at most; those of the best few may take more, on large channels.
+BUDGET = 2**23
+_FEW_BUDGET = 2**26
+
+# What is drawn at once takes this many bytes at most.
+_WORK = 2**26
 
 # The test rows' labels, beside the scores: with them two studies can be compared that had the same rows.
 LABELS = "labels.npy"
@@ -97,7 +104,7 @@ def difference(metric: str, ours: Array, theirs: Array, labels: Array) -> dict[s
 
 
 class Finalists:
-    """The scores of the best trials on the test rows, kept in files beside the study.
+    """The scores of the complete trials on the test rows, the best first, kept in files beside the study.
 
     Parameters
     ----------
@@ -106,11 +113,13 @@ class Finalists:
     direction
         ``minimize`` or ``maximize``.
     keep
-        How many are kept.
+        How many are kept at most; fewer where ``BUDGET`` ends.
+    few
+        So many of the best are there in any case: trained again where their scores lie on another machine.
     """
 
-    def __init__(self, folder: Path, direction: str, keep: int = 20) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, direction: str, keep: int = 1000, few: int = 20) -> None:
+        self._folder, self._keep, self._few = folder, keep, few
         self._sign = 1.0 if direction == "minimize" else -1.0
         self._values: dict[int, float] = {}
 
@@ -122,26 +131,26 @@ class Finalists:
     def offer(self, number: int, value: float, scores: Array) -> None:
         """Keep a trial's scores if it is among the best, or better than all numbered before it; others then go."""
         values = {**self._values, number: value}
-        ranked = sorted(values, key=lambda n: (self._sign * values[n], n))
-        kept = {*ranked[: min(self._keep, BUDGET // max(1, scores.nbytes))], *_leaders(values, self._sign)}
+        kept, first = self._kept(values, scores.nbytes)
         if number in kept:
-            atomic_write(self._folder / f"{number}.npy", _npy(scores))
+            # Syncing each trial would take longer than training a small one.
+            atomic_write(self._folder / f"{number}.npy", _npy(scores), sync=number in first)
         for n in self._values.keys() - kept:
             (self._folder / f"{n}.npy").unlink(missing_ok=True)
         self._values = {n: values[n] for n in kept}
 
     def choose(self, values: Mapping[int, float], nbytes: int) -> list[int]:
-        """Keep the best of a finished study, ``nbytes`` of scores each; returns those whose scores are not here.
+        """Keep the best of a finished study, ``nbytes`` of scores each; returns those that are missed.
 
-        They are on the machines of other workers, and can be put here after training them again.
+        They are the few whose scores are on the machines of other workers, and can be put here after training them
+        again.
         """
         stored = self._stored()
-        ranked = sorted(values, key=lambda n: (self._sign * values[n], n))
-        kept = {*ranked[: min(self._keep, BUDGET // max(1, nbytes))], *_leaders(values, self._sign)}
+        kept, first = self._kept(values, nbytes)
         for n in stored - kept:
             (self._folder / f"{n}.npy").unlink(missing_ok=True)
         self._values = {n: values[n] for n in kept & stored}
-        return sorted(kept - stored)
+        return sorted(first - stored)
 
     def put(self, number: int, value: float, scores: Array) -> None:
         """Keep a chosen trial's scores."""
@@ -155,7 +164,15 @@ class Finalists:
     def scores(self) -> dict[int, Array]:
         """Return the kept scores by trial, best first."""
         ranked = sorted(self._values, key=lambda n: (self._sign * self._values[n], n))
-        return {n: np.load(self._folder / f"{n}.npy", allow_pickle=False) for n in ranked}
+        found = {n: _loaded(self._folder / f"{n}.npy") for n in ranked}
+        return {n: scores for n, scores in found.items() if scores is not None}
+
+    def _kept(self, values: Mapping[int, float], nbytes: int) -> tuple[set[int], set[int]]:
+        """Return the trials that are kept, and those of them that have to be."""
+        ranked, size = sorted(values, key=lambda n: (self._sign * values[n], n)), max(1, nbytes)
+        few = min(self._few, self._keep, _FEW_BUDGET // size)
+        first = {*ranked[:few], *_leaders(values, self._sign)}
+        return first.union(ranked[: min(self._keep, BUDGET // size)]), first
 
     def _stored(self) -> set[int]:
         return {int(f.stem) for f in self._folder.glob("*.npy") if f.stem.isdigit()}
@@ -176,8 +193,16 @@ def _npy(array: Array) -> bytes:
     return stream.getvalue()
 
 
+def _loaded(path: Path) -> Array | None:
+    """Return scores, or None where they were lost with the machine's power."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (ValueError, EOFError):
+        return None
+
+
 def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int = 0) -> dict[str, Any] | None:
-    """Return what selecting the best of the finalists is worth.
+    """Return what selecting the best of these trials is worth.
 
     Parameters
     ----------
@@ -194,14 +219,12 @@ def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int
         ``naive`` (the best score as found), ``corrected`` (bootstrap bias corrected), ``low`` and ``high`` (95 %
         interval of the best one's score over test rows), ``wins`` (trial to the share of draws in which it was
         the best), ``curve`` (after each trial that took the lead: ``trial``, ``naive``, ``corrected``; where they
-        part, the search has begun to fit the test rows), ``draws`` and ``rows``.  None for fewer than two
-        finalists.
+        part, the search has begun to fit the test rows), ``among`` (how many trials took part), ``draws`` and
+        ``rows``.  None for fewer than two trials.
     """
-    parts = [_mean_over_seeds(metric, scores, labels) for scores in finalists.values()]
-    if len(parts) < 2:
+    if len(finalists) < 2:
         return None
-    table = np.stack(parts)
-    inside, outside, found = _draws(metric, table, seed)
+    inside, outside, found = _draws(metric, list(finalists.values()), labels, seed)
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     chosen = np.argmin(sign * inside, axis=1)
     best = int(np.argmin(sign * found))
@@ -217,27 +240,44 @@ def honest(metric: str, finalists: Mapping[int, Array], labels: Array, seed: int
         curve.append({"trial": lead, "naive": values[lead], "corrected": corrected})
     return {
         "curve": curve, "naive": float(found[best]), "corrected": float(outside[np.arange(len(chosen)), chosen].mean()),
-        "low": float(low), "high": float(high), "draws": len(chosen), "rows": len(labels), "trial": numbers[best],
+        "low": float(low), "high": float(high), "among": len(numbers), "draws": len(chosen),
+        "rows": len(labels), "trial": numbers[best],
         "wins": {str(n): round(float(s), 4) for n, s in zip(numbers, shares, strict=True) if s > 0},
     }  # fmt: skip
 
 
-def _mean_over_seeds(metric: str, scores: Array, labels: Array) -> Float64:
-    return np.asarray(np.mean([contributions(metric, row, labels) for row in scores], axis=0))
+def _draws(metric: str, models: Sequence[Array], labels: Array, seed: int) -> tuple[Float64, Float64, Float64]:
+    """Return scores on drawn rows and on the rest, float64 (draws, trials), and on all rows (trials,)."""
+    parts, seeds = len(contributions(metric, models[0][0], labels)), len(models[0])
+    size = max(1, _WORK // (8 * seeds * parts * (len(labels) + 2 * DRAWS)))
+    groups = [_drawn(metric, models[i : i + size], labels, seed) for i in range(0, len(models), size)]
+    drawn, rest, found = (np.concatenate(group, axis=-1) for group in zip(*groups, strict=True))
+    return drawn, rest, found
 
 
-def _draws(metric: str, table: Float64, seed: int, block: int = 50) -> tuple[Float64, Float64, Float64]:
-    """Return scores on drawn rows and on the rest, float64 (draws, finalists), and on all rows (finalists,)."""
-    finalists, parts, n = table.shape
-    flat = table.reshape(finalists * parts, n).T
-    total, rng = flat.sum(axis=0), np.random.default_rng(seed)
+def _drawn(
+    metric: str, models: Sequence[Array], labels: Array, seed: int, block: int = 50
+) -> tuple[Float64, Float64, Float64]:
+    """Return the same of some of the trials; the seed draws the same rows for all.
+
+    A trial's score is the mean of its models' scores, which is not the score of their mean contributions: a root or a
+    ratio is between.
+    """
+    table = np.stack([contributions(metric, row, labels) for scores in models for row in scores])
+    _, parts, n = table.shape
+    flat, rng = table.reshape(-1, n), np.random.default_rng(seed)
     inside, outside = [], []
     for start in range(0, DRAWS, block):
         picks = rng.integers(0, n, (min(block, DRAWS - start), n))
         counts = np.stack([np.bincount(p, minlength=n) for p in picks]).astype(np.float64)
         left = (counts == 0).astype(np.float64)
-        inside.append(counts @ flat / n)
-        outside.append(left @ flat / np.maximum(left.sum(axis=1), 1)[:, None])
-    shape = (DRAWS, finalists, parts)
-    drawn, rest = (joined(metric, np.concatenate(x).reshape(shape)) for x in (inside, outside))
-    return drawn, rest, joined(metric, (total / n).reshape(finalists, parts))
+        weights = np.concatenate([counts / n, left / np.maximum(left.sum(axis=1), 1)[:, None]])
+        # One product with the large array in front takes an eighth of the time of two with it behind.
+        sums = (flat @ weights.T).T
+        inside.append(sums[: len(picks)])
+        outside.append(sums[len(picks) :])
+    drawn, rest, found = (
+        joined(metric, x.reshape(*x.shape[:-1], len(models), -1, parts)).mean(axis=-1)
+        for x in (np.concatenate(inside), np.concatenate(outside), flat.mean(axis=1))
+    )
+    return drawn, rest, found

@@ -201,7 +201,7 @@ class Winner:
         return found
 
     def _selection(self, store: Store, data: StudyData) -> None:
-        """Store what the choice among the best trials is worth, and which parameters mattered."""
+        """Store what the choice among the best trials is worth, and which parameters set the best apart."""
         self._doing("asking what the choice among the best trials is worth")
         trials = {t.number: t for t in store.trials()}
         size = 4 * self._spec.seeds * len(data.channels.test_labels)
