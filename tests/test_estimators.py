@@ -18,6 +18,7 @@ import polars
 import pyarrow
 import pytest
 import scipy.sparse
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -28,10 +29,12 @@ import fmtune
 from fmtune import FMClassifier, FMRegressor
 from fmtune.data.canonical import DataWarning
 from fmtune.data.encoding import Encoder
+from fmtune.estimators.defaults import batch_of, decay_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Scaling
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.fm.model import Model
+from fmtune.rows import DenseRows, SparseRows
 from tests.processes import Limited
 
 
@@ -198,6 +201,40 @@ def test_defaults_learn() -> None:
     assert cross_val_score(FMClassifier(random_state=0), x, y, cv=3).mean() > 0.93
     x, y = load_diabetes(return_X_y=True)
     assert cross_val_score(FMRegressor(random_state=0), x, y, cv=3).mean() > 0.4
+
+
+def test_decays_go_by_how_often_a_feature_comes_back() -> None:
+    """Over an epoch each set of rows is pulled to 0 as by ridge with alpha 7; what is set stays as it is."""
+    random = np.random.default_rng(0)
+    dense = DenseRows(np.zeros((5000, 3), np.float32), None, 3, None)
+    assert batch_of(100) == 64 and batch_of(3000) == 150 and batch_of(10**6) == 200
+    assert decay_of(dense, 200) == pytest.approx(7 / 5000)
+    rare = SparseRows(np.arange(5001), np.arange(5000, dtype=np.int32), np.ones(5000, np.float32), None, 9000)
+    assert decay_of(rare, 200) == pytest.approx(7 / 200, rel=0.03)
+    assert decay_of(rare, 200, lazy=False) == pytest.approx(7 / 5000)
+    x = pd.DataFrame({"user": random.integers(100, size=3000).astype(str)})
+    one = FMRegressor(epochs=1, linear_wd=0.5).fit(x, random.normal(size=3000))
+    used = one.model_.facts["hyperparameters"]
+    assert used["linear_wd"] == 0.5 and 7 / 3000 < used["factors_wd"] < 7 / 150
+    assert one.get_params()["factors_wd"] is None
+
+
+def test_rare_features_keep_their_factors() -> None:
+    """A user of 50 ratings and an item of 125 are in few mini-batches, and their product is learned all the same."""
+    random = np.random.default_rng(0)
+    user, item = random.integers(1000, size=50_000), random.integers(400, size=50_000)
+    taste, kind = random.normal(size=1000), random.normal(size=400)
+    x = pd.DataFrame({"user": user.astype(str), "item": item.astype(str)})
+    y = taste[user] * kind[item] + random.normal(0, 0.5, 50_000)
+    assert FMRegressor(random_state=0).fit(x[:40_000], y[:40_000]).score(x[40_000:], y[40_000:]) > 0.6
+
+
+@pytest.mark.parametrize(("solver", "epochs"), [("sgd", 30), ("als", 100), ("mcmc", 100)])
+def test_epochs_go_by_the_solver(solver: str, epochs: int) -> None:
+    """Where none are given; a clone has none given either."""
+    model = FMRegressor(solver=solver, num_factors=2).fit(np.eye(5), np.arange(5.0))
+    assert model.n_iter_ == epochs and clone(model).epochs is None
+    assert FMRegressor(solver=solver, epochs=3, num_factors=2).fit(np.eye(5), np.arange(5.0)).n_iter_ == 3
 
 
 def test_patience_goes_by_the_eval_set() -> None:

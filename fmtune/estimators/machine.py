@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ResourceError, UsageError
+from fmtune.estimators.defaults import DECAYS, batch_of, decay_of
 from fmtune.estimators.frames import columns_of, fitted, pandas_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Float64, Scaling
@@ -38,6 +39,9 @@ except ImportError as error:
 # A schedule would go by the epochs of a fit; these have no end that is known.
 _ONE_EPOCH: dict[str, Any] = {"epochs": 1, "lr_schedule": "constant", "lr_warmup": 0, "average_last": 1}
 _OWN = ("random_state", "categorical_features", "min_count")
+_EPOCHS, _SWEEPS = 30, 100
+# partial_fit cannot know how often a feature will come back; als has no mini-batches.
+_PLAIN_DECAY = 0.001
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -46,7 +50,7 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     solver: str = "sgd"
     num_factors: int = 8
-    epochs: int = 30
+    epochs: int | None = None
     mini_batch_size: int | None = None
     bias_lr: float = 0.01
     linear_lr: float = 0.01
@@ -56,8 +60,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
     average_last: int = 1
     positive_weight: float = 1.0
     bias_wd: float = 0.0
-    linear_wd: float = 0.001
-    factors_wd: float = 0.001
+    linear_wd: float | None = None
+    factors_wd: float | None = None
     bias_init_method: str = "constant"
     bias_init_sigma: float = 0.01
     bias_init_scale: float = 0.01
@@ -124,7 +128,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         x, labels, weights = self._given(X, y, sample_weight, reset=first)
         if first:
             self._scale(x, labels, weights)
-        return self._train(self._rows(x, labels, weights), None, start=None if first else self._scaled, **_ONE_EPOCH)
+        settings = _ONE_EPOCH | {name: _PLAIN_DECAY for name in DECAYS if getattr(self, name) is None}
+        return self._train(self._rows(x, labels, weights), None, start=None if first else self._scaled, **settings)
 
     # ---- what goes in ----
 
@@ -190,21 +195,28 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     # ---- training ----
 
-    def _hyperparameters(self, n: int, **more: Any) -> Hyperparameters:
+    def _hyperparameters(self, rows: Rows, **more: Any) -> Hyperparameters:
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OWN}
-        # Twenty updates an epoch or more, and as many rows a mini-batch as keep them quick.
-        own["mini_batch_size"] = self.mini_batch_size or int(np.clip(n // 20, 64, 1000))
+        own["mini_batch_size"] = self.mini_batch_size or batch_of(rows.n)
+        own["epochs"] = (_EPOCHS if self.solver == "sgd" else _SWEEPS) if self.epochs is None else self.epochs
+        open_decays = [name for name in DECAYS if {**own, **more}[name] is None]
+        own |= dict.fromkeys(open_decays, _PLAIN_DECAY)
         seed = self.random_state if isinstance(self.random_state, int | np.integer) else None
         if seed is None:
             seed = 0 if self.random_state is None else check_random_state(self.random_state).randint(2**31)
         own |= {"predictor_type": self._kind, "seed": int(seed), "shuffle_seed": int(seed), **more}
         try:
-            return Hyperparameters.of(own)
+            h = Hyperparameters.of(own)
         except FmtuneError as error:
             raise ValueError(str(error)) from error
+        if h.solver != "sgd":
+            return h
+        decay = decay_of(rows, h.mini_batch_size, h.lazy)
+        return replace(h, linear_wd=decay if "linear_wd" in open_decays else h.linear_wd,
+                       factors_wd=decay if "factors_wd" in open_decays else h.factors_wd)  # fmt: skip
 
     def _train(self, rows: Rows, test: Rows | None, start: Model | None = None, **more: Any) -> Self:
-        h = self._hyperparameters(rows.n, **more)
+        h = self._hyperparameters(rows, **more)
         named = self.encoder_.groups() if self.encoder_ is not None else {}
         groups = Groups.of(named) if named else None
         try:
