@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fmtune.data.canonical import warn
 from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ResourceError, UsageError
 from fmtune.estimators.defaults import DECAYS, batch_of, decay_of
@@ -183,7 +184,11 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
     def _scale(self, x: Any, labels: Float64, weights: Float64 | None) -> None:
         weights = np.ones(len(labels)) if weights is None else weights
         wide = x.feature_dim if isinstance(x, SparseRows) else 0
-        scaling = Scaling(np.zeros(wide), np.ones(wide)) if wide else Scaling.of(x, weights)
+        scaling = Scaling.none(wide) if wide else Scaling.of(x, weights)
+        if len(scaling.far):
+            names = getattr(self, "feature_names_in_", [f"x{at}" for at in range(len(scaling.scale))])
+            warn(f"far from 0 for their deviation: {', '.join(str(names[at]) for at in scaling.far[:20])}; predict is "
+                 "exact, but model_, whose units are those of X, is not: subtract the mean before fit to save it")  # fmt: skip
         self._scaling = scaling.of_labels(labels, weights) if self._kind == "regressor" else scaling
 
     def _rows(self, x: Any, labels: Float64 | None, weights: Float64 | None) -> Rows:
@@ -233,21 +238,26 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _scores(self, X: Any, link: bool) -> NDArray[np.float32]:
-        rows = self._scored_rows(X)
-        return predict(self.model_, rows) if link else score(self.model_, rows)
+        model, rows, scaling = self._asked(X)
+        return scaling.labels(predict(model, rows) if link else score(model, rows))
 
     def _interval(self, X: Any, level: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        rows = self._scored_rows(X)
+        model, rows, scaling = self._asked(X)
         try:
-            return interval(self.model_, rows, level)
+            low, high = interval(model, rows, level)
         except UsageError as error:
             raise ValueError(str(error)) from error
+        return scaling.labels(low), scaling.labels(high)
 
-    def _scored_rows(self, X: Any) -> SparseRows:
+    def _asked(self, X: Any) -> tuple[Model, SparseRows, Scaling]:
+        """Return the model to ask, the rows to ask it of, and whose labels its scores are."""
         check_is_fitted(self, "model_")
         x = self._matrix(X)
-        plain = Scaling(np.zeros(self.model_.feature_dim), np.ones(self.model_.feature_dim))
-        return x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse()
+        if isinstance(x, np.ndarray):
+            # In float32 and the units of X, columns far from 0 would lose what tells their values apart.
+            return self._scaled, self._scaling.rows(x, None, None).to_sparse(), self._scaling
+        plain = Scaling.none(self.model_.feature_dim)
+        return self.model_, x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse(), plain
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
