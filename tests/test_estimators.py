@@ -118,6 +118,62 @@ def test_named_columns_are_added_to_those_of_text() -> None:
     ]
 
 
+@pytest.mark.parametrize("listed", [["user", "item"], [0, 1], np.array([0, 1]), [True, True, False]], ids=str)
+def test_columns_are_listed_by_names_positions_or_a_mask(listed: Any) -> None:
+    """As scikit-learn's trees take them; the columns of an array are x0, x1 and so on."""
+    frame = ratings().astype({"user": int, "item": int}).assign(hour=np.arange(2000) % 24)[["user", "item", "hour"]]
+    y = ratings()["rating"]
+    wanted = FMRegressor(epochs=2, categorical_features=["user", "item"]).fit(frame, y)
+    model = FMRegressor(epochs=2, categorical_features=listed)
+    assert model.fit(frame, y).predict(frame).tobytes() == wanted.predict(frame).tobytes()
+    array = frame.to_numpy()
+    if isinstance(listed[0], str):
+        with pytest.raises(ValueError, match="the columns of an array have none: give positions or a mask"):
+            model.fit(array, y)
+        return
+    assert model.fit(array, y).predict(array).tobytes() == wanted.predict(frame).tobytes()
+    assert model.fit(array.tolist(), y).predict(array).tobytes() == wanted.predict(frame).tobytes()
+    assert [column.name for column in model.encoder_.columns] == ["x0", "x1", "x2"]
+    assert model.partial_fit(array, y).n_features_in_ == 3
+    with pytest.raises(ValueError, match="2 features"):
+        model.predict(array[:, :2])
+    with pytest.raises(ValueError, match="of a sparse matrix the columns are features"):
+        model.fit(scipy.sparse.csr_matrix(array), y)
+    with pytest.raises(ValueError, match="dimensions"):
+        model.fit(array[0], y[:3])
+
+
+def test_what_picks_no_column_is_refused() -> None:
+    """A position that is none, a mask too short, a mixture; and nothing listed picks nothing."""
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10.0)
+    wrong = {"positions .2.": [0, 2], "positions .-1.": [-1], "mask of 1": [True], "not a mixture": [0, "x1"]}
+    for words, listed in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            FMRegressor(categorical_features=listed).fit(x, y)
+    for nothing in (None, [], [False, False]):
+        assert FMRegressor(categorical_features=nothing, epochs=1).fit(x, y).encoder_ is None
+
+
+def test_columns_that_tell_nothing_are_told_of() -> None:
+    """Times and values that never come back make thousands of features; two columns of one name are refused."""
+    frame = ratings(300)
+    x = frame[["user"]].assign(when=pd.date_range("2026-01-01", periods=300, freq="h"), row=np.arange(300).astype(str))
+    with pytest.warns(DataWarning) as caught:
+        FMRegressor(epochs=1).fit(x, frame["rating"])
+    said = [str(one.message) for one in caught]
+    assert said[0].startswith("times, of which each becomes a feature: when;")
+    assert said[1].startswith("values that almost never come back") and "new rows: row; leave" in said[1]
+    for twice in (frame[["user", "user"]], pd.DataFrame(np.eye(3), columns=["a", "a", "b"])):
+        with pytest.raises(ValueError, match=r"more than one column named (user|a): rename or drop"):
+            FMRegressor().fit(twice, frame["rating"][: len(twice)])
+
+
+def test_patience_without_an_eval_set_is_told_of() -> None:
+    """All epochs are made then."""
+    with pytest.warns(DataWarning, match="patience=3 has no eval_set to go by: all epochs are made"):
+        assert FMRegressor(patience=3, epochs=5).fit(np.eye(5), np.arange(5.0)).n_iter_ == 5
+
+
 SERVE = """\
 import sys
 from fmtune.sagemaker.server import serve
@@ -203,7 +259,7 @@ def test_a_constant_column_says_nothing() -> None:
     random = np.random.default_rng(0)
     x = np.column_stack([random.normal(size=300), np.full(300, 1e6)])
     model = FMRegressor(random_state=0).fit(x, x[:, 0])
-    assert model.predict(x).tobytes() == model.predict(x + [0, 5]).tobytes()
+    assert model.predict(x).tobytes() == model.predict(x + np.array([0, 5])).tobytes()
     assert model.model_.linear[1] == 0 and np.allclose(fmtune.predict(model.model_, x), model.predict(x), atol=1e-4)
 
 
@@ -291,8 +347,9 @@ def test_partial_fit_goes_on() -> None:
     classes = FMClassifier(random_state=0).partial_fit(x[:9], np.ones(9), classes=[0, 1])
     with pytest.warns(DataWarning, match="unknown to the model, and nothing to it: user "):
         assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
-    with pytest.raises(ValueError, match="partial_fit is of solver='sgd'"):
-        FMRegressor(solver="als").partial_fit(x, y)
+    for solver in ("als", "mcmc"):
+        assert not hasattr(FMRegressor(solver=solver), "partial_fit")
+    assert hasattr(FMClassifier(), "partial_fit")
 
 
 def test_it_stands_in_pipelines_and_searches() -> None:

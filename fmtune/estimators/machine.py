@@ -16,7 +16,7 @@ from fmtune.data.canonical import warn
 from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ResourceError, UsageError
 from fmtune.estimators.defaults import DECAYS, batch_of, decay_of
-from fmtune.estimators.frames import columns_of, fitted, pandas_of
+from fmtune.estimators.frames import chosen, columns_of, fitted, numbered, pandas_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Float64, Scaling
 from fmtune.fm.draws import interval
@@ -32,6 +32,7 @@ try:
     from scipy.special import expit, logit
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_array, check_random_state, column_or_1d
+    from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
@@ -43,6 +44,14 @@ _OWN = ("random_state", "categorical_features", "min_count")
 _EPOCHS, _SWEEPS = 30, 100
 # partial_fit cannot know how often a feature will come back; als has no mini-batches.
 _PLAIN_DECAY = 0.001
+
+
+
+
+def _goes_on(estimator: Any) -> bool:
+    if estimator.solver != "sgd":
+        raise AttributeError(f"partial_fit is of solver='sgd', not of {estimator.solver!r}")
+    return True
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -99,7 +108,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         ----------
         X
             An array or a SciPy matrix (n, features), or a pandas, polars or pyarrow frame.  A frame's columns of
-            text, categories or objects are one-hot encoded; its other columns, and those of an array, are scaled.
+            text, categories or objects, and those of ``categorical_features`` (names, positions or a mask), are
+            one-hot encoded; other columns, and those of an array, are scaled.
         y
             Labels (n,).
         sample_weight
@@ -113,6 +123,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         x, labels, weights = self._given(X, y, sample_weight, reset=True)
         self._scale(x, labels, weights)
         test = None
+        if self.patience and eval_set is None:
+            warn(f"patience={self.patience} has no eval_set to go by: all epochs are made")
         if eval_set is not None:
             pair = eval_set[0] if isinstance(eval_set, list) else eval_set
             test = self._rows(self._matrix(pair[0]), self._labels(pair[1]), None)
@@ -120,8 +132,6 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     def _more(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """Go on from the model as it stands, for one epoch."""
-        if self.solver != "sgd":
-            raise ValueError(f"partial_fit is of solver='sgd', not of {self.solver!r}")
         first = not hasattr(self, "model_")
         if first:
             self._classes(y if classes is None else classes)
@@ -138,10 +148,14 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         """Learn from a frame which columns name something, and their values."""
         self.encoder_: Encoder | None = None
         frame = pandas_of(X)
+        self._numbered = not hasattr(frame, "columns")
+        if self._numbered and chosen(self.categorical_features):
+            frame = numbered(X)
         if hasattr(frame, "columns"):
-            columns = columns_of(frame.rename(columns=str), self.categorical_features, self.min_count)
+            frame = frame.rename(columns=str)
+            columns = columns_of(frame, self.categorical_features, self.min_count, self._numbered)
             if columns is not None:
-                self.encoder_ = fitted(frame.rename(columns=str), columns)
+                self.encoder_ = fitted(frame, columns)
 
     def _matrix(self, X: Any, reset: bool = False) -> Any:
         """Return an array or CSR matrix as it is, or the sparse rows of a frame, checked against what was fitted."""
@@ -153,11 +167,11 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
                 x = x.copy()
                 x.sum_duplicates()
             return x
-        if not hasattr(X, "columns"):
+        if not self._numbered and not hasattr(X, "columns"):
             raise ValueError("the estimator was fitted on a frame: give it one with the same columns")
         validate_data(self, X, reset=reset, skip_check_array=True)
         try:
-            return self.encoder_.rows(X.rename(columns=str), labels=False)
+            return self.encoder_.rows(numbered(X) if self._numbered else X.rename(columns=str), labels=False)
         except FmtuneError as error:
             raise ValueError(str(error)) from error
 
@@ -187,8 +201,9 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         scaling = Scaling.none(wide) if wide else Scaling.of(x, weights)
         if len(scaling.far):
             names = getattr(self, "feature_names_in_", [f"x{at}" for at in range(len(scaling.scale))])
-            warn(f"far from 0 for their deviation: {', '.join(str(names[at]) for at in scaling.far[:20])}; predict is "
-                 "exact, but model_, whose units are those of X, is not: subtract the mean before fit to save it")  # fmt: skip
+            far = ", ".join(str(names[at]) for at in scaling.far[:20])
+            warn(f"far from 0 for their deviation: {far}; predict is exact, but model_, whose units are those of X, is "
+                 "not: subtract the mean before fit to save it")  # fmt: skip
         self._scaling = scaling.of_labels(labels, weights) if self._kind == "regressor" else scaling
 
     def _rows(self, x: Any, labels: Float64 | None, weights: Float64 | None) -> Rows:
@@ -284,6 +299,7 @@ class FMRegressor(RegressorMixin, _Machine):  # type: ignore[misc]
 
     _kind = "regressor"
 
+    @available_if(_goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train one epoch more; the first call learns categories and scales, the optimizer begins anew each time."""
         return self._more(X, y, sample_weight)
@@ -319,6 +335,7 @@ class FMClassifier(ClassifierMixin, _Machine):  # type: ignore[misc]
 
     _kind = "binary_classifier"
 
+    @available_if(_goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one epoch more; the first call needs ``classes`` unless ``y`` holds both."""
         return self._more(X, y, sample_weight, classes)
