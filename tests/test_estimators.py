@@ -18,6 +18,7 @@ import polars
 import pyarrow
 import pytest
 import scipy.sparse
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -28,10 +29,12 @@ import fmtune
 from fmtune import FMClassifier, FMRegressor
 from fmtune.data.canonical import DataWarning
 from fmtune.data.encoding import Encoder
+from fmtune.estimators.defaults import batch_of, decay_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Scaling
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.fm.model import Model
+from fmtune.rows import DenseRows, SparseRows
 from tests.processes import Limited
 
 
@@ -115,6 +118,62 @@ def test_named_columns_are_added_to_those_of_text() -> None:
     ]
 
 
+@pytest.mark.parametrize("listed", [["user", "item"], [0, 1], np.array([0, 1]), [True, True, False]], ids=str)
+def test_columns_are_listed_by_names_positions_or_a_mask(listed: Any) -> None:
+    """As scikit-learn's trees take them; the columns of an array are x0, x1 and so on."""
+    frame = ratings().astype({"user": int, "item": int}).assign(hour=np.arange(2000) % 24)[["user", "item", "hour"]]
+    y = ratings()["rating"]
+    wanted = FMRegressor(epochs=2, categorical_features=["user", "item"]).fit(frame, y)
+    model = FMRegressor(epochs=2, categorical_features=listed)
+    assert model.fit(frame, y).predict(frame).tobytes() == wanted.predict(frame).tobytes()
+    array = frame.to_numpy()
+    if isinstance(listed[0], str):
+        with pytest.raises(ValueError, match="the columns of an array have none: give positions or a mask"):
+            model.fit(array, y)
+        return
+    assert model.fit(array, y).predict(array).tobytes() == wanted.predict(frame).tobytes()
+    assert model.fit(array.tolist(), y).predict(array).tobytes() == wanted.predict(frame).tobytes()
+    assert [column.name for column in model.encoder_.columns] == ["x0", "x1", "x2"]
+    assert model.partial_fit(array, y).n_features_in_ == 3
+    with pytest.raises(ValueError, match="2 features"):
+        model.predict(array[:, :2])
+    with pytest.raises(ValueError, match="of a sparse matrix the columns are features"):
+        model.fit(scipy.sparse.csr_matrix(array), y)
+    with pytest.raises(ValueError, match="dimensions"):
+        model.fit(array[0], y[:3])
+
+
+def test_what_picks_no_column_is_refused() -> None:
+    """A position that is none, a mask too short, a mixture; and nothing listed picks nothing."""
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10.0)
+    wrong = {"positions .2.": [0, 2], "positions .-1.": [-1], "mask of 1": [True], "not a mixture": [0, "x1"]}
+    for words, listed in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            FMRegressor(categorical_features=listed).fit(x, y)
+    for nothing in (None, [], [False, False]):
+        assert FMRegressor(categorical_features=nothing, epochs=1).fit(x, y).encoder_ is None
+
+
+def test_columns_that_tell_nothing_are_told_of() -> None:
+    """Times and values that never come back make thousands of features; two columns of one name are refused."""
+    frame = ratings(300)
+    x = frame[["user"]].assign(when=pd.date_range("2026-01-01", periods=300, freq="h"), row=np.arange(300).astype(str))
+    with pytest.warns(DataWarning) as caught:
+        FMRegressor(epochs=1).fit(x, frame["rating"])
+    said = [str(one.message) for one in caught]
+    assert said[0].startswith("times, of which each becomes a feature: when;")
+    assert said[1].startswith("values that almost never come back") and "new rows: row; leave" in said[1]
+    for twice in (frame[["user", "user"]], pd.DataFrame(np.eye(3), columns=["a", "a", "b"])):
+        with pytest.raises(ValueError, match=r"more than one column named (user|a): rename or drop"):
+            FMRegressor().fit(twice, frame["rating"][: len(twice)])
+
+
+def test_patience_without_an_eval_set_is_told_of() -> None:
+    """All epochs are made then."""
+    with pytest.warns(DataWarning, match="patience=3 has no eval_set to go by: all epochs are made"):
+        assert FMRegressor(patience=3, epochs=5).fit(np.eye(5), np.arange(5.0)).n_iter_ == 5
+
+
 SERVE = """\
 import sys
 from fmtune.sagemaker.server import serve
@@ -177,6 +236,33 @@ def test_a_model_of_scaled_columns_is_one_of_the_columns() -> None:
     assert np.allclose(fmtune.predict(scaling.unscaled(small), x), wanted, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [FMRegressor, FMClassifier])
+@pytest.mark.parametrize("solver", ["sgd", "als", "mcmc"])
+def test_columns_far_from_0_are_as_good_as_near_ones(solver: str, kind: Any) -> None:
+    """Times in seconds beside numbers: predictions go by scaled columns, and a warning tells of the model's."""
+    random = np.random.default_rng(0)
+    near = random.normal(size=(400, 3))
+    y = near[:, 0] + near[:, 1] * near[:, 2]
+    y = y > 0 if kind is FMClassifier else y * 1000 + 50_000
+    far = pd.DataFrame(near * [1e5, 1, 1] + [1.7e9, 0, 1e4], columns=["when", "size", "metres"])
+    one = kind(solver=solver, random_state=0, epochs=30).fit(near, y)
+    with pytest.warns(DataWarning, match="far from 0 for their deviation: when, metres; predict is exact, but model_"):
+        other = kind(solver=solver, random_state=0, epochs=30).fit(far, y)
+    assert other.score(far, y) == pytest.approx(one.score(near, y), abs=0.02)
+    if solver == "mcmc":
+        for here, there in zip(one.predict_interval(near[:9]), other.predict_interval(far[:9]), strict=True):
+            assert np.allclose(here, there, rtol=0.01, atol=0.05)
+
+
+def test_a_constant_column_says_nothing() -> None:
+    """Nor does another value of it, later."""
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.normal(size=300), np.full(300, 1e6)])
+    model = FMRegressor(random_state=0).fit(x, x[:, 0])
+    assert model.predict(x).tobytes() == model.predict(x + np.array([0, 5])).tobytes()
+    assert model.model_.linear[1] == 0 and np.allclose(fmtune.predict(model.model_, x), model.predict(x), atol=1e-4)
+
+
 @pytest.mark.parametrize("solver", ["sgd", "als", "mcmc"])
 def test_every_solver_learns(solver: str) -> None:
     """On labels far from 0 and in other units; a classifier's probabilities are better than chance."""
@@ -198,6 +284,40 @@ def test_defaults_learn() -> None:
     assert cross_val_score(FMClassifier(random_state=0), x, y, cv=3).mean() > 0.93
     x, y = load_diabetes(return_X_y=True)
     assert cross_val_score(FMRegressor(random_state=0), x, y, cv=3).mean() > 0.4
+
+
+def test_decays_go_by_how_often_a_feature_comes_back() -> None:
+    """Over an epoch each set of rows is pulled to 0 as by ridge with alpha 7; what is set stays as it is."""
+    random = np.random.default_rng(0)
+    dense = DenseRows(np.zeros((5000, 3), np.float32), None, 3, None)
+    assert batch_of(100) == 64 and batch_of(3000) == 150 and batch_of(10**6) == 200
+    assert decay_of(dense, 200) == pytest.approx(7 / 5000)
+    rare = SparseRows(np.arange(5001), np.arange(5000, dtype=np.int32), np.ones(5000, np.float32), None, 9000)
+    assert decay_of(rare, 200) == pytest.approx(7 / 200, rel=0.03)
+    assert decay_of(rare, 200, lazy=False) == pytest.approx(7 / 5000)
+    x = pd.DataFrame({"user": random.integers(100, size=3000).astype(str)})
+    one = FMRegressor(epochs=1, linear_wd=0.5).fit(x, random.normal(size=3000))
+    used = one.model_.facts["hyperparameters"]
+    assert used["linear_wd"] == 0.5 and 7 / 3000 < used["factors_wd"] < 7 / 150
+    assert one.get_params()["factors_wd"] is None
+
+
+def test_rare_features_keep_their_factors() -> None:
+    """A user of 50 ratings and an item of 125 are in few mini-batches, and their product is learned all the same."""
+    random = np.random.default_rng(0)
+    user, item = random.integers(1000, size=50_000), random.integers(400, size=50_000)
+    taste, kind = random.normal(size=1000), random.normal(size=400)
+    x = pd.DataFrame({"user": user.astype(str), "item": item.astype(str)})
+    y = taste[user] * kind[item] + random.normal(0, 0.5, 50_000)
+    assert FMRegressor(random_state=0).fit(x[:40_000], y[:40_000]).score(x[40_000:], y[40_000:]) > 0.7
+
+
+@pytest.mark.parametrize(("solver", "epochs"), [("sgd", 30), ("als", 100), ("mcmc", 100)])
+def test_epochs_go_by_the_solver(solver: str, epochs: int) -> None:
+    """Where none are given; a clone has none given either."""
+    model = FMRegressor(solver=solver, num_factors=2).fit(np.eye(5), np.arange(5.0))
+    assert model.n_iter_ == epochs and clone(model).epochs is None
+    assert FMRegressor(solver=solver, epochs=3, num_factors=2).fit(np.eye(5), np.arange(5.0)).n_iter_ == 3
 
 
 def test_patience_goes_by_the_eval_set() -> None:
@@ -227,8 +347,9 @@ def test_partial_fit_goes_on() -> None:
     classes = FMClassifier(random_state=0).partial_fit(x[:9], np.ones(9), classes=[0, 1])
     with pytest.warns(DataWarning, match="unknown to the model, and nothing to it: user "):
         assert classes.partial_fit(x, y > 3).classes_.tolist() == [0, 1]
-    with pytest.raises(ValueError, match="partial_fit is of solver='sgd'"):
-        FMRegressor(solver="als").partial_fit(x, y)
+    for solver in ("als", "mcmc"):
+        assert not hasattr(FMRegressor(solver=solver), "partial_fit")
+    assert hasattr(FMClassifier(), "partial_fit")
 
 
 def test_it_stands_in_pipelines_and_searches() -> None:

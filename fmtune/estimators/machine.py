@@ -12,9 +12,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fmtune.data.canonical import warn
 from fmtune.data.encoding import Encoder
 from fmtune.errors import FmtuneError, ResourceError, UsageError
-from fmtune.estimators.frames import columns_of, fitted, pandas_of
+from fmtune.estimators.defaults import DECAYS, batch_of, decay_of
+from fmtune.estimators.frames import chosen, columns_of, fitted, numbered, pandas_of
 from fmtune.estimators.merging import merged
 from fmtune.estimators.scaling import Float64, Scaling
 from fmtune.extras import install
@@ -31,6 +33,7 @@ try:
     from scipy.special import expit, logit
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_array, check_random_state, column_or_1d
+    from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
@@ -39,6 +42,17 @@ except ImportError as error:
 # A schedule would go by the epochs of a fit; these have no end that is known.
 _ONE_EPOCH: dict[str, Any] = {"epochs": 1, "lr_schedule": "constant", "lr_warmup": 0, "average_last": 1}
 _OWN = ("random_state", "categorical_features", "min_count")
+_EPOCHS, _SWEEPS = 30, 100
+# partial_fit cannot know how often a feature will come back; als has no mini-batches.
+_PLAIN_DECAY = 0.001
+
+
+
+
+def _goes_on(estimator: Any) -> bool:
+    if estimator.solver != "sgd":
+        raise AttributeError(f"partial_fit is of solver='sgd', not of {estimator.solver!r}")
+    return True
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -47,7 +61,7 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     solver: str = "sgd"
     num_factors: int = 8
-    epochs: int = 30
+    epochs: int | None = None
     mini_batch_size: int | None = None
     bias_lr: float = 0.01
     linear_lr: float = 0.01
@@ -57,8 +71,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
     average_last: int = 1
     positive_weight: float = 1.0
     bias_wd: float = 0.0
-    linear_wd: float = 0.001
-    factors_wd: float = 0.001
+    linear_wd: float | None = None
+    factors_wd: float | None = None
     bias_init_method: str = "constant"
     bias_init_sigma: float = 0.01
     bias_init_scale: float = 0.01
@@ -95,7 +109,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         ----------
         X
             An array or a SciPy matrix (n, features), or a pandas, polars or pyarrow frame.  A frame's columns of
-            text, categories or objects are one-hot encoded; its other columns, and those of an array, are scaled.
+            text, categories or objects, and those of ``categorical_features`` (names, positions or a mask), are
+            one-hot encoded; other columns, and those of an array, are scaled.
         y
             Labels (n,).
         sample_weight
@@ -109,6 +124,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         x, labels, weights = self._given(X, y, sample_weight, reset=True)
         self._scale(x, labels, weights)
         test = None
+        if self.patience and eval_set is None:
+            warn(f"patience={self.patience} has no eval_set to go by: all epochs are made")
         if eval_set is not None:
             pair = eval_set[0] if isinstance(eval_set, list) else eval_set
             test = self._rows(self._matrix(pair[0]), self._labels(pair[1]), None)
@@ -116,8 +133,6 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     def _more(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """Go on from the model as it stands, for one epoch."""
-        if self.solver != "sgd":
-            raise ValueError(f"partial_fit is of solver='sgd', not of {self.solver!r}")
         first = not hasattr(self, "model_")
         if first:
             self._classes(y if classes is None else classes)
@@ -125,7 +140,8 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         x, labels, weights = self._given(X, y, sample_weight, reset=first)
         if first:
             self._scale(x, labels, weights)
-        return self._train(self._rows(x, labels, weights), None, start=None if first else self._scaled, **_ONE_EPOCH)
+        settings = _ONE_EPOCH | {name: _PLAIN_DECAY for name in DECAYS if getattr(self, name) is None}
+        return self._train(self._rows(x, labels, weights), None, start=None if first else self._scaled, **settings)
 
     # ---- what goes in ----
 
@@ -133,10 +149,14 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         """Learn from a frame which columns name something, and their values."""
         self.encoder_: Encoder | None = None
         frame = pandas_of(X)
+        self._numbered = not hasattr(frame, "columns")
+        if self._numbered and chosen(self.categorical_features):
+            frame = numbered(X)
         if hasattr(frame, "columns"):
-            columns = columns_of(frame.rename(columns=str), self.categorical_features, self.min_count)
+            frame = frame.rename(columns=str)
+            columns = columns_of(frame, self.categorical_features, self.min_count, self._numbered)
             if columns is not None:
-                self.encoder_ = fitted(frame.rename(columns=str), columns)
+                self.encoder_ = fitted(frame, columns)
 
     def _matrix(self, X: Any, reset: bool = False) -> Any:
         """Return an array or CSR matrix as it is, or the sparse rows of a frame, checked against what was fitted."""
@@ -148,11 +168,11 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
                 x = x.copy()
                 x.sum_duplicates()
             return x
-        if not hasattr(X, "columns"):
+        if not self._numbered and not hasattr(X, "columns"):
             raise ValueError("the estimator was fitted on a frame: give it one with the same columns")
         validate_data(self, X, reset=reset, skip_check_array=True)
         try:
-            return self.encoder_.rows(X.rename(columns=str), labels=False)
+            return self.encoder_.rows(numbered(X) if self._numbered else X.rename(columns=str), labels=False)
         except FmtuneError as error:
             raise ValueError(str(error)) from error
 
@@ -179,7 +199,12 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
     def _scale(self, x: Any, labels: Float64, weights: Float64 | None) -> None:
         weights = np.ones(len(labels)) if weights is None else weights
         wide = x.feature_dim if isinstance(x, SparseRows) else 0
-        scaling = Scaling(np.zeros(wide), np.ones(wide)) if wide else Scaling.of(x, weights)
+        scaling = Scaling.none(wide) if wide else Scaling.of(x, weights)
+        if len(scaling.far):
+            names = getattr(self, "feature_names_in_", [f"x{at}" for at in range(len(scaling.scale))])
+            far = ", ".join(str(names[at]) for at in scaling.far[:20])
+            warn(f"far from 0 for their deviation: {far}; predict is exact, but model_, whose units are those of X, is "
+                 "not: subtract the mean before fit to save it")  # fmt: skip
         self._scaling = scaling.of_labels(labels, weights) if self._kind == "regressor" else scaling
 
     def _rows(self, x: Any, labels: Float64 | None, weights: Float64 | None) -> Rows:
@@ -191,21 +216,28 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
 
     # ---- training ----
 
-    def _hyperparameters(self, n: int, **more: Any) -> Hyperparameters:
+    def _hyperparameters(self, rows: Rows, **more: Any) -> Hyperparameters:
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OWN}
-        # Twenty updates an epoch or more, and as many rows a mini-batch as keep them quick.
-        own["mini_batch_size"] = self.mini_batch_size or int(np.clip(n // 20, 64, 1000))
+        own["mini_batch_size"] = self.mini_batch_size or batch_of(rows.n)
+        own["epochs"] = (_EPOCHS if self.solver == "sgd" else _SWEEPS) if self.epochs is None else self.epochs
+        open_decays = [name for name in DECAYS if {**own, **more}[name] is None]
+        own |= dict.fromkeys(open_decays, _PLAIN_DECAY)
         seed = self.random_state if isinstance(self.random_state, int | np.integer) else None
         if seed is None:
             seed = 0 if self.random_state is None else check_random_state(self.random_state).randint(2**31)
         own |= {"predictor_type": self._kind, "seed": int(seed), "shuffle_seed": int(seed), **more}
         try:
-            return Hyperparameters.of(own)
+            h = Hyperparameters.of(own)
         except FmtuneError as error:
             raise ValueError(str(error)) from error
+        if h.solver != "sgd":
+            return h
+        decay = decay_of(rows, h.mini_batch_size, h.lazy)
+        return replace(h, linear_wd=decay if "linear_wd" in open_decays else h.linear_wd,
+                       factors_wd=decay if "factors_wd" in open_decays else h.factors_wd)  # fmt: skip
 
     def _train(self, rows: Rows, test: Rows | None, start: Model | None = None, **more: Any) -> Self:
-        h = self._hyperparameters(rows.n, **more)
+        h = self._hyperparameters(rows, **more)
         named = self.encoder_.groups() if self.encoder_ is not None else {}
         groups = Groups.of(named) if named else None
         try:
@@ -222,21 +254,26 @@ class _Machine(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _scores(self, X: Any, link: bool) -> NDArray[np.float32]:
-        rows = self._scored_rows(X)
-        return predict(self.model_, rows) if link else score(self.model_, rows)
+        model, rows, scaling = self._asked(X)
+        return scaling.labels(predict(model, rows) if link else score(model, rows))
 
     def _interval(self, X: Any, level: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        rows = self._scored_rows(X)
+        model, rows, scaling = self._asked(X)
         try:
-            return interval(self.model_, rows, level)
+            low, high = interval(model, rows, level)
         except UsageError as error:
             raise ValueError(str(error)) from error
+        return scaling.labels(low), scaling.labels(high)
 
-    def _scored_rows(self, X: Any) -> SparseRows:
+    def _asked(self, X: Any) -> tuple[Model, SparseRows, Scaling]:
+        """Return the model to ask, the rows to ask it of, and whose labels its scores are."""
         check_is_fitted(self, "model_")
         x = self._matrix(X)
-        plain = Scaling(np.zeros(self.model_.feature_dim), np.ones(self.model_.feature_dim))
-        return x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse()
+        if isinstance(x, np.ndarray):
+            # In float32 and the units of X, columns far from 0 would lose what tells their values apart.
+            return self._scaled, self._scaling.rows(x, None, None).to_sparse(), self._scaling
+        plain = Scaling.none(self.model_.feature_dim)
+        return self.model_, x if isinstance(x, SparseRows) else plain.rows(x, None, None).to_sparse(), plain
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -263,6 +300,7 @@ class FMRegressor(RegressorMixin, _Machine):  # type: ignore[misc]
 
     _kind = "regressor"
 
+    @available_if(_goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train one epoch more; the first call learns categories and scales, the optimizer begins anew each time."""
         return self._more(X, y, sample_weight)
@@ -298,6 +336,7 @@ class FMClassifier(ClassifierMixin, _Machine):  # type: ignore[misc]
 
     _kind = "binary_classifier"
 
+    @available_if(_goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one epoch more; the first call needs ``classes`` unless ``y`` holds both."""
         return self._more(X, y, sample_weight, classes)

@@ -19,6 +19,9 @@ from fmtune.rows import DenseRows, Float32, Rows, SparseRows
 
 Float64 = NDArray[np.float64]
 
+# The square of this many deviations is what the model's terms cancel to; float32 has seven digits.
+_FAR = 1000.0
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -54,8 +57,18 @@ class Scaling:
         indicator = ((x == 0) | (x == other)).all(axis=0) & (other != 0) & ((low == 0) | (high == 0))
         shift = np.where(indicator, 0.0, mean)
         scale = np.where(indicator, other, deviation)
-        # A constant column, or one whose deviation is only rounding, says nothing.
-        return cls(shift, np.where(abs(scale) > 1e-9 * np.maximum(abs(shift), 1e-30), scale, 1.0))
+        # A constant column, or one whose deviation is only rounding, says nothing, whatever it holds later.
+        return cls(shift, np.where(abs(scale) > 1e-9 * np.maximum(abs(shift), 1e-30), scale, np.inf))
+
+    @classmethod
+    def none(cls, features: int) -> Scaling:
+        """Return the scaling that leaves everything as it is."""
+        return cls(np.zeros(features), np.ones(features))
+
+    @property
+    def far(self) -> NDArray[np.int64]:
+        """Columns so far from 0, beside their deviation, that a model of float32 in their units is imprecise."""
+        return np.flatnonzero(abs(self.shift) > _FAR * abs(self.scale))
 
     def of_labels(self, y: Float64, weights: Float64) -> Scaling:
         """Return the same scaling of columns, and labels of mean 0 and deviation 1."""
@@ -74,6 +87,10 @@ class Scaling:
             x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int32, copy=False),
             values.astype(np.float32, copy=False), labels, x.shape[1], weights,
         )  # fmt: skip
+
+    def labels(self, scores: Float32) -> Float32:
+        """Return a scaled model's scores in the labels' own units."""
+        return np.asarray(scores.astype(np.float64) * self.spread + self.centre, np.float32)
 
     def unscaled(self, model: Model) -> Model:
         """Return the model of columns and labels in their own units that scores as ``model`` does of scaled ones."""
