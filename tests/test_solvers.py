@@ -10,12 +10,13 @@ import pytest
 
 from fmtune.errors import UsageError
 from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.fit import Channels, train
+from fmtune.fm.fit import Channels, Diverged, train
 from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import memory_of, model_bytes, trainer
+from fmtune.fm.sweeps import Sweeps
 from fmtune.rows import SparseRows
 from tests import fm_reference as reference
 
@@ -137,6 +138,28 @@ def test_a_sweep_can_be_stopped(solver: str) -> None:
     pack.change(enter=[_h(solver)])
     with pytest.raises(Stopped):
         pack.epoch(lambda: True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", SWEEPS)
+def test_a_lost_lane_is_told_of_and_costs_no_other(solver: str, kind: str) -> None:
+    """Where scores leave the numbers a fit says so, without a test channel too; another lane of the pack trains on."""
+    data, h = _data(kind, 50), _h(solver, kind, epochs=3)
+    alone, pack = (trainer(Feed(data), Recipe.of(h, "sparse")) for _ in range(2))
+    assert isinstance(pack, Sweeps)
+    (one,), (lost, lane) = alone.change(enter=[h]), pack.change(enter=[h, h])
+    for _ in range(3):
+        alone.epoch()
+        pack.epoch()
+        pack._chains[0].target.residual[7] = np.nan
+    assert (lost.epochs, lane.epochs) == (1, 3) and pack.model(lane).to_bytes() == alone.model(one).to_bytes()
+    scores = pack.score(data)
+    assert np.isnan(scores[0]).all() and np.isfinite(scores[1]).all() and np.isnan(pack.model(lost).bias)
+    values = data.values.copy()
+    values[3] = np.nan
+    for channels in (Channels(replace(data, values=values)), Channels(replace(data, values=values), data)):
+        with pytest.raises(Diverged, match=r"diverged at epoch 1\n  hint: look for columns or labels"):
+            train(channels, h)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -26,8 +26,11 @@ class Diverged(FmtuneError):
 
     exit_code = 6
 
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"diverged at epoch {epoch}", hint="lower the learning rates, or set clip_gradient")
+    def __init__(self, epoch: int, solver: str = "sgd") -> None:
+        hint = "lower the learning rates, or set clip_gradient"
+        if solver != "sgd":  # has no rates
+            hint = "look for columns or labels of very large numbers, or of none, and scale them"
+        super().__init__(f"diverged at epoch {epoch}", hint=hint)
         self.epoch = epoch
 
 
@@ -211,7 +214,7 @@ def train(
             continue
         value = metric.compute(pack.score(test)[0], channels.test_labels)
         if not math.isfinite(value):
-            raise Diverged(epoch)
+            raise Diverged(epoch, h.solver)
         tired = progress.add(value)
         if h.patience and progress.best_epoch == epoch:
             best = pack.model(lane)
@@ -219,7 +222,7 @@ def train(
             break
     model = best or pack.model(lane)
     if not (np.isfinite(model.factors).all() and np.isfinite(model.linear).all() and math.isfinite(model.bias)):
-        raise Diverged(lane.epochs)
+        raise Diverged(lane.epochs, h.solver)
     metrics: dict[str, float] = {}
     if test is not None:
         metrics = evaluate(score(model, test), channels.test_labels, h.predictor_type)
