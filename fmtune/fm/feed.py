@@ -252,10 +252,7 @@ class Feed:
             return 16 * n + (24 * self._nnz + 8 * d if key.transposed else 8 * self._nnz)
         whole, last = divmod(n, key.size)
         sizes = [(whole, key.size), (1, last)] if last else [(whole, key.size)]
-        if key.rounded:
-            numbers = sum(count * _rounded(size, d) for count, size in sizes)
-        else:
-            numbers = n * d
+        numbers = sum(count * _rounded(size, d) for count, size in sizes) if key.rounded else n * d
         return 16 * n + 4 * numbers + sum(count for count, _ in sizes) * d
 
     def _order(self, recipe: Recipe, epoch: int, user: _User | None = None) -> _Epoch:

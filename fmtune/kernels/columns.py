@@ -276,8 +276,8 @@ def _spread(gram, size, key, step):  # type: ignore[no-untyped-def]
 def latent(labels, scores, key, out):  # type: ignore[no-untyped-def]
     """Draw the probit model's hidden targets: N(score, 1), above 0 where the label is 1 and below where it is 0.
 
-    By rejection: from the normal where that is accepted often, else from an exponential (Robert, 1995).  A score that is
-    not finite gives a target that is none: nothing would ever be accepted, and no signal reaches a compiled loop.
+    By rejection: from the normal where that is accepted often, else from an exponential (Robert, 1995).  A score that
+    is not finite gives a target that is none: nothing would ever be accepted, and no signal reaches a compiled loop.
     """
     for i in range(len(labels)):
         side = 1.0 if labels[i] > 0.5 else -1.0
