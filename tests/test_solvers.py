@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fmtune.errors import UsageError
+from fmtune.errors import DataError, UsageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, Diverged, train
 from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
-from fmtune.fm.solvers import memory_of, model_bytes, trainer
+from fmtune.fm.solvers import compile_kernels, memory_of, model_bytes, trainer
 from fmtune.fm.sweeps import Sweeps
+from fmtune.kernels import cpu_dense
 from fmtune.rows import SparseRows
 from tests import fm_reference as reference
 
@@ -82,6 +84,25 @@ def test_a_lane_is_the_same_in_any_company(solver: str, kind: str) -> None:
     assert shared.model(later).to_bytes() == alone.model(lane).to_bytes()
     np.testing.assert_allclose(shared.score(data)[1], alone.score(data)[0], rtol=1e-6)
     assert (lane.epochs, later.epochs) == (7, 7)
+
+
+def test_kernels_are_there_before_anything_is_timed() -> None:
+    """Those of ``exact: false`` and of a rule whose factors share their state too: no epoch compiles one."""
+    rules, data = ("adam", "rowwise_adagrad"), _data("regressor", 40).to_dense()
+    compile_kernels("dense", optimizers=rules, exact=False)
+    known = list(cpu_dense.learn.signatures)
+    for rule, exact in itertools.product(rules, (True, False)):
+        train(Channels(data), _h("sgd", optimizer=rule, exact=exact, epochs=1), layout="dense")
+    assert cpu_dense.learn.signatures == known
+
+
+def test_auc_wants_both_labels() -> None:
+    """A test channel of one class is refused as what it is, not as a training that diverged."""
+    data = _data("binary_classifier", 60)
+    ones = replace(data, labels=np.ones(60, np.float32))
+    with pytest.raises(DataError, match=r"test: every label is 1, and auc compares two\n  hint: take a test channel"):
+        train(Channels(data, ones), _h("sgd", "binary_classifier"), objective="auc")
+    assert train(Channels(data), _h("sgd", "binary_classifier"), objective="auc").curve == ()
 
 
 def test_a_seed_is_another_chain_and_the_same_one_repeats() -> None:

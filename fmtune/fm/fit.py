@@ -194,18 +194,23 @@ def train(
 
     Raises
     ------
+    DataError
+        The objective compares two classes, and the test channel has one.
     Diverged
         Parameters or scores are no longer finite.
     """
     h = hyperparameters
     metric = METRICS[objective or default_objective(h.predictor_type)]
+    test = channels.test(layout)
+    if test is not None and objective == "auc" and len(found := np.unique(channels.test_labels)) == 1:
+        raise DataError(f"every label is {found[0]:g}, and auc compares two", where="test",
+                        hint="take a test channel with both labels, or another objective")  # fmt: skip
     pack = make(channels.feed, Recipe.of(h, layout, device), threads)
     (lane,) = pack.change(enter=[h])
     if start is not None:
         if not isinstance(pack, Pack):
             raise UsageError(f"solver {h.solver} does not go on from a model", hint="use solver sgd")
         pack.load(lane, start)
-    test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None
     for epoch in range(1, (epochs or h.epochs) + 1):
         pack.epoch(stop)
