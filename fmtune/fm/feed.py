@@ -120,6 +120,8 @@ class ByColumn(NamedTuple):
     groups : Groups
     group : int32 (feature_dim,)
         Each feature's group.
+    scales : float64 (feature_dim,) or None
+        What columns were divided by; None where all are as they were.
     """
 
     columns: columns.Columns
@@ -127,6 +129,7 @@ class ByColumn(NamedTuple):
     weights: Float32
     groups: Groups
     group: NDArray[np.int32]
+    scales: NDArray[np.float64] | None = None
 
     @property
     def feature_dim(self) -> int:
@@ -208,7 +211,7 @@ class Feed:
             return self._numbering
 
     def by_column(self) -> ByColumn:
-        """Return the train channel by columns."""
+        """Return the train channel by columns, those of very large or very small numbers divided by their scale."""
         with self._lock:
             if self._by_column is None:
                 rows = _neighbours(as_layout(self.rows, "sparse", self._layouts))
@@ -217,7 +220,9 @@ class Feed:
                 found = columns.Columns(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data)
                 weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
                 group = self._groups.features(rows.feature_dim)
-                self._by_column = ByColumn(found, rows.labels, weights, self._groups, group)
+                by = columns.level(found)
+                scales = by if (by != 1.0).any() else None
+                self._by_column = ByColumn(found, rows.labels, weights, self._groups, group, scales)
             return self._by_column
 
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:

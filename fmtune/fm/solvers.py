@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Hyperparameters
+from fmtune.fm.hyperparameters import SOLVERS, Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Float32, Lane
 from fmtune.kernels import random, tiles
@@ -105,7 +105,7 @@ def compile_kernels(
     began = time.perf_counter()
     rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
     # Of rules that share kernels one is enough; a mini-batch of fewer rows than a vector has is always exact.
-    rules = {RULES[name].rowwise: name for name in (*optimizers, PARAMETERS["optimizer"].default)}.values()
+    rules = {RULES[name].rowwise: name for name in (*optimizers, Hyperparameters().optimizer)}.values()
     for kind, rule, whole in itertools.product(("regressor", "binary_classifier"), rules, {True, exact}):
         h = Hyperparameters(predictor_type=kind, solver=solver, num_factors=1, mini_batch_size=2, optimizer=rule)
         if not whole:

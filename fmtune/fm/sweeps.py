@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Chain:
-    """The state of one lane, in float64: parameters and residuals.
+    """The state of one lane, in float64: parameters, of columns as they are divided, and residuals.
 
     Parameters
     ----------
@@ -119,11 +119,12 @@ class Chain:
         ))  # fmt: skip
 
     def parameters(self) -> tuple[float, Float32, Float32]:
-        """Return bias, linear weights (d,) and factors (d, k) in the labels' own units, as copies."""
+        """Return bias, linear weights (d,) and factors (d, k) in the labels' and columns' own units, as copies."""
         d, k = self.data.feature_dim, self.hyperparameters.num_factors
-        wide = self.factors.transpose(1, 0, 2).reshape(d, -1)[:, :k] * np.sqrt(self.scale)
+        scales = np.ones(1) if self.data.scales is None else self.data.scales
+        wide = self.factors.transpose(1, 0, 2).reshape(d, -1)[:, :k] * np.sqrt(self.scale) / scales[:, None]
         bias = self.centre + self.scale * self.bias
-        return bias, (self.linear * self.scale).astype(np.float32), wide.astype(np.float32)
+        return bias, (self.linear * self.scale / scales).astype(np.float32), wide.astype(np.float32)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (n,)."""
