@@ -12,7 +12,7 @@ from fmtune.fm.feed import Feed
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.sweeps import Move
-from fmtune.rows import SparseRows
+from fmtune.rows import DenseRows, SparseRows
 from tests import fm_reference as reference
 
 KINDS = ("regressor", "binary_classifier")
@@ -53,6 +53,19 @@ def test_no_step_makes_it_worse(kind: str) -> None:
         chain.sweep(move)  # type: ignore[arg-type]
     steps = np.diff(seen)
     assert len(steps) > 200 and steps.max() <= 1e-7 * seen[0] and seen[-1] < 0.9 * seen[0]
+
+
+def test_no_sweep_makes_it_worse_beside_a_year() -> None:
+    """Numbers of thousands that hardly differ are one of its columns."""
+    random = np.random.default_rng(0)
+    matrix = np.stack([random.normal(size=2000), 1990.0 + random.integers(0, 35, 2000)], 1).astype(np.float32)
+    rows = DenseRows(matrix, (matrix[:, 0] + 0.3 * random.normal(size=2000)).astype(np.float32), 2).to_sparse()
+    chain, move = _chain("regressor", rows, num_factors=4)
+    seen = []
+    for _ in range(100):
+        chain.sweep(move)
+        seen.append(chain.objective())
+    assert np.diff(seen).max() <= 1e-6 * seen[0] and seen[-1] < 0.047
 
 
 @pytest.mark.parametrize("kind", KINDS)

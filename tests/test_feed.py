@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.order import BLOCKS, BUFFER, Order
 from fmtune.fm.pack import Pack
+from fmtune.kernels import tiles
 from fmtune.rows import Rows
 
 H = Hyperparameters(num_factors=3, mini_batch_size=7, factors_lr=0.1)
@@ -70,6 +74,49 @@ def test_what_fits_is_kept_and_the_rest_made_anew() -> None:
     assert all(a is b for epoch in range(16) for a, b in zip(orders[epoch], whole.stretches(anew, epoch), strict=True))
     tight = Feed(data, memory=1.2 * need, stretch=64)
     assert all(twice(tight, recipe)) and all(twice(tight, other)) and all(twice(tight, recipe))
+
+
+def test_what_a_pack_trains_on_is_not_let_go_of() -> None:
+    """Its bytes would stay and be counted no more; others make room again when nobody holds them."""
+    data, made = reference.rows(200, 40, 5).to_dense(), list[Any]()
+    recipes = [Recipe.of(H.replace(mini_batch_size=size), "dense") for size in (7, 9, 11)]
+    need = sum(array.nbytes for stretch in Feed(data).stretches(recipes[0], 0) for array in stretch)
+    feed = Feed(data, memory=1.2 * need, stretch=400)
+    running = [feed.stretches(recipe, 0) for recipe in recipes]
+    for stretches in running:
+        made += [weakref.ref(next(stretches).matrix) for _ in range(15)]
+    gc.collect()
+    alive = [matrix().nbytes for matrix in made if matrix() is not None]
+    # Beside what is kept each has the stretch that it trains on.
+    assert 0.7 * feed.memory < sum(alive) < feed.memory + 3 * max(alive) and len(alive) < 35
+    del running, stretches
+    assert all(a is b for a, b in zip(*(list(feed.stretches(recipes[2], 0)) for _ in range(2)), strict=True))
+
+
+def test_scratch_is_shared_and_counted() -> None:
+    """A transpose takes a number a feature, one for all epochs' orders, of the memory that mini-batches may take."""
+    data, many = reference.rows(50, 40, 5).widen(100_000), Recipe.of(H.replace(shuffle="epoch"), "sparse")
+    tracemalloc.start()
+    feed = Feed(data, memory=1e6)
+    for epoch in range(8):
+        list(feed.stretches(many, epoch))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 8e5 < kept < 1e6 and 8e5 < feed.need(many) < 9e5
+    tight = Feed(data, memory=8e5)
+    assert [a is b for a, b in zip(tight.stretches(many, 0), tight.stretches(many, 0), strict=True)] == [False]
+
+
+@pytest.mark.parametrize(("size", "pad"), [(1000, False), (1000, True), (33, False), (16, True), (7, False), (7, True)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_dense_mini_batches_take_is_known_before(exact: bool, size: int, pad: bool) -> None:
+    """With rows of padding, and with rounded ones, which lie there twice and in whole vectors."""
+    if not (exact or tiles.halves()):
+        pytest.skip("this CPU has no bfloat16 (avx512_bf16)")
+    feed = Feed(reference.rows(200, 40, 5).to_dense())
+    recipe = Recipe.of(H.replace(mini_batch_size=size, pad_last_batch=pad), "dense")._replace(exact=exact)
+    taken = sum(array.nbytes for array in feed.batches(recipe, 0))
+    assert taken <= feed.need(recipe) <= 1.1 * taken
 
 
 def test_labels_come_in_the_order_of_training() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare, truncnorm
@@ -97,6 +99,19 @@ def test_hidden_targets_are_truncated_normals(level: float) -> None:
         assert ((out > 0) == (label == 1)).all()
         assert out.mean() == pytest.approx(wanted.mean(), abs=5 * wanted.std() / np.sqrt(n))
         assert out.std() == pytest.approx(wanted.std(), rel=0.05)
+
+
+def test_a_score_that_is_no_number_ends_no_thread() -> None:
+    """A target of it is drawn at once, for either label; it hung."""
+    scores = np.array([np.nan, np.inf, -np.inf, 1e200, -1e200, 0.0])
+    columns.latent(np.zeros(1, np.float32), np.zeros(1), np.uint64(5), np.empty(1))
+    for label in (0.0, 1.0):
+        out = np.empty(6)
+        arguments = (np.full(6, label, np.float32), scores, np.uint64(5), out)
+        drawing = threading.Thread(target=columns.latent, args=arguments, daemon=True)
+        drawing.start()
+        drawing.join(10)
+        assert not drawing.is_alive() and np.isnan(out[0]) and np.isfinite(out[3:]).all()
 
 
 def test_draws_kept_are_the_later_ones_evenly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from fmtune.fm.arena import knobs_of
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels, train
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters
-from fmtune.fm.pack import Pack, score
+from fmtune.fm.pack import Pack, bytes_of, score
 from fmtune.fm.schedule import SCHEDULES, factor, moves
 from tests import fm_reference as reference
 
@@ -78,6 +79,22 @@ def test_an_average_is_the_mean_of_the_last_epochs(layout: str) -> None:
     both = pack.score(rows)
     np.testing.assert_array_equal(both[0], score(model, rows))
     np.testing.assert_array_equal(both[1], score(seen[-1], rows))
+
+
+def test_what_an_average_takes_is_counted() -> None:
+    """It is summed model by model: beside those that are averaged it takes their sum and one more."""
+    h = _h(average_last=40, num_factors=8)
+    pack = Pack(Feed(reference.rows(30, 12, 4).widen(5_000)), Recipe.of(h, "sparse"))
+    (lane,) = pack.change(enter=[h])
+    for _ in range(40):
+        pack.epoch()
+    tracemalloc.start()
+    pack.model(lane)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 4 * 9 * 5_000 + 10_000 < bytes_of(h, 5_000) - bytes_of(h.replace(average_last=1), 5_000)
+    assert bytes_of(h, 5_000, 10**6) - bytes_of(h, 5_000) == 4 * 25 * 9  # the sums of a mini-batch's rows
+    assert bytes_of(h, 5_000, 7) - bytes_of(h, 5_000) == 4 * 7 * 9
 
 
 @pytest.mark.parametrize("solver", ["sgd", "als"])

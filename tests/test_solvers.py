@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fmtune.errors import UsageError
+from fmtune.errors import DataError, UsageError
 from fmtune.fm.feed import Feed, Recipe
-from fmtune.fm.fit import Channels, train
+from fmtune.fm.fit import Channels, Diverged, train
 from fmtune.fm.hyperparameters import PARAMETERS, SOLVERS, Hyperparameters
 from fmtune.fm.metrics import METRICS
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
-from fmtune.fm.solvers import memory_of, model_bytes, trainer
-from fmtune.rows import SparseRows
+from fmtune.fm.solvers import compile_kernels, memory_of, model_bytes, trainer
+from fmtune.fm.sweeps import Sweeps
+from fmtune.kernels import cpu_dense
+from fmtune.rows import DenseRows, SparseRows
 from tests import fm_reference as reference
 
 KINDS = ("regressor", "binary_classifier")
@@ -83,6 +86,25 @@ def test_a_lane_is_the_same_in_any_company(solver: str, kind: str) -> None:
     assert (lane.epochs, later.epochs) == (7, 7)
 
 
+def test_kernels_are_there_before_anything_is_timed() -> None:
+    """Those of ``exact: false`` and of a rule whose factors share their state too: no epoch compiles one."""
+    rules, data = ("adam", "rowwise_adagrad"), _data("regressor", 40).to_dense()
+    compile_kernels("dense", optimizers=rules, exact=False)
+    known = list(cpu_dense.learn.signatures)
+    for rule, exact in itertools.product(rules, (True, False)):
+        train(Channels(data), _h("sgd", optimizer=rule, exact=exact, epochs=1), layout="dense")
+    assert cpu_dense.learn.signatures == known
+
+
+def test_auc_wants_both_labels() -> None:
+    """A test channel of one class is refused as what it is, not as a training that diverged."""
+    data = _data("binary_classifier", 60)
+    ones = replace(data, labels=np.ones(60, np.float32))
+    with pytest.raises(DataError, match=r"test: every label is 1, and auc compares two\n  hint: take a test channel"):
+        train(Channels(data, ones), _h("sgd", "binary_classifier"), objective="auc")
+    assert train(Channels(data), _h("sgd", "binary_classifier"), objective="auc").curve == ()
+
+
 def test_a_seed_is_another_chain_and_the_same_one_repeats() -> None:
     """A sampled model is a function of its seed."""
     channels = Channels(_data("regressor", 100))
@@ -102,6 +124,35 @@ def test_threads_change_nothing(solver: str) -> None:
     channels = Channels(data)
     one, two, three = (train(channels, _h(solver, epochs=2), threads=t).model.to_bytes() for t in (1, 2, 3))
     assert one == two == three
+
+
+@pytest.mark.parametrize("power", [-20, 11])
+@pytest.mark.parametrize("solver", SWEEPS)
+def test_the_unit_of_a_column_changes_no_bit(solver: str, power: int) -> None:
+    """A column in other units, a power of two, gives the same model in those; columns near 1 stay as they are."""
+    data, factor = _data("regressor", 200).to_dense(), np.float32(2.0**power)
+    matrix = data.matrix.copy()
+    matrix[:, 3] *= factor
+    one = train(Channels(data), _h(solver)).model
+    other = train(Channels(replace(data, matrix=matrix)), _h(solver)).model
+    linear, factors = other.linear.copy(), other.factors.copy()
+    linear[3], factors[3] = linear[3] * factor, factors[3] * factor
+    assert one.bias == other.bias
+    np.testing.assert_array_equal(linear, one.linear)
+    np.testing.assert_array_equal(factors, one.factors)
+    assert Feed(data).by_column().scales is None
+
+
+@pytest.mark.parametrize("solver", SWEEPS)
+@pytest.mark.parametrize(("low", "high"), [(1990, 2025), (0, 1000)])
+def test_a_year_and_a_price_are_columns_like_others(solver: str, low: int, high: int) -> None:
+    """As they are in a table, beside columns near 1; factors that nothing asks for cost no accuracy."""
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        matrix = np.stack([random.normal(size=2000), random.uniform(low, high, 2000), random.normal(size=2000)], 1)
+        labels = (matrix[:, 0] + 0.3 * random.normal(size=2000)).astype(np.float32)
+        rows = DenseRows(matrix.astype(np.float32), labels, 3)
+        assert train(Channels(rows, rows), _h(solver, num_factors=4, epochs=60)).metrics["rmse"] < 0.31
 
 
 @pytest.mark.parametrize(("solver", "kind"), [("als", "regressor"), ("als", "binary_classifier")])
@@ -137,6 +188,28 @@ def test_a_sweep_can_be_stopped(solver: str) -> None:
     pack.change(enter=[_h(solver)])
     with pytest.raises(Stopped):
         pack.epoch(lambda: True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", SWEEPS)
+def test_a_lost_lane_is_told_of_and_costs_no_other(solver: str, kind: str) -> None:
+    """Where scores leave the numbers a fit says so, without a test channel too; another lane of the pack trains on."""
+    data, h = _data(kind, 50), _h(solver, kind, epochs=3)
+    alone, pack = (trainer(Feed(data), Recipe.of(h, "sparse")) for _ in range(2))
+    assert isinstance(pack, Sweeps)
+    (one,), (lost, lane) = alone.change(enter=[h]), pack.change(enter=[h, h])
+    for _ in range(3):
+        alone.epoch()
+        pack.epoch()
+        pack._chains[0].target.residual[7] = np.nan
+    assert (lost.epochs, lane.epochs) == (1, 3) and pack.model(lane).to_bytes() == alone.model(one).to_bytes()
+    scores = pack.score(data)
+    assert np.isnan(scores[0]).all() and np.isfinite(scores[1]).all() and np.isnan(pack.model(lost).bias)
+    values = data.values.copy()
+    values[3] = np.nan
+    for channels in (Channels(replace(data, values=values)), Channels(replace(data, values=values), data)):
+        with pytest.raises(Diverged, match=r"diverged at epoch 1\n  hint: look for columns or labels"):
+            train(channels, h)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

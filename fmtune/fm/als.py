@@ -4,7 +4,9 @@ It lowers what sgd lowers, with the same meaning of its parameters::
 
     (1 / n) sum_i loss(m_i, y_i) + (bias_wd b^2 + linear_wd |w|^2 + factors_wd |v|^2) / 2
 
-with half the squared error or log loss.  No learning rate; no step makes it worse.
+with half the squared error or log loss.  No learning rate; no step makes it worse, but for the rounding of float32.
+Columns of very large or very small numbers are divided by a power of two first, and it is the divided column's
+parameters that decay: in a year's own unit a decay is nothing, and factors grow until float32 cannot tell their sum.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
 from fmtune.fm.order import Order
 from fmtune.kernels import columns, cpu_dense, cpu_halves, sparse_batches, tiles
+from fmtune.kernels.cpu_product import ROWS
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
 from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
@@ -117,6 +120,8 @@ class ByColumn(NamedTuple):
     groups : Groups
     group : int32 (feature_dim,)
         Each feature's group.
+    scales : float64 (feature_dim,) or None
+        What columns were divided by; None where all are as they were.
     """
 
     columns: columns.Columns
@@ -124,6 +129,7 @@ class ByColumn(NamedTuple):
     weights: Float32
     groups: Groups
     group: NDArray[np.int32]
+    scales: NDArray[np.float64] | None = None
 
     @property
     def feature_dim(self) -> int:
@@ -180,6 +186,7 @@ class Feed:
         self._keep, self._stretch = keep, stretch
         self.memory = free_memory() / 3 if memory is None else memory
         self._lock = threading.Lock()
+        self._slots = _Slots(rows.feature_dim)
         self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
@@ -204,7 +211,7 @@ class Feed:
             return self._numbering
 
     def by_column(self) -> ByColumn:
-        """Return the train channel by columns."""
+        """Return the train channel by columns, those of very large or very small numbers divided by their scale."""
         with self._lock:
             if self._by_column is None:
                 rows = _neighbours(as_layout(self.rows, "sparse", self._layouts))
@@ -213,12 +220,15 @@ class Feed:
                 found = columns.Columns(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data)
                 weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
                 group = self._groups.features(rows.feature_dim)
-                self._by_column = ByColumn(found, rows.labels, weights, self._groups, group)
+                by = columns.level(found)
+                scales = by if (by != 1.0).any() else None
+                self._by_column = ByColumn(found, rows.labels, weights, self._groups, group, scales)
             return self._by_column
 
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
         """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
-        order = self._order(recipe, epoch)
+        user = _User()
+        order = self._order(recipe, epoch, user)
         if order.count == 1 or order.whole:
             yield from map(order.stretch, range(order.count))
             return
@@ -241,35 +251,76 @@ class Feed:
 
     def need(self, recipe: Recipe) -> int:
         """Return about how many bytes the mini-batches of an epoch take when they are kept."""
-        if recipe.layout == "dense":
-            return 4 * self.n * self.feature_dim
-        return (24 if _Key.of(recipe, 0).transposed else 8) * self._nnz + 16 * self.n
+        key, d = _Key.of(recipe, 0), self.feature_dim
+        n = self.n + (-self.n % key.size if key.pad else 0)
+        if recipe.layout != "dense":
+            return 16 * n + (24 * self._nnz + 8 * d if key.transposed else 8 * self._nnz)
+        whole, last = divmod(n, key.size)
+        sizes = [(whole, key.size), (1, last)] if last else [(whole, key.size)]
+        numbers = sum(count * _rounded(size, d) for count, size in sizes) if key.rounded else n * d
+        return 16 * n + 4 * numbers + sum(count for count, _ in sizes) * d
 
-    def _order(self, recipe: Recipe, epoch: int) -> _Epoch:
+    def _order(self, recipe: Recipe, epoch: int, user: _User | None = None) -> _Epoch:
         numbering = self.numbering(recipe)
         key = _Key.of(recipe, epoch, numbering is not None)
         with self._lock:
             if key not in self._kept:
                 rows = as_layout(self.rows, key.layout, self._layouts)
-                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit, numbering)
-                while len(self._kept) > self._keep or (len(self._kept) > 1 and self._bytes() > self.memory):
-                    self._kept.popitem(last=False)
+                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit, self._slots, numbering)
+            order = self._kept[key]
             self._kept.move_to_end(key)
-            return self._kept[key]
+            if user is not None:
+                order.users.add(user)
+            while len(self._kept) > self._keep or self._bytes() > self.memory:
+                if not self._drop(order):
+                    break
+            return order
 
     def _bytes(self) -> int:
-        return sum(order.bytes for order in self._kept.values())
+        return self._slots.bytes + sum(order.bytes for order in self._kept.values())
+
+    def _drop(self, asking: _Epoch) -> bool:
+        """Let go of the order that was used least lately; not of one that a pack holds, whose bytes would stay."""
+        for key, order in self._kept.items():
+            if order is not asking and not order.users:
+                del self._kept[key]
+                return True
+        return False
 
     def _admit(self, asking: _Epoch, size: int) -> bool:
         """Say whether ``size`` more bytes may be kept; orders that were not used lately make room."""
         with self._lock:
+            if asking not in self._kept.values():
+                return False
             while self._bytes() + size > self.memory:
-                oldest = next(iter(self._kept.values()))
-                if oldest is asking or asking not in self._kept.values():
+                if not self._drop(asking):
                     return False
-                self._kept.popitem(last=False)
             asking.bytes += size
             return True
+
+
+class _Slots:
+    """Scratch of transposes, a number a feature: shared by all orders, as many as threads ever took at once."""
+
+    def __init__(self, feature_dim: int) -> None:
+        self._free: deque[NDArray[np.int64]] = deque()
+        self._lock, self._dim, self.bytes = threading.Lock(), feature_dim, 0
+
+    @contextmanager
+    def one(self) -> Iterator[NDArray[np.int64]]:
+        """Give one to a transpose, which leaves it clean unless it fails."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = np.full(self._dim, -1, np.int64)
+            with self._lock:
+                self.bytes += slot.nbytes
+        yield slot
+        self._free.append(slot)
+
+
+class _User:
+    """Who trains on an order: it is in use as long as there is one, and nobody has to say when it ends."""
 
 
 class _Epoch:
@@ -277,9 +328,9 @@ class _Epoch:
 
     def __init__(
         self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool],
-        numbering: Numbering | None,
+        slots: _Slots, numbering: Numbering | None,
     ) -> None:  # fmt: skip
-        self.rows, self._key, self._admit, self._numbering = rows, key, admit, numbering
+        self.rows, self._key, self._admit, self._slots, self._numbering = rows, key, admit, slots, numbering
         self._order = Order(rows.n, nnz, key.seed)
         self.batches = -(-rows.n // key.size)
         wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
@@ -289,7 +340,7 @@ class _Epoch:
         self.bytes = self._order.bytes
         self._made: list[Batches | None] = [None] * self.count
         self._locks = [threading.Lock() for _ in range(self.count)]
-        self._slots: deque[NDArray[np.int64]] = deque()
+        self.users = WeakSet[_User]()
 
     def stretch(self, i: int) -> Batches:
         """Return stretch ``i``, made at most once if it may be kept."""
@@ -336,13 +387,14 @@ class _Epoch:
         arrays = (rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts)
         if not self._key.transposed:
             return sparse_batches.make_batches(*arrays, False)
-        try:
-            slot = self._slots.pop()
-        except IndexError:
-            slot = np.full(rows.feature_dim, -1, np.int64)
-        made = sparse_batches.make_batches(*arrays, True, slot)
-        self._slots.append(slot)
-        return made
+        with self._slots.one() as slot:
+            return sparse_batches.make_batches(*arrays, True, slot)
+
+
+def _rounded(n: int, d: int) -> int:
+    """Return how many pairs a rounded mini-batch of ``n`` rows has, in both forms."""
+    blocks, rest = divmod(n, ROWS)
+    return int(blocks * sum(cpu_halves.sizes_of(ROWS, d)) + sum(cpu_halves.sizes_of(rest, d)))
 
 
 def _taken(rows: Rows, order: NDArray[np.int64], numbering: Numbering | None) -> Rows:

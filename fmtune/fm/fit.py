@@ -26,8 +26,11 @@ class Diverged(FmtuneError):
 
     exit_code = 6
 
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"diverged at epoch {epoch}", hint="lower the learning rates, or set clip_gradient")
+    def __init__(self, epoch: int, solver: str = "sgd") -> None:
+        hint = "lower the learning rates, or set clip_gradient"
+        if solver != "sgd":  # has no rates
+            hint = "look for columns or labels of very large numbers, or of none, and scale them"
+        super().__init__(f"diverged at epoch {epoch}", hint=hint)
         self.epoch = epoch
 
 
@@ -191,18 +194,23 @@ def train(
 
     Raises
     ------
+    DataError
+        The objective compares two classes, and the test channel has one.
     Diverged
         Parameters or scores are no longer finite.
     """
     h = hyperparameters
     metric = METRICS[objective or default_objective(h.predictor_type)]
+    test = channels.test(layout)
+    if test is not None and objective == "auc" and len(found := np.unique(channels.test_labels)) == 1:
+        raise DataError(f"every label is {found[0]:g}, and auc compares two", where="test",
+                        hint="take a test channel with both labels, or another objective")  # fmt: skip
     pack = make(channels.feed, Recipe.of(h, layout, device), threads)
     (lane,) = pack.change(enter=[h])
     if start is not None:
         if not isinstance(pack, Pack):
             raise UsageError(f"solver {h.solver} does not go on from a model", hint="use solver sgd")
         pack.load(lane, start)
-    test = channels.test(layout)
     progress, seconds, best = Progress(metric.direction, h.patience), 0.0, None
     for epoch in range(1, (epochs or h.epochs) + 1):
         pack.epoch(stop)
@@ -211,7 +219,7 @@ def train(
             continue
         value = metric.compute(pack.score(test)[0], channels.test_labels)
         if not math.isfinite(value):
-            raise Diverged(epoch)
+            raise Diverged(epoch, h.solver)
         tired = progress.add(value)
         if h.patience and progress.best_epoch == epoch:
             best = pack.model(lane)
@@ -219,7 +227,7 @@ def train(
             break
     model = best or pack.model(lane)
     if not (np.isfinite(model.factors).all() and np.isfinite(model.linear).all() and math.isfinite(model.bias)):
-        raise Diverged(lane.epochs)
+        raise Diverged(lane.epochs, h.solver)
     metrics: dict[str, float] = {}
     if test is not None:
         metrics = evaluate(score(model, test), channels.test_labels, h.predictor_type)

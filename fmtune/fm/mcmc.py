@@ -147,7 +147,7 @@ class Gibbs(Chain):
 
     def _keep(self) -> None:
         """Take the parameters as a draw, and let go of those that count no more."""
-        noise = self.scale / math.sqrt(self.precision)
+        noise = self.scale / math.sqrt(self.precision) if self.precision else math.inf
         draw = Draw(self.sweeps, Model(self.hyperparameters.predictor_type, *self.parameters()), noise)
         self._draws = [d for d in (*self._draws, draw) if d.sweep > self.sweeps // 5 and d.sweep % self._stride == 0]
         while len(self._draws) > self._most:

@@ -74,8 +74,8 @@ class Pack:
 
     @staticmethod
     def memory(h: Hyperparameters, feature_dim: int, rows: int) -> int:
-        """Return the bytes that a lane takes while it trains: parameters, the rule's state, and what is averaged."""
-        return bytes_of(h, feature_dim)
+        """Return the bytes that a lane takes while it trains; see :func:`bytes_of`."""
+        return bytes_of(h, feature_dim, rows)
 
     @staticmethod
     def models(h: Hyperparameters, feature_dim: int) -> int:
@@ -202,10 +202,17 @@ def _scores(arena: Arena, rows: Rows) -> Float32:
 def _mean(models: Collection[Model]) -> Model:
     """Return the model whose parameters are the mean of others'."""
     first = next(iter(models))
-    linear = np.stack([m.linear for m in models]).mean(0, dtype=np.float64)
-    factors = np.stack([m.factors for m in models]).mean(0, dtype=np.float64)
-    bias = float(np.mean([m.bias for m in models]))
-    return Model(first.predictor_type, bias, linear.astype(np.float32), factors.astype(np.float32))
+    linear, factors = (_mean_of([getattr(m, name) for m in models]) for name in ("linear", "factors"))
+    return Model(first.predictor_type, float(np.mean([m.bias for m in models])), linear, factors)
+
+
+def _mean_of(arrays: Sequence[Float32]) -> Float32:
+    """Return the mean of arrays, summed in float64 one by one: side by side they would take as much again."""
+    total = arrays[0].astype(np.float64)
+    for array in arrays[1:]:
+        total += array
+    total /= len(arrays)
+    return total.astype(np.float32)
 
 
 def _arena(feed: Feed, recipe: Recipe) -> Arena:
@@ -224,11 +231,17 @@ def _arena(feed: Feed, recipe: Recipe) -> Arena:
     return made
 
 
-def bytes_of(h: Hyperparameters, feature_dim: int) -> int:
-    """Return the bytes that a lane takes while it trains: parameters, the rule's state, and what is averaged."""
+def bytes_of(h: Hyperparameters, feature_dim: int, rows: int = 0) -> int:
+    """Return the bytes that a lane takes while it trains.
+
+    Parameters, the rule's state, what is averaged, and the sums of each row of a mini-batch, which has no more than the
+    ``rows`` of the train channel unless it is padded; 0 leaves these sums out.
+    """
     (planes, columns), averaged = shape_of(h), h.average_last if h.average_last > 1 else 0
-    a_feature = planes * columns + averaged * columns_of(h.num_factors)
-    return 4 * (a_feature * feature_dim + 1 + RULES[h.optimizer].states + averaged)
+    # A mean is a sum in float64, a model, and a lane that is scored: four more of float32.
+    a_feature = planes * columns + (averaged and averaged + 4) * columns_of(h.num_factors)
+    sums = (h.mini_batch_size if h.pad_last_batch and rows else min(h.mini_batch_size, rows)) * columns
+    return 4 * (a_feature * feature_dim + sums + 1 + RULES[h.optimizer].states + averaged)
 
 
 def score(model: Model, rows: Rows, block: int = _BLOCK) -> Float32:

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,8 @@ from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import SOLVERS, Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Float32, Lane
-from fmtune.kernels import random
+from fmtune.kernels import random, tiles
+from fmtune.kernels.rules import RULES
 from fmtune.rows import DenseRows, Rows
 
 
@@ -84,15 +86,30 @@ def wake() -> None:
     random.fill(np.empty((1, 1), np.float32), random.CONSTANT, 0.0, 0.0, 0, 0)
 
 
-def compile_kernels(layout: str, solver: str = "sgd", device: str = "cpu") -> float:
+def compile_kernels(
+    layout: str, solver: str = "sgd", device: str = "cpu", optimizers: Iterable[str] = (), exact: bool = True
+) -> float:  # fmt: skip
     """Load a layout's and a solver's kernels, or compile them where that was never done; returns the seconds it took.
 
     Called before anything is timed, so that a rate never holds a compilation.
+
+    Parameters
+    ----------
+    layout, solver, device
+        Whose kernels.
+    optimizers
+        Those that will be asked for: rules whose factors share their state have kernels of their own.
+    exact
+        False if ``exact: false`` will be asked for, which has others too.
     """
     began = time.perf_counter()
     rows = DenseRows(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), 2)
-    for kind in ("regressor", "binary_classifier"):
-        h = Hyperparameters(predictor_type=kind, solver=solver, num_factors=1, mini_batch_size=2)
+    # Of rules that share kernels one is enough; a mini-batch of fewer rows than a vector has is always exact.
+    rules = {RULES[name].rowwise: name for name in (*optimizers, Hyperparameters().optimizer)}.values()
+    for kind, rule, whole in itertools.product(("regressor", "binary_classifier"), rules, {True, exact}):
+        h = Hyperparameters(predictor_type=kind, solver=solver, num_factors=1, mini_batch_size=2, optimizer=rule)
+        if not whole:
+            h = h.replace(exact=False, mini_batch_size=tiles.WIDTH)
         made = trainer(Feed(rows), Recipe.of(h, layout, device))
         made.change(enter=[h])
         made.epoch()

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -44,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Chain:
-    """The state of one lane, in float64: parameters and residuals.
+    """The state of one lane, in float64: parameters, of columns as they are divided, and residuals.
 
     Parameters
     ----------
@@ -90,6 +91,11 @@ class Chain:
         k = self.hyperparameters.num_factors
         return [min(EIGHT, k - EIGHT * i) for i in range(len(self.factors))]
 
+    @property
+    def lost(self) -> bool:
+        """Whether its scores are no longer finite, from which no sweep finds back."""
+        return not np.isfinite(self.target.residual).all()
+
     def sweep(self, move: Move) -> None:
         """Move every parameter once."""
         raise NotImplementedError
@@ -113,11 +119,12 @@ class Chain:
         ))  # fmt: skip
 
     def parameters(self) -> tuple[float, Float32, Float32]:
-        """Return bias, linear weights (d,) and factors (d, k) in the labels' own units, as copies."""
+        """Return bias, linear weights (d,) and factors (d, k) in the labels' and columns' own units, as copies."""
         d, k = self.data.feature_dim, self.hyperparameters.num_factors
-        wide = self.factors.transpose(1, 0, 2).reshape(d, -1)[:, :k] * np.sqrt(self.scale)
+        scales = np.ones(1) if self.data.scales is None else self.data.scales
+        wide = self.factors.transpose(1, 0, 2).reshape(d, -1)[:, :k] * np.sqrt(self.scale) / scales[:, None]
         bias = self.centre + self.scale * self.bias
-        return bias, (self.linear * self.scale).astype(np.float32), wide.astype(np.float32)
+        return bias, (self.linear * self.scale / scales).astype(np.float32), wide.astype(np.float32)
 
     def score(self, rows: Rows) -> Float32:
         """Return raw scores, float32 (n,)."""
@@ -238,19 +245,27 @@ class Sweeps:
         return new
 
     def epoch(self, stop: Stop = None) -> None:
-        """Sweep once over every lane; raises ``Stopped`` when ``stop`` said so."""
+        """Sweep once over every lane that is not lost; raises ``Stopped`` when ``stop`` said so.
+
+        A lost lane ends no other's training: its scores and its model are not finite, as a diverged one's of sgd are.
+        """
         began = time.perf_counter()
-        with one_thread(), ThreadPoolExecutor(self._threads) as pool:
+        finite = np.errstate(over="ignore", invalid="ignore")
+        with finite, one_thread(), ThreadPoolExecutor(self._threads) as pool:
             move = Move(self._data, stop, pool if self._threads > 1 else None, self._threads)
             for lane, chain in zip(self.lanes, self._chains, strict=True):
-                chain.sweep(move)
-                lane.epochs += 1
+                if lane.epochs == 0 or not chain.lost:  # of no sweep at all there is no model
+                    chain.sweep(move)
+                    lane.epochs += 1
         self.seconds = time.perf_counter() - began
 
     def score(self, rows: Rows) -> Float32:
         """Return every lane's raw scores: float32 (lanes, rows)."""
-        return np.stack([chain.score(rows) for chain in self._chains])
+        none = np.full(rows.n, np.nan, np.float32)
+        return np.stack([none if chain.lost else chain.score(rows) for chain in self._chains])
 
     def model(self, lane: Lane, **facts: object) -> Model:
         """Return a lane's model as it stands, as a copy."""
-        return self._chains[self.lanes.index(lane)].model(dict(facts))
+        chain = self._chains[self.lanes.index(lane)]
+        found = chain.model(dict(facts))
+        return replace(found, bias=np.nan) if chain.lost else found

@@ -39,6 +39,9 @@ EIGHT = 8
 # Rows whose sums are taken in float32, before they are added in float64.
 _BLOCK = 512
 
+# Powers of two within which a column's values are left as they are.
+_NEAR = 3.0
+
 # A sum over rows may be taken in vectors: its order then depends on the processor, never on the threads.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -78,6 +81,27 @@ class Prior(NamedTuple):
     group: NDArray[np.int32]
     mean: NDArray[np.float64]
     precision: NDArray[np.float64]
+
+
+@njit(cache=True, nogil=True)
+def level(columns):  # type: ignore[no-untyped-def]
+    """Divide columns whose values are far from 1 by a number near their root mean square; returns it, float64 (d,).
+
+    Sums of eight factors are float32, and of a year's they are millions of which a score needs the last digits.  It
+    is a power of two, so that no value is rounded, and 1 where the root mean square of the stored values is near 1.
+    """
+    by, values = np.ones(len(columns.indptr) - 1), columns.values
+    for j in range(len(by)):
+        start, end, total = columns.indptr[j], columns.indptr[j + 1], 0.0
+        for r in range(start, end):
+            total += np.float64(values[r]) * values[r]
+        if 0.0 < total < math.inf:
+            power = 0.5 * math.log2(total / (end - start))
+            if abs(power) > _NEAR:
+                by[j] = math.ldexp(1.0, round(power))
+                for r in range(start, end):
+                    values[r] /= by[j]
+    return by
 
 
 @njit(cache=True, nogil=True)
@@ -276,7 +300,8 @@ def _spread(gram, size, key, step):  # type: ignore[no-untyped-def]
 def latent(labels, scores, key, out):  # type: ignore[no-untyped-def]
     """Draw the probit model's hidden targets: N(score, 1), above 0 where the label is 1 and below where it is 0.
 
-    By rejection: from the normal where that is accepted often, else from an exponential (Robert, 1995).
+    By rejection: from the normal where that is accepted often, else from an exponential (Robert, 1995).  A score that
+    is not finite gives a target that is none: nothing would ever be accepted, and no signal reaches a compiled loop.
     """
     for i in range(len(labels)):
         side = 1.0 if labels[i] > 0.5 else -1.0
@@ -289,7 +314,8 @@ def latent(labels, scores, key, out):  # type: ignore[no-untyped-def]
                 accept = z > low
             else:
                 z = low - math.log(unit(x)) / rate
-                accept = unit(mix(x + np.uint64(7))) <= math.exp(-0.5 * (z - rate) * (z - rate))
+                near = math.exp(-0.5 * (z - rate) * (z - rate))
+                accept = not rate < math.inf or unit(mix(x + np.uint64(7))) <= near
             if accept:
                 break
             x = mix(x + np.uint64(1))

@@ -141,7 +141,7 @@ class Training:
         for text in ("nvidia-smi identified 0 GPUs.", "Number of GPUs being used: 0"):
             log.info(text)
         log.info(f"[{self.layout.capitalize()} network] Building a {self.layout} network.")
-        compile_kernels(self.layout)
+        compile_kernels(self.layout, optimizers=(self.settings.optimizer,), exact=self.settings.exact)
         self.recipe = Recipe.of(self.settings, self.layout)
         self.belt = _Belt(job.feature_dim)
         self.pack = Pack(self.belt, self.recipe)

@@ -124,10 +124,14 @@ class Spec(Model):
     @property
     def solvers(self) -> tuple[str, ...]:
         """The solvers that its trials may take."""
-        searched = self.search_space.get("solver")
+        return tuple(map(str, self.choices("solver")))
+
+    def choices(self, name: str) -> tuple[Value, ...]:
+        """The values that its trials may take of a hyperparameter that is searched by choices, or fixed."""
+        searched = self.search_space.get(name)
         if searched is not None and searched.choices:
-            return tuple(map(str, searched.choices))
-        return (str(self.hyperparameters.get("solver", PARAMETERS["solver"].default)),)
+            return searched.choices
+        return (self.hyperparameters.get(name, PARAMETERS[name].default),)
 
     @property
     def fixed(self) -> dict[str, Value]:

@@ -240,7 +240,8 @@ class _Run:
     ) -> None:  # fmt: skip
         """Drive one cell's trials, and record what that took."""
         store.set_attrs({"fmtune:finished": None})
-        seconds = sum(compile_kernels(cell.layout, solver, cell.device) for solver in self.spec.solvers)
+        own = (tuple(map(str, self.spec.choices("optimizer"))), all(self.spec.choices("exact")))
+        seconds = sum(compile_kernels(cell.layout, solver, cell.device, *own) for solver in self.spec.solvers)
         self.emit("compiled", cell=cell.name, seconds=seconds)
         began = time.monotonic()
         limit = Limit(self.spec.timeout if isinstance(source, SearchSource) else None)
