@@ -438,7 +438,7 @@ DENIED: dict[str, tuple[int, str, str, int, str]] = {
     "the database, to be written": (0o444, "runs/small/study.db", "run study.yaml", 5,
         "small: the study's database cannot be written: attempt to write a readonly database\n"
         "  hint: check the permissions of its file and its folder\n"),
-    "the database's folder": (0o555, "runs/small", "status study.yaml", 5,
+    "the database's folder": (0o555, "runs/small", "confirm study.yaml", 5,
         DATABASE + "its folder may not be written: permission denied\n" + RIGHTS),
     "a model's folder": (0o555, ".", "fit train.npz -o m.fm", 5,
         "m.fm: cannot be written: Permission denied\n" + FOLDER),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fmtune.data import source
 from fmtune.data.encoding import Encoder
 from fmtune.data.kinds import OneHot
 from fmtune.errors import DataError, ModelError, ResourceError, UsageError
+from fmtune.extras import install
 from fmtune.fm.metrics import evaluate
 from fmtune.fm.model import Model
 from fmtune.fm.pack import score
@@ -74,7 +76,7 @@ def test_what_cannot_be_scored_is_said(folder: Path) -> None:
         predict_file(model, [folder / "wide.npz"], folder / "out.csv")
     with pytest.raises(DataError, match="no such file"):
         predict_file(model, [folder / "none.npz"], folder / "out.csv")
-    with pytest.raises(ResourceError, match=r"Parquet needs pyarrow\n  hint: pip install 'fmtune\[parquet\]'"):
+    with pytest.raises(ResourceError, match=re.escape(f"Parquet needs pyarrow\n  hint: {install('parquet')}")):
         predict_file(model, data, folder / "out.parquet", parquet=False)
     assert not list(folder.glob("out.*"))
 

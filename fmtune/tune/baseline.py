@@ -91,7 +91,7 @@ def baseline(
     tries = settings(winner, channels.feed.n)
     free = (cuda_card.free() if device == "gpu" else free_memory()) / 2
     room = free if room is None else min(free, room)
-    fit = max(1, min(len(tries), int(room / memory_of(tries[0], channels.feed))))
+    fit = max(1, int(min(len(tries), room / memory_of(tries[0], channels.feed))))
     threads = 1 if device == "gpu" else min(threads, fit)
     wide = fit // threads
     rates = [list(pack) for _, pack in itertools.groupby(tries, lambda h: h.linear_lr)]
