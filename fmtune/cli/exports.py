@@ -9,7 +9,6 @@ import click
 
 from fmtune.cli.common import FILE, STUDY, Verbs
 from fmtune.errors import ResourceError
-from fmtune.extras import install
 
 if TYPE_CHECKING:
     from fmtune.fm.model import Model
@@ -96,4 +95,6 @@ def _loaded(path: Path) -> Model:
 
 
 def _missing(extra: str, error: ModuleNotFoundError) -> ResourceError:
+    from fmtune.extras import install
+
     return ResourceError(f"{error.name} is not installed", hint=install(extra))
