@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from fmtune.fm.feed import Recipe
 from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value
 from fmtune.fm.solvers import trainer
+from fmtune.tune import spec as specs
 from fmtune.tune.dimension import SEARCHABLE, Dimension, parse
 from fmtune.tune.effect import idle
 from tests import fm_reference as reference
@@ -89,3 +92,10 @@ def test_what_is_told_to_be_idle_changes_no_model(solver: str, optimizer: str, k
             continue  # refused, in training too
         if name != "solver" and list(idle({name: Dimension("categorical", choices=(row.default, other))}, fixed)):
             np.testing.assert_array_equal(scores({name: other}), known, name)
+
+
+def test_a_study_that_searches_in_vain_is_told_and_read() -> None:
+    """A study may have begun with it, so its file stays one that can be reported and gone on with."""
+    text = "study_name: s\ndata: digits\nobjective: test:auc\nn_trials: 2\nsearch_space: {linear_l1: 0..1}\n"
+    with pytest.warns(UserWarning, match=r"search_space: linear_l1 has no effect: optimizer is 'adam', its default; ."):
+        assert set(specs.parse(text, Path("s.yaml")).search_space) == {"linear_l1"}

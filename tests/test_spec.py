@@ -177,17 +177,8 @@ ONE: dict[str, tuple[str, str, str]] = {
                          "2:49: by divides nothing: neither test nor holdout is a share"),
     "width of a table": ("test: /d", "label: a, feature_dim: 9, test: /d",
                          "2:49: a table's features are its columns' own"),
-    "searched without effect": ("num_factors: 2..32 log", "linear_l1: 1e-5..1 log",
-                                "7:3: linear_l1 has no effect: optimizer is 'adam' or 'adagrad'"),
-    "searched beside a default": (
-        "num_factors: 2..32 log", "factors_init_scale: 1e-3..1 log",
-        "7:3: factors_init_scale has no effect: factors_init_method is 'normal', its default",
-    ),
     "enqueued beyond the budget": ("n_trials: 64", "n_trials: 1\nenqueue: [{num_factors: 4}, {num_factors: 8}]",
                                    "10:29: 2 configurations are enqueued for 1 trial"),
-    "searched without factors": ("epochs: 30\nsearch_space:\n  num_factors: 2..32 log",
-                                 "num_factors: 0\nsearch_space:\n  factors_lr: 1e-3..1 log",
-                                 "7:3: factors_lr has no effect: num_factors is 0"),
     "no data": ("{train: [a.libsvm, b/*.libsvm], test: /data/t.libsvm}", "7",
                 "2:7: data must be a card or channels, not 7"),
 }  # fmt: skip

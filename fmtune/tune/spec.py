@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fmtune.data import catalog
+from fmtune.data.canonical import warn
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value, cpu_only
 from fmtune.fm.metrics import METRICS
@@ -239,7 +240,8 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
     note("search_space", faults)
     if not {"objective", "hyperparameters"} & bad:
         unsound = (shape.hyperparameters.keys() | shape.search_space.keys()) - fixed.keys() - space.keys()
-        note("search_space", effect.idle(space, fixed, unsound))
+        for vain in effect.idle(space, fixed, unsound):  # told and not refused: a study may have begun with it
+            warn(f"search_space: {vain.what}; {vain.hint}")
     queue, faults = checks.enqueue(shape.enqueue, space, shape.search_space, shape.hyperparameters)
     note("enqueue", faults if "search_space" not in bad else ())
     if "n_trials" not in bad:
