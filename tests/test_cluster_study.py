@@ -95,6 +95,7 @@ def test_what_a_cluster_cannot_do_is_said(line: str, said: str) -> None:
         ("lr_schedule: cosine", "no schedule"), ("lr_warmup: 2", "no schedule"), ("average_last: 2", "no average"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:search_space")  # als has no rates, which is told beside it
 @pytest.mark.parametrize("searched", [False, True])
 def test_settings_that_a_cluster_has_not(setting: str, said: str, searched: bool) -> None:
     """Whether fixed or searched."""
