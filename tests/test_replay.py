@@ -13,6 +13,7 @@ from fmtune.data import source
 from fmtune.errors import DataError, ResourceError, UsageError
 from fmtune.report.page import build, extract
 from fmtune.report.record import from_json
+from fmtune.tune import replay as replays
 from fmtune.tune import spec as specs
 from fmtune.tune import study as studies
 from fmtune.tune.collect import collect
@@ -165,3 +166,11 @@ def test_an_address_without_a_trial_is_refused(words: str) -> None:
     """The hint shows the form."""
     with pytest.raises(UsageError):
         address(words)
+
+
+def test_the_score_that_is_quoted_is_the_reports() -> None:
+    """With patience the best epoch's, not the last one's; a trial without a score has its last epoch."""
+    curve = (0.5, 0.4, 0.45)
+    assert replays._score(TrialResult(0, "COMPLETE", {}, 0.4, curve)) == 0.4
+    assert replays._score(TrialResult(0, "PRUNED", {}, None, curve)) == 0.45
+    assert replays._score(TrialResult(0, "FAIL", {})) is None
