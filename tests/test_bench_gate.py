@@ -133,9 +133,10 @@ def test_a_redefined_case_is_not_compared():
 def test_a_field_that_cases_had_not_yet_redefines_none():
     """A baseline from before a field compares with a case that has the field's default, and with no other."""
     for peers, verdict in (({}, "ok"), ({"epochs": 10}, "new")):
-        now = entry()
+        then, now = entry(), entry()
+        then["case"].pop("peers", None)
         now["case"]["peers"] = peers
-        assert [v.verdict for v in gate.check(result(entry()), result(now))] == [verdict]
+        assert [v.verdict for v in gate.check(result(then), result(now))] == [verdict]
 
 
 def test_another_machine_is_divided_by_its_calibration_and_labelled():
