@@ -109,8 +109,9 @@ CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm
 
 test-cluster: .venv/.dev build/ray/.tools ## real PostgreSQL and Ray: needs Debian's postgresql; iproute2 and root for a part
 	@mkdir -p build
-	.venv/bin/python -m pytest tests/cluster/on_postgres.py tests/cluster/on_hosts.py -v -s --basetemp=build/test-cluster
-	build/ray/bin/python -m pytest tests/cluster/on_ray.py -v -s --basetemp=build/test-ray
+	.venv/bin/python -m pytest tests/cluster/on_postgres.py tests/cluster/on_hosts.py -v -s --basetemp=build/test-cluster \
+	  -o faulthandler_timeout=1800
+	build/ray/bin/python -m pytest tests/cluster/on_ray.py -v -s --basetemp=build/test-ray -o faulthandler_timeout=1800
 
 build/ray/.tools: requirements-cluster.lock pyproject.toml | python
 	@echo "installing Ray and the tests' tools into build/ray: about two minutes"
