@@ -180,7 +180,6 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
     NoTrialError
         All of them diverged under some seed.
     """
-    # Some metrics of scores that are not numbers are numbers all the same: NaN is no label 1, and 0 is often right.
     lost = {n: k for n, s in scores.items() if (k := int(np.sum(~np.isfinite(s).all(axis=1))))}
     seeds = len(next(iter(scores.values())))
     said = {n: f"trial {n} diverged under {k} of {seeds} seeds" for n, k in sorted(lost.items())}
