@@ -84,7 +84,9 @@ class Objective:
         self._values, self._fixed = fixed, Hyperparameters.of(fixed)
         self.metric = (objective or default_objective(self._fixed.predictor_type)).removeprefix("test:")
         self.direction = METRICS[self.metric].direction
-        self._distributions = distributions(_space(search_space, fixed))
+        space = _space(search_space, fixed)
+        self._distributions = distributions(space)
+        remarks.of_ranges(space, {name: getattr(self._fixed, name) for name in fixed})
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
         if objective is None:
             remarks.of_classes(self.channels, hyperparameters or {})

@@ -1,4 +1,4 @@
-"""Remarks: what a caller from Python is told of labels and scores, as warnings at his own line."""
+"""Remarks: what a caller from Python is told of labels, ranges and scores, as warnings at his own line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 from fmtune.data.labels import are_binary
 from fmtune.data.source import DataWarning
 from fmtune.fm.fit import Channels
+from fmtune.fm.hyperparameters import Value
 from fmtune.fm.metrics import constant, unlearned
+from fmtune.tune import effect
+from fmtune.tune.dimension import Dimension
 
 
 def of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> None:
@@ -24,6 +27,12 @@ def of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> None:
             f"all labels are {-1 if signs else 0} or 1 and a regressor is trained; predictor_type=binary_classifier "
             "trains a classifier", DataWarning, stacklevel=3,
         )  # fmt: skip
+
+
+def of_ranges(space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> None:
+    """Say which searched parameters no trial can use, in the words of a study file."""
+    for said in effect.told(space, fixed):
+        warnings.warn(said, DataWarning, stacklevel=3)
 
 
 def of_score(channels: Channels, metric: str, value: float) -> None:
