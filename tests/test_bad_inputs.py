@@ -240,6 +240,20 @@ def test_a_channel_that_does_not_fit_is_refused(name: str, verb: str, attempt: T
     assert attempt(file, content, f"{verb} study.yaml") == (3, error)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("words", ["status study.yaml", "best study.yaml", "report --md study.yaml"])
+def test_an_old_study_is_not_shown_as_the_file_s(words: str, attempt: Try) -> None:
+    """One line says what it was begun with, what the file says now, and what to do; the study is shown all the same."""
+    error = (
+        "warning: study.yaml: study 'small' is shown as it was begun, and the file says otherwise: "
+        "objective: test:binary_classification_cross_entropy -> test:auc; "
+        "`fmtune run` refuses it: put that back, give it a new study_name, or start anew with --fresh\n"
+    )
+    text = SMALL.replace("test:binary_classification_cross_entropy", "test:auc")
+    assert attempt("study.yaml", text, words) == (0, error)
+    assert attempt("study.yaml", SMALL.replace("n_trials: 4", "n_trials: 9"), words) == (0, "")
+
+
 def test_a_study_is_not_confirmed_as_another(finished: Path, attempt: Try) -> None:
     """Whose trials would be trained again with what they never had."""
     text = (finished / "study.yaml").read_text().replace("num_factors: 1..12", "num_factors: 1..16")
