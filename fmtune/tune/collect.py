@@ -61,8 +61,9 @@ def named(study_name: str, root: Path | None = None) -> StudyResult | None:
 class Standing(NamedTuple):
     """How far a study is, counted in the database, however many trials it has.
 
-    ``cells`` are names, notes and how many trials are in which state; ``workers`` the processes that run it, and those
-    that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was looked for, without a password.
+    ``n_trials`` is the file's.  ``cells`` are names, notes and how many trials are in which state; ``workers`` the
+    processes that run it, and those that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was
+    looked for, without a password.
     """
 
     study_name: str
@@ -90,7 +91,7 @@ def standing(spec: Spec, root: Path | None = None) -> Standing:
             if id_ is not None and best is None:
                 best = _best(storage, id_, _direction(attrs))
         return Standing(
-            spec.study_name, attrs.get("fmtune:objective", ""), attrs.get("fmtune:n_trials", 0),
+            spec.study_name, attrs.get("fmtune:objective", ""), spec.n_trials,
             tuple(sorted(found, key=lambda cell: cell[1] is not None)), best, attrs.get("fmtune:holdout"),
             attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage), redacted(_url(spec, root)),
         )  # fmt: skip
