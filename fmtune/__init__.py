@@ -20,10 +20,10 @@ _HOME = {
     "Hyperparameters": "fmtune.fm.hyperparameters",
     "Model": "fmtune.fm.model",
     "Objective": "fmtune.tune.objective",
-    "fit": "fmtune.tune.objective",
+    "fit": "fmtune.tune.fit",
     "optimize": "fmtune.tune.objective",
-    "predict": "fmtune.tune.objective",
-    "predict_interval": "fmtune.tune.objective",
+    "predict": "fmtune.tune.fit",
+    "predict_interval": "fmtune.tune.fit",
     "progress": "fmtune.screen",
     "run": "fmtune.tune.study",
 }
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from fmtune.fm.hyperparameters import Hyperparameters
     from fmtune.fm.model import Model
     from fmtune.screen import progress
-    from fmtune.tune.objective import Objective, fit, optimize, predict, predict_interval
+    from fmtune.tune.fit import fit, predict, predict_interval
+    from fmtune.tune.objective import Objective, optimize
     from fmtune.tune.study import run
 
 

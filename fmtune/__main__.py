@@ -50,7 +50,8 @@ def _code(words: list[str]) -> int:
     import click
 
     from fmtune import cli
-    from fmtune.errors import FmtuneError, Hung, Interrupted
+    from fmtune.cli.common import Halted
+    from fmtune.errors import FmtuneError, Hung
 
     debug = "--debug" in words
     try:
@@ -64,8 +65,7 @@ def _code(words: list[str]) -> int:
         sys.stdout.flush()
         os._exit(code)  # the thread that hangs would be waited for
     except FmtuneError as error:
-        # Who stopped a run knows that nothing went wrong.
-        return _say(_faults(error), error.exit_code, debug, "" if isinstance(error, Interrupted) else "error: ")
+        return _say(_faults(error), error.exit_code, debug)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -73,6 +73,9 @@ def _code(words: list[str]) -> int:
         hint = f"\n  hint: see `{context.command_path} --help`" if context else ""
         text = error.format_message()
         return _say([text[:1].lower() + text[1:].rstrip(".") + hint], 2, debug)
+    except Halted as halted:
+        # Who stopped a run knows that nothing went wrong.
+        return _say([str(halted)], halted.exit_code, debug, "")
     except Stopped as stop:
         return _say([_farewell(words)], 128 + stop.number, debug, "")
     except (KeyboardInterrupt, click.Abort):

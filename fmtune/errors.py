@@ -10,7 +10,9 @@
     ├── StorageError               4   the study's database
     ├── ResourceError              5   disk, memory, port, permission, missing extra
     ├── NoTrialError               6   no trial of the study succeeded
-    ├── Hung                       70  training makes no step any more
+    └── Hung                       70  training makes no step any more
+
+    KeyboardInterrupt
     └── Interrupted                130 / 143   stopped by a signal; resumable
 
 Code 1 is a finding (a gate's "regressed"), 70 a bug of ours: any other exception too.
@@ -111,9 +113,26 @@ class Hung(FmtuneError):
     """Training makes no step any more; its thread cannot be ended, so the process has to be."""
 
 
-class Interrupted(FmtuneError):
-    """A signal stopped the run at a safe point; the same command continues it."""
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run at a safe point; the same call continues it.
 
-    def __init__(self, what: str, *, signal: int, hint: str | None = None) -> None:
-        super().__init__(what, hint=hint)
+    It is what Ctrl-C is elsewhere in Python, so that ``except Exception`` does not swallow it.
+
+    Parameters
+    ----------
+    what
+        What is kept.
+    signal
+        Its number.
+    hint
+        How to go on.
+    """
+
+    def __init__(self, what: str, *, signal: int, hint: str) -> None:
+        super().__init__(what)
+        self.what, self.signal, self.hint = what, signal, hint
         self.exit_code = 128 + signal
+
+    def __str__(self) -> str:
+        """What is kept on one line, then the hint."""
+        return f"{self.what}\n  hint: {self.hint}"

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmtune.notebook import table
+from fmtune.tune.result import surplus
 
 Event = dict[str, Any]
 
@@ -154,8 +155,9 @@ class Lines(Listener):
 
     def _line(self, event: Event) -> str | None:
         if event["event"] == "study":
+            most, asked = max([event["n_trials"], *map(_all_ended, event["done"].values())]), event["n_trials"]
             head = (
-                f"{event['study_name']}: {event['n_trials']} trials in each of {', '.join(event['cells'])}; "
+                f"{event['study_name']}: {most} trials in each of {', '.join(event['cells'])}{surplus(most, asked)}; "
                 f"{counted(event['lanes'], 'lane')}, {counted(event['threads'], 'thread')}; {whereabouts(event)}"
             )
             return "\n".join([head, *event["notes"]])
@@ -178,6 +180,10 @@ _NEWS = {
     "doing": "{what} ...",
     "late": "{cell} trial {number}: told too late, another worker had taken it over; ignored",
 }
+
+
+def _all_ended(states: Mapping[str, int]) -> int:
+    return sum(states.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
 
 
 def counted(number: int, noun: str) -> str:
@@ -246,8 +252,7 @@ class Notebook(Listener):
         self._best(event)
         if event["event"] == "study":
             self._study = event
-            ended = ("COMPLETE", "PRUNED", "FAIL")
-            self._done = {c: sum(event["done"].get(c, {}).get(s, 0) for s in ended) for c in event["cells"]}
+            self._done = {c: _all_ended(event["done"].get(c, {})) for c in event["cells"]}
         elif event["event"] == "doing":
             self._now = f"{event['what']} ..."
         elif event["event"] == "concluded":
@@ -264,7 +269,7 @@ class Notebook(Listener):
         self._drawn = time.monotonic()
         best = [{f"#{t['number']}": t["value"], "with": params(t["params"])} for t in self._best.overall()]
         total = self._study["n_trials"]
-        trials = {cell: f"{done} of {total}" for cell, done in self._done.items()}
+        trials = {c: f"{n}{surplus(n, total) or f' of {total}'}" for c, n in self._done.items()}
         facts = {"trials": trials, "best": best or None, "now": self._now}
         made = Html(table(f"{self._study['study_name']}: {self._study['objective']}", facts))
         if self._handle is None:
@@ -341,7 +346,8 @@ class Screen(Listener):
         if study is None:
             return Text("" if self.ended else "reading the study and its data ...", style="dim")
         head = Text.assemble((study["study_name"], "bold"), f"  {study['objective']}  ")
-        head.append(f"{counted(study['lanes'], 'lane')}, {counted(study['threads'], 'thread')}", style="dim")
+        more = surplus(max(map(self._ended, study["cells"])), study["n_trials"])
+        head.append(f"{counted(study['lanes'], 'lane')}, {counted(study['threads'], 'thread')}{more}", style="dim")
         place = Text(whereabouts(study), style="dim", no_wrap=True, overflow="ellipsis")
         for note in study["notes"]:
             head.append(f"\n{note}", style="dim")
@@ -369,8 +375,7 @@ class Screen(Listener):
         return None if self._last else next(filter(None, map(first_epochs, self._pace.values())), None)
 
     def _ended(self, cell: str) -> int:
-        states = self._count.get(cell, {})
-        return sum(states.get(s, 0) for s in ("COMPLETE", "PRUNED", "FAIL"))
+        return _all_ended(self._count.get(cell, {}))
 
     def _row(self, cell: str, total: int) -> list[RenderableType]:
         states = self._count.get(cell, {})
@@ -379,7 +384,8 @@ class Screen(Listener):
         part = pace["part"] if pace else 0.0
         bar = ProgressBar(total=max(1, total), completed=done + part, width=12)
         return [
-            cell, f"{done}/{total}", bar, str(states.get("PRUNED", 0)), str(states.get("FAIL", 0)),
+            cell, str(done) if done > total else f"{done}/{total}", bar,
+            str(states.get("PRUNED", 0)), str(states.get("FAIL", 0)),
             f"{best['value']:.5g}" if best else "-", f"#{best['number']}" if best else "-",
             str(pace["lanes"]) if pace else "-", rate(pace["rows_per_s"]) if pace else "-",
             self._left(cell, part, total - done) if pace else "-",

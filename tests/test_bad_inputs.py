@@ -84,7 +84,7 @@ def _files(folder: Path) -> dict[str, Any]:
 NAME = "  hint: the name is a folder's: letters, digits, '.', '_' and '-', with a letter or digit first\n"
 WHICH = "  hint: name a study file; `fmtune init DATA` writes one\n"
 SHORTER = "  hint: a study file is small; shorten it, or name another file\n"
-ANEW = "  hint: give it a new study_name, or start anew with --fresh; its finished trials are kept\n"
+ANEW = "  hint: give it a new study_name, or start anew with `fmtune run --fresh`; its finished trials are kept\n"
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
 STUDY_FILES: dict[str, tuple[Content, str]] = {
@@ -233,10 +233,32 @@ CHANNELS: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_a_channel_that_does_not_fit_is_refused(name: str, attempt: Try) -> None:
+@pytest.mark.parametrize("verb", ["run", "confirm --again"])
+def test_a_channel_that_does_not_fit_is_refused(name: str, verb: str, attempt: Try) -> None:
     """The stored study stays as it is."""
     file, content, error = CHANNELS[name]
-    assert attempt(file, content, "run study.yaml") == (3, error)
+    assert attempt(file, content, f"{verb} study.yaml") == (3, error)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("words", ["status study.yaml", "best study.yaml", "report --md study.yaml"])
+def test_an_old_study_is_not_shown_as_the_file_s(words: str, attempt: Try) -> None:
+    """One line says what it was begun with, what the file says now, and what to do; the study is shown all the same."""
+    error = (
+        "warning: study.yaml: study 'small' is shown as it was begun, and the file says otherwise: "
+        "objective: test:binary_classification_cross_entropy -> test:auc; "
+        "`fmtune run` refuses it: put that back, give it a new study_name, or start anew with --fresh\n"
+    )
+    text = SMALL.replace("test:binary_classification_cross_entropy", "test:auc")
+    assert attempt("study.yaml", text, words) == (0, error)
+    assert attempt("study.yaml", SMALL.replace("n_trials: 4", "n_trials: 9"), words) == (0, "")
+
+
+def test_a_study_is_not_confirmed_as_another(finished: Path, attempt: Try) -> None:
+    """Whose trials would be trained again with what they never had."""
+    text = (finished / "study.yaml").read_text().replace("num_factors: 1..12", "num_factors: 1..16")
+    error = ": study 'small' was begun with another setting:\n  search_space.num_factors.high: 12 -> 16\n" + ANEW
+    assert attempt("study.yaml", text, "confirm --again study.yaml") == (2, f"study.yaml{error}")
 
 
 # Data that are read, and what is said of them.

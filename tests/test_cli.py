@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_complete_study_says_so_and_keeps_its_report(done: Path, shell: Shell)
     shell("run", "study.yaml", folder=done)
     assert page.read_text() != "kept"
     assert shell("report", "study.yaml", "-o", "other.html", folder=done) == (0, "other.html\n", "")
+
+
+def test_more_trials_than_the_file_asks_for_are_no_part_of_them(done: Path, shell: Shell, tmp_path: Path) -> None:
+    """Where ``n_trials`` was lowered, a run's end and status say how many there are and how many are asked for."""
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "study.yaml").write_text(SMALL.replace("n_trials: 4", "n_trials: 3"))
+    again, said = shell("run", "study.yaml", "--no-report"), shell("status", "study.yaml")
+    asked = "; the file asks for 3 trials"
+    assert again.lines[0].startswith(f"small: 4 trials in each of cpu-sparse, cpu-dense{asked}; 4 lanes, 2 threads; ")
+    assert again.lines[1] == f"the study is complete: 4 trials in each of cpu-sparse, cpu-dense{asked}"
+    assert [line.startswith("cpu-") and line.endswith(asked) for line in said.lines[1:3]] == [True, True]
+    assert said.lines[1].startswith("cpu-sparse: 4 trials done (")
 
 
 def test_json_events_are_json(shell: Shell, tmp_path: Path) -> None:

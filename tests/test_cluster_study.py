@@ -15,7 +15,7 @@ from fmtune.cluster.engine import Inline
 from fmtune.cluster.fit import fit
 from fmtune.cluster.layout import Layout
 from fmtune.data import source
-from fmtune.errors import StorageError, StudyFileError, UsageError
+from fmtune.errors import NoTrialError, StorageError, StudyFileError, UsageError
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.tune import plan, spec
@@ -53,6 +53,14 @@ def test_each_trial_is_trained_as_a_cluster_trains_it(tmp_path: Path) -> None:
             model = Model.load(tmp_path / "runs/spread/model.fm")
             assert (model.factors == found.model.factors).all() and model.bias == found.model.bias
     assert not list((tmp_path / "runs/spread").rglob("*.shard"))
+
+
+def test_trials_that_diverge_fail(tmp_path: Path) -> None:
+    """With accuracy for the objective too, which scores that are no numbers have as well."""
+    text = TEXT.replace("binary_classification_cross_entropy", "binary_classification_accuracy")
+    text = text.replace("linear_lr: 1e-2..0.5 log", "linear_lr: 1e30..1e37 log").replace("n_trials: 4", "n_trials: 2")
+    with pytest.raises(NoTrialError, match="2 diverged with linear_lr"):
+        _run(tmp_path, text)
 
 
 def test_trials_are_pruned_and_have_seeds(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fmtune.data.source import DataWarning
 from fmtune.fm.feed import Recipe
 from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value
@@ -14,6 +16,7 @@ from fmtune.fm.solvers import trainer
 from fmtune.tune import spec as specs
 from fmtune.tune.dimension import SEARCHABLE, Dimension, parse
 from fmtune.tune.effect import idle
+from fmtune.tune.objective import Objective
 from tests import fm_reference as reference
 
 # What else all trials have, what is searched, and the reason why the first of it has no effect.
@@ -51,6 +54,19 @@ def test_what_no_trial_can_use_is_told(fixed: dict[str, Value], raw: dict[str, o
     (fault,) = idle(_space(raw), fixed)
     assert (fault.at, fault.what, fault.key) == ((next(iter(raw)),), why, True)
     assert fault.hint is not None and fault.hint.startswith("leave it out")
+
+
+@pytest.mark.parametrize(("fixed", "raw", "why"), IDLE)
+def test_an_objective_says_what_a_study_file_says(fixed: dict[str, Value], raw: dict[str, object], why: str) -> None:
+    """In the same words, at the caller's own line."""
+    data = reference.rows(60, 12, 3, binary=False)
+    text = {"study_name": "x", "data": {"train": "a", "test": "b"}, "objective": "test:rmse", "hyperparameters": fixed,
+            "search_space": raw}  # fmt: skip
+    with pytest.warns(DataWarning) as file:
+        specs.parse(json.dumps(text))
+    with pytest.warns(DataWarning, match=why.removesuffix(", its default")) as own:
+        Objective(data, data, search_space=raw, hyperparameters=fixed, objective="test:rmse")
+    assert [str(w.message) for w in own] == [str(w.message) for w in file] and own[0].filename == __file__
 
 
 @pytest.mark.parametrize(("fixed", "raw"), USED)

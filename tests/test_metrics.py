@@ -69,6 +69,17 @@ def test_the_corner_cases() -> None:
     assert row_losses(scores, labels, "regressor").mean() == pytest.approx(METRICS["mse"].compute(scores, labels))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("name", METRICS)
+def test_no_metric_of_a_diverged_model_is_finite(name: str, label: float, bad: float) -> None:
+    """One score that is NaN or infinite is enough, whichever label it has."""
+    scores, labels = _sample()
+    scores[7], labels[7] = bad, label
+    with np.errstate(invalid="ignore"):
+        assert not math.isfinite(METRICS[name].compute(scores, labels))
+
+
 def test_the_direction_of_each_metric() -> None:
     """Losses are minimised, scores maximised."""
     up = {name for name, metric in METRICS.items() if metric.direction == "maximize"}

@@ -22,13 +22,15 @@ from optuna.trial import TrialState
 import fmtune
 from fmtune.data import catalog, source
 from fmtune.errors import DataError, UsageError
-from fmtune.fm.metrics import constant
+from fmtune.fm.metrics import METRICS, constant
 from tests import fm_reference as reference
 
 SPACE = {"num_factors": "1..8", "factors_lr": "1e-2..0.3 log", "optimizer": ["adam", "adagrad"]}
 FIXED = {"predictor_type": "binary_classifier", "epochs": 3, "mini_batch_size": 50, "factors_init_sigma": 0.1}
 WHOLE = reference.rows(500, 30, 5)
 TRAIN, TEST = WHOLE.slice(0, 400), WHOLE.slice(400, 500)
+
+OF_CLASSES = [name for name, metric in METRICS.items() if metric.predictor_type == "binary_classifier"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -82,10 +84,12 @@ def test_the_pruner_ends_trials(packed: bool) -> None:
     assert all(list(t.intermediate_values) == [1, 2] for t in study.trials)
 
 
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+@pytest.mark.parametrize("metric", OF_CLASSES)
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_diverged_trial_fails_and_the_study_goes_on(packed: bool) -> None:
-    """With a learning rate of 1e30 a trial FAILs, in a pack and alone; the next one is tried."""
-    objective = _objective(search_space={"factors_lr": [1e30, 0.1]})
+def test_a_diverged_trial_fails_and_the_study_goes_on(packed: bool, metric: str, layout: str) -> None:
+    """With a learning rate of 1e30 a trial FAILs, in a pack and alone, whatever is scored; the next one is tried."""
+    objective = _objective(search_space={"factors_lr": [1e30, 0.1]}, objective=f"test:{metric}", layout=layout)
     study = _study(objective)
     for rate in (1e30, 0.1):
         study.enqueue_trial({"factors_lr": rate})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +118,34 @@ def test_threads_and_lanes_change_nothing(layout: str) -> None:
         assert driver.run()
         curves.append([source.ended[i].curve for i in range(len(trials))])
     assert curves[0] == curves[1] == curves[2] == curves[3]
+
+
+def test_what_ends_the_driver_ends_the_epochs_that_run() -> None:
+    """Ctrl-C where one pack's trial ends: the other pack's epoch, of half a minute, is given up."""
+    channels, asks = Channels(reference.rows(50, 6, 3), reference.rows(50, 6, 3)), itertools.count()
+    back: list[int] = []
+
+    class Interrupts(_List):
+        def finish(self, job: Job, outcome: Outcome) -> None:
+            raise KeyboardInterrupt
+
+        def give_back(self, job: Job) -> None:
+            back.append(job.number)
+
+    class Slow(Pack):
+        def epoch(self, stop: Any = None, record: bool = False) -> Any:
+            if self.lanes[0].hyperparameters.seed:
+                while not stop() and next(asks) < 600:
+                    time.sleep(0.05)
+            return super().epoch(stop, record)
+
+    source = Interrupts([BASE.replace(epochs=1), BASE.replace(epochs=1, seed=1)])
+    driver = Driver(
+        source, channels, "sparse", "binary_classification_cross_entropy", lanes=2, threads=2, make=Slow.of
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        driver.run()
+    assert next(asks) < 600 and back == [0, 1]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -184,6 +184,7 @@ def of_leads(*corrected: float, direction: str = "minimize") -> StudyResult:
         (of_leads(0.5, 0.4, 0.4), False),  # a late winner that other rows would not have picked
         (of_leads(0.5, 0.4, 0.41), False),
         (of_leads(0.5, 0.4, 0.38), True),
+        (replace(of_leads(0.5, 0.4, 0.38), n_trials=9), True),
         (of_leads(0.5, 0.6, 0.62, direction="maximize"), True),
         (of_leads(0.5, 0.6, 0.58, direction="maximize"), False),
         (replace(of_leads(0.5, 0.4, 0.38), selection=None), False),

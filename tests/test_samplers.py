@@ -113,6 +113,9 @@ def test_auto_follows_from_the_files_most_epochs(epochs: str, most: int) -> None
         assert vars(wrapped)["_min_resource"] == max(1, most // 100)
     assert made("{name: hyperband, max_resource: 5}")["_max_resource"] == 5
     assert made("{name: successive_halving, min_resource: 3}")["_min_resource"] == 3
+    # Optuna's own auto goes with no bootstrap_count, for it is not known before a trial has ended; ours is.
+    for pruner in ("successive_halving", "hyperband, max_resource: auto"):
+        assert made(f"{{name: {pruner}, bootstrap_count: 2}}")["_bootstrap_count"] == 2
 
 
 @pytest.mark.parametrize("warmup", [None, 0, 1, 3])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fmtune.screen import Screen, as_json, downloads, params, rate, screen, span
+from fmtune.screen import Notebook, Screen, as_json, downloads, params, rate, screen, span
 
 STUDY = {
     "event": "study", "study_name": "clicks", "objective": "test:rmse", "direction": "minimize",
@@ -86,6 +86,21 @@ def test_the_table_fits_a_terminal(width: int) -> None:
         console.print(table.render())
     assert " 7/8 " in capture.get() and " 0/7 " in capture.get()
     assert lines[5].startswith("     #6 fail     diverged at epoch 1") and lines[8].startswith("     #3 complete 0.5")
+
+
+def test_trials_beyond_those_asked_for_are_no_part_of_them() -> None:
+    """Where ``n_trials`` was lowered after a run the table says how many there are and how many are asked for."""
+    study = {**STUDY, "n_trials": 3, "done": {"cpu-sparse": {"COMPLETE": 5, "PRUNED": 1}, "cpu-dense": {"COMPLETE": 2}}}
+    shown: list[str] = []
+    for listener in (table := Screen(), Notebook(lambda made, display_id: shown.append(made))):
+        listener(study)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(table.render())
+    head, _, _, first, second, *_ = capture.get().splitlines()
+    assert head.endswith("; the file asks for 3 trials")
+    assert (first.split()[:2], second.split()[:2]) == (["cpu-sparse", "6"], ["cpu-dense", "2/3"])
+    assert "cpu-sparse 6; the file asks for 3 trials, cpu-dense 2 of 3" in shown[0]
 
 
 def test_the_table_before_and_after() -> None:

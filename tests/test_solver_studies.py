@@ -20,7 +20,8 @@ from fmtune.tune import spec as specs
 from fmtune.tune import study as studies
 from fmtune.tune.collect import collect
 from fmtune.tune.confirm import confirm
-from fmtune.tune.objective import Objective, fit, predict_interval
+from fmtune.tune.fit import fit, predict_interval
+from fmtune.tune.objective import Objective
 from fmtune.tune.replay import replay
 from fmtune.tune.result import StudyResult
 from tests import fm_reference as reference

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from fmtune.errors import DataError, UsageError
@@ -20,6 +21,7 @@ from fmtune.fm.solvers import compile_kernels, memory_of, model_bytes, trainer
 from fmtune.fm.sweeps import Sweeps
 from fmtune.kernels import cpu_dense
 from fmtune.rows import DenseRows, SparseRows
+from fmtune.tune.objective import Objective, optimize
 from tests import fm_reference as reference
 
 KINDS = ("regressor", "binary_classifier")
@@ -210,6 +212,24 @@ def test_a_lost_lane_is_told_of_and_costs_no_other(solver: str, kind: str) -> No
     for channels in (Channels(replace(data, values=values)), Channels(replace(data, values=values), data)):
         with pytest.raises(Diverged, match=r"diverged at epoch 1\n  hint: look for columns or labels"):
             train(channels, h)
+
+
+@pytest.mark.parametrize("metric", [name for name in METRICS if METRICS[name].predictor_type == KINDS[1]])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_that_diverges_says_so_whatever_it_goes_by(solver: str, metric: str) -> None:
+    """At the epoch in which it did; a trial of a study ends there too."""
+    data = _data(KINDS[1], 50)
+    values = data.values.copy()
+    values[3] = np.nan
+    bad, h = replace(data, values=values), _h(solver, KINDS[1], epochs=3)
+    with np.errstate(invalid="ignore"), pytest.raises(Diverged, match="diverged at epoch 1"):
+        train(Channels(bad, data), h, objective=metric)
+    fixed = {name: value for name, value in h.changed().items() if name != "num_factors"}
+    space = {"num_factors": "1..4"}
+    objective = Objective(bad, data, search_space=space, objective=f"test:{metric}", hyperparameters=fixed)
+    study = optuna.create_study(direction=objective.direction)
+    optimize(study, objective, 2)
+    assert {(t.state.name, t.user_attrs["reason"]) for t in study.trials} == {("FAIL", "diverged at epoch 1")}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -234,13 +234,9 @@ BELOW: dict[str, str] = {
     "pruner: percentile": "10:9: percentile needs the option percentile",
     "pruner: threshold": "10:9: threshold needs the option lower or upper, or both",
     "pruner: {name: threshold, lower: 2, upper: 1}": "10:34: lower is above upper",
-    "pruner: {name: successive_halving, bootstrap_count: 1}":
-        "10:53: bootstrap_count needs a min_resource in epochs, not auto",
     "pruner: {name: hyperband, max_resource: much}":
         "10:41: max_resource must be a whole number or auto, not 'much'",
     "pruner: {name: hyperband, min_resource: 9, max_resource: 3}": "10:58: max_resource is below min_resource",
-    "pruner: {name: hyperband, bootstrap_count: 2, max_resource: auto}":
-        "10:44: bootstrap_count needs a max_resource in epochs, not auto",
     "pruner: {name: patient, patience: 1, wrapped_pruner: meridian}":
         "10:54: unknown pruner 'meridian' (did you mean 'median'?)",
     "enqueue: [{num_factors: 64}]": "10:25: num_factors 64 is not in its search space, 2..32 log",

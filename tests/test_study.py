@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -141,21 +142,26 @@ def test_a_signal_stops_and_says_how_to_go_on(study: Path, tmp_path: Path, numbe
     child.send_signal(number)
     _, message = child.communicate(timeout=30)
     assert child.returncode == code
-    assert "finished trials are kept" in message and "run the same command again" in message
+    hint = "  hint: run the same command again: it goes on where it stopped"
+    assert re.fullmatch(rf"stopped; \d+ finished trials are kept\n{hint}\n", message)
     states = {t.state for c in collect(specs.read(study), tmp_path).cells for t in c.trials}
     assert "RUNNING" not in states
 
 
 def test_a_stop_gives_up_the_winner_and_what_is_beside_it(study: Path, tmp_path: Path) -> None:
-    """Asked to stop in the winner's training or the linear model's, nothing is stored; the next run does both."""
+    """Asked to stop in the winner's training or the linear model's, nothing is stored; the next run does both.
+
+    Who calls from Python sees a KeyboardInterrupt, which no ``except Exception`` swallows.
+    """
     spec = specs.read(study).model_copy(update={"n_trials": 6})
 
     def interrupt(event: dict[str, Any]) -> None:
         if event["event"] == "cell":
             signal.raise_signal(signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="6 finished trials are kept"):
+    with pytest.raises(Interrupted, match="6 finished trials are kept") as caught:
         fmtune.run(spec, root=tmp_path, listener=interrupt)
+    assert isinstance(caught.value, KeyboardInterrupt) and not isinstance(caught.value, Exception)
     folder, data = tmp_path / "runs/small", bring(spec)
     fixed = {**spec.hyperparameters, "predictor_type": spec.predictor_type, "seed": spec.seed}
     for asked in (0, 2, 6):

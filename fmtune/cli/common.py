@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fmtune.errors import UsageError
+from fmtune.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from fmtune.data.columns import Columns
@@ -39,8 +39,23 @@ def study_of(path: Path, memory: str | None = None) -> Spec:
         raise
 
 
+class Halted(BaseException):
+    """An :class:`Interrupted` on its way past click, which answers every KeyboardInterrupt itself, and not as we do."""
+
+    def __init__(self, error: Interrupted) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
 class Verbs(click.Group):
-    """A group that knows what a misspelt verb was meant to be."""
+    """A group that knows what a misspelt verb was meant to be, and lets an interrupted run say so."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb, as click does."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as error:
+            raise Halted(error) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Return the verb of the words, as click does."""

@@ -56,7 +56,7 @@ def fit(
     from fmtune.data.cache import Cache
     from fmtune.data.split import Split
     from fmtune.files import foresee
-    from fmtune.tune import objective
+    from fmtune.tune import fit as fitting
 
     foresee(out)
     words = (*params, *([f"solver={solver}"] if solver else []))
@@ -81,7 +81,7 @@ def fit(
         spread = {"workers": workers, "shards": shards, "parts": parts, "half": exchange == "fp16"}
         done: Any = _on_cluster(cluster, read.rows, values, spread, checkpoints or out.with_name(f"{out.name}.rounds"))
     else:
-        done = objective.fit(
+        done = fitting.fit(
             read.rows["train"], read.rows.get("test"), layout=layout, groups=runs, device=device, **values
         )  # fmt: skip
     facts = {"hyperparameters": values, "metrics": done.metrics, "epochs": done.epochs, "version": __version__,

@@ -96,6 +96,7 @@ def status(study: Path, as_json: bool) -> None:
 
 def _status(spec: Spec, as_json: bool) -> None:
     from fmtune.tune.collect import standing
+    from fmtune.tune.result import surplus
 
     found = standing(spec)
     cells = [_progress(*cell, found.n_trials) for cell in found.cells]
@@ -109,8 +110,9 @@ def _status(spec: Spec, as_json: bool) -> None:
     click.echo(f"{found.study_name}: {found.storage}")
     for cell in cells:
         counts = ", ".join(f"{count} {state}" for state, count in cell["states"].items())
-        said = cell["note"] or f"{cell['done']} of {found.n_trials} trials done" + (f" ({counts})" if counts else "")
-        click.echo(f"{cell['cell']}: {said}")
+        more = surplus(cell["done"], found.n_trials)
+        done = f"{cell['done']} trials done" if more else f"{cell['done']} of {found.n_trials} trials done"
+        click.echo(f"{cell['cell']}: {cell['note'] or done + (f' ({counts})' if counts else '') + more}")
     for one in found.workers:
         said = f"{one['trials']} trials" if one["lives"] else "died; its trials go to others"
         click.echo(f"worker {one['host']}:{one['pid']}: {said}, seen {one['age']:.0f} s ago")
@@ -354,6 +356,7 @@ def _seconds(utc: str) -> float:
 def _verdict(result: StudyResult, ran: bool) -> None:
     from fmtune.report.worth import learned_nothing
     from fmtune.screen import rate
+    from fmtune.tune.result import surplus
 
     best = result.best
     assert best is not None
@@ -362,7 +365,8 @@ def _verdict(result: StudyResult, ran: bool) -> None:
     if min(counts) < result.n_trials:
         click.echo(f"ended by its timeout: {min(counts)} of {result.n_trials} trials are done in every cell")
     elif not ran:
-        click.echo(f"the study is complete: {result.n_trials} trials in each of {', '.join(c.name for c in cells)}")
+        named, more = ", ".join(c.name for c in cells), surplus(min(counts), result.n_trials)
+        click.echo(f"the study is complete: {min(counts)} trials in each of {named}{more}")
     click.echo(f"winner: trial {best.number}")
     if said := learned_nothing(result):
         click.echo(said)

@@ -64,7 +64,7 @@ def dress(spec: Spec, root: Path | None = None, verdict: Verdict | None = None) 
     if any(is_running(storage, study_id) for study_id in ids.values()):
         return False
     for study_id in ids.values():
-        _name_metric(storage, study_id, spec.objective)
+        _name_metric(storage, study_id, result.objective or spec.objective)
     study = optuna.load_study(study_name=spec.study_name, storage=storage)
     worn = dict(storage.get_study_system_attrs(study._study_id).get(WORN, {}))
     before = dict(worn)

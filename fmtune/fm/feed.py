@@ -8,31 +8,26 @@ they are mapped from.
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from fmtune.errors import DataError, ResourceError
+from fmtune.fm.epoch import Batches, Epoch, Key, Slots, User, pairs_of
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.numbering import Numbering
-from fmtune.fm.order import Order
-from fmtune.kernels import columns, cpu_dense, cpu_halves, sparse_batches, tiles
-from fmtune.kernels.cpu_product import ROWS
+from fmtune.kernels import columns, tiles
 from fmtune.kernels.rules import RULES
 from fmtune.machine import free_memory, threads
-from fmtune.rows import DenseRows, Rows, SparseRows, concatenate
+from fmtune.rows import Rows, SparseRows
 
 Float32 = NDArray[np.float32]
-Batches = sparse_batches.Batches | cpu_dense.Batches
 
 
 class Recipe(NamedTuple):
@@ -83,30 +78,6 @@ class Recipe(NamedTuple):
 
 STRETCH = 1 << 21
 """Entries of the mini-batches that are made at a time."""
-
-
-class _Key(NamedTuple):
-    """What the mini-batches of an epoch depend on."""
-
-    layout: str
-    size: int
-    seed: tuple[int, int] | None
-    pad: bool
-    transposed: bool
-    whole: bool
-    numbered: bool
-    rounded: bool
-
-    @classmethod
-    def of(cls, recipe: Recipe, epoch: int, numbered: bool = False) -> _Key:
-        turn = epoch if recipe.shuffle == "epoch" else 0
-        seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
-        # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
-        transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
-        # A card has its own memory: what lies there is sent once, in one piece.
-        whole = recipe.device == "gpu"
-        rounded = not (recipe.exact or whole)
-        return cls(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered, rounded)
 
 
 class ByColumn(NamedTuple):
@@ -182,11 +153,11 @@ class Feed:
             raise DataError("there must be a weight for each row, finite and at least 0", where="train")
         self._layouts: dict[str, Rows] = {rows.layout: rows}
         self.rows = rows
-        self._kept: OrderedDict[_Key, _Epoch] = OrderedDict()
+        self._kept: OrderedDict[Key, Epoch] = OrderedDict()
         self._keep, self._stretch = keep, stretch
         self.memory = free_memory() / 3 if memory is None else memory
         self._lock = threading.Lock()
-        self._slots = _Slots(rows.feature_dim)
+        self._slots = Slots(rows.feature_dim)
         self.n, self._nnz = rows.n, rows.nnz
         self.feature_dim = rows.feature_dim
         self._groups = groups or Groups()
@@ -227,7 +198,7 @@ class Feed:
 
     def stretches(self, recipe: Recipe, epoch: int) -> Iterator[Batches]:
         """Yield the mini-batches of one epoch (0-based; it matters only with ``shuffle: epoch``), many at a time."""
-        user = _User()
+        user = User()
         order = self._order(recipe, epoch, user)
         if order.count == 1 or order.whole:
             yield from map(order.stretch, range(order.count))
@@ -251,22 +222,22 @@ class Feed:
 
     def need(self, recipe: Recipe) -> int:
         """Return about how many bytes the mini-batches of an epoch take when they are kept."""
-        key, d = _Key.of(recipe, 0), self.feature_dim
+        key, d = _key(recipe, 0), self.feature_dim
         n = self.n + (-self.n % key.size if key.pad else 0)
         if recipe.layout != "dense":
             return 16 * n + (24 * self._nnz + 8 * d if key.transposed else 8 * self._nnz)
         whole, last = divmod(n, key.size)
         sizes = [(whole, key.size), (1, last)] if last else [(whole, key.size)]
-        numbers = sum(count * _rounded(size, d) for count, size in sizes) if key.rounded else n * d
+        numbers = sum(count * pairs_of(size, d) for count, size in sizes) if key.rounded else n * d
         return 16 * n + 4 * numbers + sum(count for count, _ in sizes) * d
 
-    def _order(self, recipe: Recipe, epoch: int, user: _User | None = None) -> _Epoch:
+    def _order(self, recipe: Recipe, epoch: int, user: User | None = None) -> Epoch:
         numbering = self.numbering(recipe)
-        key = _Key.of(recipe, epoch, numbering is not None)
+        key = _key(recipe, epoch, numbering is not None)
         with self._lock:
             if key not in self._kept:
                 rows = as_layout(self.rows, key.layout, self._layouts)
-                self._kept[key] = _Epoch(rows, self._nnz, key, self._stretch, self._admit, self._slots, numbering)
+                self._kept[key] = Epoch(rows, self._nnz, key, self._stretch, self._admit, self._slots, numbering)
             order = self._kept[key]
             self._kept.move_to_end(key)
             if user is not None:
@@ -279,7 +250,7 @@ class Feed:
     def _bytes(self) -> int:
         return self._slots.bytes + sum(order.bytes for order in self._kept.values())
 
-    def _drop(self, asking: _Epoch) -> bool:
+    def _drop(self, asking: Epoch) -> bool:
         """Let go of the order that was used least lately; not of one that a pack holds, whose bytes would stay."""
         for key, order in self._kept.items():
             if order is not asking and not order.users:
@@ -287,7 +258,7 @@ class Feed:
                 return True
         return False
 
-    def _admit(self, asking: _Epoch, size: int) -> bool:
+    def _admit(self, asking: Epoch, size: int) -> bool:
         """Say whether ``size`` more bytes may be kept; orders that were not used lately make room."""
         with self._lock:
             if asking not in self._kept.values():
@@ -299,115 +270,16 @@ class Feed:
             return True
 
 
-class _Slots:
-    """Scratch of transposes, a number a feature: shared by all orders, as many as threads ever took at once."""
-
-    def __init__(self, feature_dim: int) -> None:
-        self._free: deque[NDArray[np.int64]] = deque()
-        self._lock, self._dim, self.bytes = threading.Lock(), feature_dim, 0
-
-    @contextmanager
-    def one(self) -> Iterator[NDArray[np.int64]]:
-        """Give one to a transpose, which leaves it clean unless it fails."""
-        try:
-            slot = self._free.pop()
-        except IndexError:
-            slot = np.full(self._dim, -1, np.int64)
-            with self._lock:
-                self.bytes += slot.nbytes
-        yield slot
-        self._free.append(slot)
-
-
-class _User:
-    """Who trains on an order: it is in use as long as there is one, and nobody has to say when it ends."""
-
-
-class _Epoch:
-    """The mini-batches of one epoch, made a stretch at a time and kept where ``admit`` allows."""
-
-    def __init__(
-        self, rows: Rows, nnz: int, key: _Key, entries: int, admit: Callable[[_Epoch, int], bool],
-        slots: _Slots, numbering: Numbering | None,
-    ) -> None:  # fmt: skip
-        self.rows, self._key, self._admit, self._slots, self._numbering = rows, key, admit, slots, numbering
-        self._order = Order(rows.n, nnz, key.seed)
-        self.batches = -(-rows.n // key.size)
-        wide = rows.feature_dim if isinstance(rows, DenseRows) else nnz / rows.n
-        per_batch = max(1.0, wide) * key.size
-        self._step = self.batches if key.whole else max(1, int(entries / per_batch))
-        self.count = -(-self.batches // self._step)
-        self.bytes = self._order.bytes
-        self._made: list[Batches | None] = [None] * self.count
-        self._locks = [threading.Lock() for _ in range(self.count)]
-        self.users = WeakSet[_User]()
-
-    def stretch(self, i: int) -> Batches:
-        """Return stretch ``i``, made at most once if it may be kept."""
-        with self._locks[i]:
-            made = self._made[i]
-            if made is None:
-                made = self.make(i * self._step, min(self.batches, (i + 1) * self._step))
-                if self._admit(self, sum(array.nbytes for array in made)):
-                    self._made[i] = made
-            return made
-
-    @property
-    def whole(self) -> bool:
-        """Whether all stretches are made and kept."""
-        return all(made is not None for made in self._made)
-
-    def labels(self) -> NDArray[np.float32]:
-        """Return all labels, in order."""
-        labels, n = self.rows.labels, self.rows.n
-        assert labels is not None
-        padding = np.zeros(-n % self._key.size if self._key.pad else 0, np.float32)
-        return np.concatenate([labels[self._order.rows(0, n)], padding])
-
-    def make(self, first: int, last: int) -> Batches:
-        """Return mini-batches ``first`` to ``last`` (exclusive)."""
-        size, n = self._key.size, self.rows.n
-        begin, end = first * size, min(n, last * size)
-        rows = _taken(self.rows, self._order.rows(begin, end), self._numbering)
-        if self._key.pad and end == n and n % size:
-            rows = concatenate([rows, _empty_rows(-n % size, rows)])
-        starts = np.append(np.arange(0, rows.n, size), rows.n).astype(np.int64)
-        assert rows.labels is not None
-        if isinstance(rows, SparseRows):
-            return self._transposed(rows, starts)
-        touched = np.stack([(rows.matrix[a:b] != 0).any(axis=0) for a, b in itertools.pairwise(starts)])
-        weights = np.zeros(0, np.float32) if rows.weights is None else rows.weights
-        matrix = np.ascontiguousarray(rows.matrix)
-        if self._key.rounded:
-            return cpu_dense.Batches(cpu_halves.blocks_of(matrix, starts), rows.labels, starts, touched, weights)
-        return cpu_dense.Batches(matrix, rows.labels, starts, touched, weights)
-
-    def _transposed(self, rows: SparseRows, starts: NDArray[np.int64]) -> Batches:
-        """Return the mini-batches of rows that are in training order; scratch memory is used again."""
-        arrays = (rows.indptr, rows.indices, rows.values, rows.labels, rows.weights, rows.feature_dim, starts)
-        if not self._key.transposed:
-            return sparse_batches.make_batches(*arrays, False)
-        with self._slots.one() as slot:
-            return sparse_batches.make_batches(*arrays, True, slot)
-
-
-def _rounded(n: int, d: int) -> int:
-    """Return how many pairs a rounded mini-batch of ``n`` rows has, in both forms."""
-    blocks, rest = divmod(n, ROWS)
-    return int(blocks * sum(cpu_halves.sizes_of(ROWS, d)) + sum(cpu_halves.sizes_of(rest, d)))
-
-
-def _taken(rows: Rows, order: NDArray[np.int64], numbering: Numbering | None) -> Rows:
-    """Return ``rows.take(order)`` with features numbered so, made without holding up other threads."""
-    if isinstance(rows, DenseRows):
-        return rows.take(order)
-    indptr = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(rows.indptr[order + 1] - rows.indptr[order], out=indptr[1:])
-    indices, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    place = None if numbering is None else numbering.place
-    sparse_batches.gather(rows.indptr, rows.indices, rows.values, order, place, indptr, indices, values)
-    labels, weights = (None if array is None else array[order] for array in (rows.labels, rows.weights))
-    return SparseRows(indptr, indices, values, labels, rows.feature_dim, weights)
+def _key(recipe: Recipe, epoch: int, numbered: bool = False) -> Key:
+    """Return what the mini-batches of a recipe's epoch depend on."""
+    turn = epoch if recipe.shuffle == "epoch" else 0
+    seed = None if recipe.shuffle == "none" else (recipe.shuffle_seed, turn)
+    # Mini-batches of one row are their own transpose; a rule that is not lazy, or a card, wants it all the same.
+    transposed = recipe.mini_batch_size > 1 or not recipe.lazy or recipe.device == "gpu"
+    # A card has its own memory: what lies there is sent once, in one piece.
+    whole = recipe.device == "gpu"
+    rounded = not (recipe.exact or whole)
+    return Key(recipe.layout, recipe.mini_batch_size, seed, recipe.pad, transposed, whole, numbered, rounded)
 
 
 def weighed(labels: Float32, weights: Float32, positive: float) -> Float32:
@@ -423,16 +295,6 @@ def _neighbours(rows: Rows) -> SparseRows:
     filled = np.diff(rows.indptr) > 0
     first[filled] = rows.indices[rows.indptr[:-1][filled]]
     return rows.take(np.argsort(first, kind="stable"))
-
-
-def _empty_rows(n: int, like: Rows) -> Rows:
-    """Return ``n`` rows of zeros with label 0 and weight 1, in the layout of ``like``."""
-    labels, weights = np.zeros(n, np.float32), None if like.weights is None else np.ones(n, np.float32)
-    if isinstance(like, SparseRows):
-        none = np.zeros(0, np.int32)
-        indptr = np.zeros(n + 1, np.int64)
-        return SparseRows(indptr, none, none.astype(np.float32), labels, like.feature_dim, weights)
-    return DenseRows(np.zeros((n, like.feature_dim), np.float32), labels, like.feature_dim, weights)
 
 
 def as_layout(rows: Rows, layout: str, made: dict[str, Rows]) -> Rows:

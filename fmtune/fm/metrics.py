@@ -1,11 +1,13 @@
 """Metrics of the test channel, under SageMaker's names, from raw scores and labels.
 
 Raw scores are the model's sums before the sigmoid, so that log loss neither clips nor overflows.  All sums
-run in float64.  ``METRICS`` is the one table: to add a metric, write a function and give it a row.
+run in float64.  A model one of whose scores is NaN or infinite has diverged: no metric of them is finite.  ``METRICS``
+is the one table: to add a metric, write a function and give it a row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -54,13 +56,20 @@ def cross_entropy(scores: Array, labels: Array) -> float:
     return float(np.mean(row_losses(scores, labels, "binary_classifier")))
 
 
+def _finite(scores: Array) -> bool:
+    # A side of 0.5 has every score, NaN and infinity too.
+    return bool(np.isfinite(scores).all())
+
+
 def accuracy(scores: Array, labels: Array) -> float:
     """Share of rows whose side of 0.5 is the label's."""
-    return float(np.mean((scores >= 0) == (labels >= 0.5)))
+    return float(np.mean((scores >= 0) == (labels >= 0.5))) if _finite(scores) else math.nan
 
 
 def f1(scores: Array, labels: Array) -> float:
     """F1 of label 1 at threshold 0.5, from counts over all rows; 0 when nothing is positive."""
+    if not _finite(scores):
+        return math.nan
     said, true = scores >= 0, labels >= 0.5
     hits = float(np.sum(said & true))
     return 2 * hits / float(np.sum(said) + np.sum(true)) if hits else 0.0
@@ -70,8 +79,8 @@ def auc(scores: Array, labels: Array) -> float:
     """Area under the ROC curve by ranks, ties shared; NaN when only one label occurs."""
     true = labels >= 0.5
     positives, negatives = int(true.sum()), int((~true).sum())
-    if not positives or not negatives or not np.all(np.isfinite(scores)):
-        return float("nan")
+    if not positives or not negatives or not _finite(scores):
+        return math.nan
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return float((ranks[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fmtune.errors import UsageError
 from fmtune.fm.arena import ARENAS, Arena, DenseArena, SparseArena, State, columns_of, knobs_of, shape_of
 from fmtune.fm.draws import scored, together
-from fmtune.fm.feed import Batches, Feed, Recipe, weighed
+from fmtune.fm.epoch import Batches
+from fmtune.fm.feed import Feed, Recipe, weighed
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
 from fmtune.fm.schedule import factor, moves

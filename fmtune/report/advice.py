@@ -216,7 +216,8 @@ def _late(result: StudyResult, top: TrialResult) -> list[Advice]:
     gain = min(before) - sign(result) * found.curve[-1].corrected if before else 0.0
     if gain <= EQUAL * abs(top.value or 0.0):
         return []
-    return [Advice(f"Raise n_trials above {result.n_trials:,}: the last quarter of the trials still improved the "
+    most = max(result.n_trials, total)  # n_trials may have been lowered
+    return [Advice(f"Raise n_trials above {most:,}: the last quarter of the trials still improved the "
                    f"corrected score by {words.score(gain, 2)}.")]  # fmt: skip
 
 

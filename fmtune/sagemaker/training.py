@@ -15,7 +15,8 @@ import numpy as np
 
 from fmtune import __version__
 from fmtune.errors import UsageError
-from fmtune.fm.feed import Batches, Feed, Recipe
+from fmtune.fm.epoch import Batches
+from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Diverged
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import Array

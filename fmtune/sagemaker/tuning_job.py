@@ -400,10 +400,13 @@ def parents(job: Mapping[str, Any], root: Path | None = None) -> dict[str, list[
     check_shape(job)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in _parent_names(job):
+        # Not every job's name is one that a study, and its folder, may have.
         text = f"study_name: {json.dumps(name)}\ndata: digits\nobjective: test:rmse\nsearch_space: {{epochs: 1..2}}\n"
         try:
-            result = collect.collect(specs.parse(text), root)
+            result = collect.named(specs.parse(text).study_name, root)
         except FmtuneError:
+            result = None
+        if result is None:
             continue  # the study file says that it was not there
         trials = [t for t in (result.cells[0].trials if result.cells else ()) if t.state == "COMPLETE"]
         sign = -1.0 if result.direction == "maximize" else 1.0

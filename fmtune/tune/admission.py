@@ -29,27 +29,41 @@ def admit(store: Store, spec: Spec, data: StudyData, absent: Mapping[Cell, str |
     StorageError
         The study was begun with another setting or with other data, or others run it with other versions.
     """
-    mine = canonical(spec)
-    digests = {name: s["digest"] for name, s in data.stats.items()}
     others = [w for w in store.workers() if w["lives"]]
 
     def decide(attrs: dict[str, Any]) -> dict[str, Any]:
-        if "fmtune:canonical" in attrs:
-            changed = difference(attrs["fmtune:canonical"], mine)
-            if changed:
-                raise _another(spec, "\n  ".join(changed), 2)
-            old = attrs["fmtune:digests"]
-            moved = [name for name in sorted({*old, *digests}) if old.get(name) != digests.get(name)]
-            if moved:
-                raise _another(spec, f"the data of {', '.join(moved)} changed since its first trial", 3)
+        refuse_another(attrs, spec, data)
         _same_build(spec, others)
         lanes, lag = lanes_of(spec, attrs.get("fmtune:lag"))
-        beside = {"fmtune:digests": digests, "fmtune:lanes": lanes, "fmtune:lag": lag}
+        beside = {"fmtune:digests": _digests(data), "fmtune:lanes": lanes, "fmtune:lag": lag}
         return {**_facts(attrs, spec, data, absent), **beside}
 
     before = store.change(decide)
     store.name_metric(spec.objective)
     return lanes_of(spec, before.get("fmtune:lag"))
+
+
+def refuse_another(attrs: Mapping[str, Any], spec: Spec, data: StudyData) -> None:
+    """Refuse to go on with a study that was begun as another one; ``attrs`` is what is stored with it.
+
+    Raises
+    ------
+    StorageError
+        It was begun with another setting (exit code 2) or with other data (3).
+    """
+    if "fmtune:canonical" not in attrs:
+        return
+    changed = difference(attrs["fmtune:canonical"], canonical(spec))
+    if changed:
+        raise _another(spec, "\n  ".join(changed), 2)
+    old, new = attrs["fmtune:digests"], _digests(data)
+    moved = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    if moved:
+        raise _another(spec, f"the data of {', '.join(moved)} changed since its first trial", 3)
+
+
+def _digests(data: StudyData) -> dict[str, str]:
+    return {name: stats["digest"] for name, stats in data.stats.items()}
 
 
 def lanes_of(spec: Spec, stored_lag: int | None = None) -> tuple[int, int]:
@@ -88,7 +102,7 @@ def _facts(
 def _another(spec: Spec, difference: str, code: int) -> StorageError:
     error = StorageError(
         f"study {spec.study_name!r} was begun with another setting:\n  {difference}", where=str(spec.path),
-        hint="give it a new study_name, or start anew with --fresh; its finished trials are kept",
+        hint="give it a new study_name, or start anew with `fmtune run --fresh`; its finished trials are kept",
     )  # fmt: skip
     error.exit_code = code
     return error

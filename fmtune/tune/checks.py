@@ -389,11 +389,6 @@ def _together(short: str, options: Mapping[str, Any]) -> Iterator[Wrong]:
             yield Wrong((), "threshold needs the option lower or upper, or both")
         elif options.get("lower", -math.inf) > options.get("upper", math.inf):
             yield Wrong(("lower",), "lower is above upper")
-    resource = options.get("min_resource", "auto")
-    if short == "successive_halving" and options.get("bootstrap_count") and resource == "auto":
-        yield Wrong(("bootstrap_count",), "bootstrap_count needs a min_resource in epochs, not auto")
-    if short == "hyperband" and options.get("bootstrap_count") and options.get("max_resource") == "auto":
-        yield Wrong(("bootstrap_count",), "bootstrap_count needs a max_resource in epochs, not auto")
     most = options.get("max_resource")
     if short == "hyperband" and isinstance(most, int) and most < options.get("min_resource", 1):
         yield Wrong(("max_resource",), "max_resource is below min_resource")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from fmtune.fm.metrics import METRICS
 from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
+from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_to_read, sqlite_url
 from fmtune.tune.store import Store
@@ -27,7 +29,7 @@ _VALUES = models.TrialValueModel.__table__
 
 
 def collect(spec: Spec, root: Path | None = None) -> StudyResult:
-    """Read what a study has come to.
+    """Read what a study has come to; a warning says where the file is no longer what it was begun with.
 
     Raises
     ------
@@ -35,8 +37,23 @@ def collect(spec: Spec, root: Path | None = None) -> StudyResult:
         There is no such study yet, or its database cannot be opened.
     """
     study, storage = _open(spec, root)
+    _compare(spec, study.user_attrs)
     try:
         return _result(spec.study_name, study, storage)
+    finally:
+        storage.engine.dispose()
+
+
+def named(study_name: str, root: Path | None = None) -> StudyResult | None:
+    """Read what a study of that name has come to in ``runs/`` below ``root``; None where there is none."""
+    folder = folder_of(study_name, root)
+    if not (folder / "study.db").exists():
+        return None
+    storage = open_to_read(sqlite_url(folder))
+    try:
+        return _result(study_name, optuna.load_study(study_name=study_name, storage=storage), storage)
+    except KeyError:
+        return None
     finally:
         storage.engine.dispose()
 
@@ -44,8 +61,9 @@ def collect(spec: Spec, root: Path | None = None) -> StudyResult:
 class Standing(NamedTuple):
     """How far a study is, counted in the database, however many trials it has.
 
-    ``cells`` are names, notes and how many trials are in which state; ``workers`` the processes that run it, and those
-    that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was looked for, without a password.
+    ``n_trials`` is the file's.  ``cells`` are names, notes and how many trials are in which state; ``workers`` the
+    processes that run it, and those that died: who, ``trials`` held, ``age``, ``lives``.  ``storage`` is where it was
+    looked for, without a password.
     """
 
     study_name: str
@@ -60,8 +78,9 @@ class Standing(NamedTuple):
 
 
 def standing(spec: Spec, root: Path | None = None) -> Standing:
-    """Return how far a study is; errors as in :func:`collect`."""
+    """Return how far a study is; errors and warning as in :func:`collect`."""
     study, storage = _open(spec, root)
+    _compare(spec, study.user_attrs)
     try:
         attrs = study.user_attrs
         found: list[tuple[str, str | None, dict[str, int]]] = []
@@ -72,12 +91,25 @@ def standing(spec: Spec, root: Path | None = None) -> Standing:
             if id_ is not None and best is None:
                 best = _best(storage, id_, _direction(attrs))
         return Standing(
-            spec.study_name, attrs.get("fmtune:objective", ""), attrs.get("fmtune:n_trials", 0),
+            spec.study_name, attrs.get("fmtune:objective", ""), spec.n_trials,
             tuple(sorted(found, key=lambda cell: cell[1] is not None)), best, attrs.get("fmtune:holdout"),
             attrs.get("fmtune:model", {}).get("path"), _workers(spec, study, storage), redacted(_url(spec, root)),
         )  # fmt: skip
     finally:
         storage.engine.dispose()
+
+
+def _compare(spec: Spec, attrs: Mapping[str, Any]) -> None:
+    """Warn where the file says something else than the study was begun with: what is read is the old one."""
+    changed = difference(attrs["fmtune:canonical"], canonical(spec)) if "fmtune:canonical" in attrs else []
+    if changed:
+        more = f"; and {len(changed) - 3} changes more" if len(changed) > 3 else ""
+        warnings.warn(
+            f"{spec.path}: study {spec.study_name!r} is shown as it was begun, and the file says otherwise: "
+            f"{'; '.join(changed[:3])}{more}; `fmtune run` refuses it: put that back, give it a new "
+            "study_name, or start anew with --fresh",
+            stacklevel=3,
+        )  # fmt: skip
 
 
 def _counted(storage: RDBStorage, study_id: int | None) -> dict[str, int]:

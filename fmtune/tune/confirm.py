@@ -26,6 +26,7 @@ from fmtune.fm.solvers import Trainer, memory_of, trainer
 from fmtune.machine import cores
 from fmtune.rows import Rows
 from fmtune.tune import devices
+from fmtune.tune.admission import refuse_another
 from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
@@ -75,6 +76,8 @@ def confirm(
     ------
     NoTrialError
         No trial is complete, or all finalists diverged under new seeds.
+    StorageError
+        There is no such study, it is being run, or it was begun with another setting or other data.
     ResourceError
         The models do not fit into the study's ``memory``.
     """
@@ -108,9 +111,7 @@ def _confirm(
     if stored and stored.get("question") == question and not again:
         return dict(stored)
     data = bring(spec)
-    digests = {name: s["digest"] for name, s in data.stats.items()}
-    if store.attrs().get("fmtune:digests", digests) != digests:
-        raise StorageError("the data changed since the study's first trial", where=spec.study_name)
+    refuse_another(store.attrs(), spec, data)
     _bound(spec, data.channels.feed, best, seeds)
     say(f"training trials {', '.join(map(str, numbers))} under {seeds} new seeds each ...")
     with ThreadPoolExecutor(spec.threads or cores()) as pool:
@@ -180,7 +181,6 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
     NoTrialError
         All of them diverged under some seed.
     """
-    # Some metrics of scores that are not numbers are numbers all the same: NaN is no label 1, and 0 is often right.
     lost = {n: k for n, s in scores.items() if (k := int(np.sum(~np.isfinite(s).all(axis=1))))}
     seeds = len(next(iter(scores.values())))
     said = {n: f"trial {n} diverged under {k} of {seeds} seeds" for n, k in sorted(lost.items())}

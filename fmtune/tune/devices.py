@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fmtune.errors import ResourceError
+from fmtune.errors import ResourceError, UsageError
 from fmtune.fm import cuda_card
 from fmtune.tune.spec import Cell, Spec
+from fmtune.tune.studyfile import DEVICES
 
 HINT = "pip install 'fmtune[gpu]' on a machine with an NVIDIA card, or device: cpu"
 
@@ -106,16 +108,22 @@ def first(spec: Spec) -> Cell:
     raise ResourceError("; ".join(f"{name}: {why}" for name, why in reasons.items()), where="matrix", hint=HINT)
 
 
-def choose(device: str, layout: str, only: Sequence[str] = ()) -> tuple[str, str | None]:
-    """Return ``cpu`` or ``gpu`` for one model, and why it is the CPU where ``auto`` made it so.
+def choose(device: str, layout: str, only: Sequence[str] = ()) -> str:
+    """Return ``cpu`` or ``gpu`` for one model; where ``auto`` comes to the CPU a warning says why.
 
     Raises
     ------
+    UsageError
+        There is no such device.
     ResourceError
         ``gpu`` is asked for and cannot be had.
     """
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}", hint=f"there are {', '.join(DEVICES)}")
     cell, note = resolved(Cell(device, layout), only)
     why = missing(cell, only)
     if why is not None:
         raise ResourceError(why, where="device: gpu", hint=HINT)
-    return cell.device, note
+    if note:
+        warnings.warn(note, stacklevel=3)
+    return cell.device

@@ -180,6 +180,7 @@ class Driver:
         self._memory = free / 2 if memory is None else memory
         self._given = memory is not None and memory < free / 2
         self._seats: list[_Seat] = []
+        self._broken = False
         self._waiting: Job | None = None
         self._rows = float(channels.feed.n)
 
@@ -199,6 +200,7 @@ class Driver:
             self._give_back()
             raise
         except BaseException as error:
+            self._broken = True
             pool.shutdown()
             # What breaks in the middle of trials is charged to them, as the death of the process is.
             if isinstance(error, FmtuneError | OSError) or not isinstance(error, Exception):
@@ -313,7 +315,7 @@ class Driver:
 
         def asked() -> bool:
             seat.silence.sign()
-            return self._stop()
+            return self._broken or self._stop()
 
         pack.epoch(asked)
         test = self._channels.test(self._layout)

@@ -69,6 +69,12 @@ def idle(space: Mapping[str, Dimension], fixed: Mapping[str, Value], wrong: Coll
             break
 
 
+def told(space: Mapping[str, Dimension], fixed: Mapping[str, Value], wrong: Collection[str] = ()) -> Iterator[str]:
+    """Yield what is to be said of :func:`idle`: a warning and no fault, since a study may have begun with it."""
+    for vain in idle(space, fixed, wrong):
+        yield f"search_space: {vain.what}; {vain.hint}"
+
+
 def _values(name: str, space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> tuple[Value, ...]:
     """Return what a parameter may be, nothing where that is a range."""
     if name in space:

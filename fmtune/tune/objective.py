@@ -11,127 +11,28 @@ from __future__ import annotations
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import optuna
-import scipy.sparse
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
-from fmtune.data import preparation, source
-from fmtune.data.cache import Cache
-from fmtune.data.columns import Columns
-from fmtune.data.encoding import Encoder
-from fmtune.data.labels import are_binary
-from fmtune.data.split import Split
-from fmtune.errors import DataError, UsageError
-from fmtune.fm import draws
-from fmtune.fm.fit import Channels, Fit, Progress, default_objective, train
-from fmtune.fm.groups import Groups
+from fmtune.errors import UsageError
+from fmtune.fm.fit import Channels, Progress, default_objective
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, cpu_only
-from fmtune.fm.metrics import METRICS, Array, constant, unlearned
-from fmtune.fm.model import Model
-from fmtune.fm.pack import predict as score_rows
+from fmtune.fm.metrics import METRICS
 from fmtune.machine import cores
-from fmtune.rows import DenseRows, Rows, SparseRows
-from fmtune.tune import checks
+from fmtune.tune import checks, remarks
 from fmtune.tune.devices import choose
 from fmtune.tune.dimension import Dimension
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
+from fmtune.tune.given import Data, as_channels
 from fmtune.tune.places import shown
 from fmtune.tune.space import distributions
-from fmtune.tune.studyfile import DEVICES
 
 Callbacks = Iterable[Callable[[optuna.Study, FrozenTrial], object]]
-Data = Rows | tuple[Any, Any] | str | Path | Sequence[str | Path]
-
-
-def as_channels(
-    train_data: Data, test: Data | None, binary: bool, groups: Mapping[str, Any] | Sequence[int] | None = None
-) -> Channels:  # fmt: skip
-    """Return channels from rows, from ``(X, y)`` with a SciPy matrix or an array, or from files.
-
-    Raises
-    ------
-    DataError
-        Shapes do not fit, values are not finite, labels do not fit the task, or a file cannot be read.
-    UsageError
-        What is given is something else, such as a frame.
-    """
-    given = {"train": train_data} if test is None else {"train": train_data, "test": test}
-    rows: dict[str, Rows] = {}
-    files: dict[str, Any] = {}
-    for name, data in given.items():
-        if isinstance(data, SparseRows | DenseRows):
-            rows[name] = data
-        elif isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | Path):
-            rows[name] = _from_arrays(data[0], data[1], name)
-        elif _are_files(data):
-            files[name] = data
-        else:
-            raise _no_rows(data, name)
-        if binary and name in rows and rows[name].labels is not None:
-            rows[name] = source.map_signs(rows[name], name)
-    # Files are read together: they share the numbering of features.
-    dim = rows["train"].feature_dim if "train" in rows else None
-    rows.update(source.read_channels(files, feature_dim=dim, map_labels=binary, cache=Cache()) if files else {})
-    for name, found in rows.items():
-        source.check_labels(found.labels, binary, name)
-    return Channels(rows["train"], rows.get("test"), Groups.of(groups) if groups else None)
-
-
-def _are_files(data: Any) -> bool:
-    several = isinstance(data, Sequence) and all(isinstance(path, str | Path) for path in data)
-    return isinstance(data, str | Path) or several
-
-
-def _no_rows(data: Any, name: str) -> UsageError:
-    """Return the error for what is neither rows, nor ``(X, y)`` of numbers, nor files."""
-    hint = "give (X, y) with a SciPy matrix or an array of numbers, files, or rows"
-    if hasattr(data, "columns"):
-        hint = "FMClassifier and FMRegressor take frames, and fmtune.fit(FILE, label=COLUMN) tables"
-    return UsageError(f"features cannot be taken from a {type(data).__name__}", where=name, hint=hint)
-
-
-def _from_arrays(x: Any, y: Any, name: str) -> Rows:
-    labels = None if y is None else _numbers(y, "labels", name)
-    # Not narrowed by issparse: its stubs know no common conversion.
-    is_sparse: bool = scipy.sparse.issparse(x)
-    if is_sparse:
-        csr = x.tocsr()
-        if not csr.has_canonical_format:
-            csr = csr.copy()
-            csr.sum_duplicates()
-        values = csr.data.astype(np.float32, copy=False)
-        rows: Rows = SparseRows(
-            csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), values, labels, csr.shape[1]
-        )  # fmt: skip
-    else:
-        matrix = _numbers(x, "features", name)
-        if matrix.ndim != 2:
-            raise DataError(f"features must be a matrix, not of shape {matrix.shape}", where=name)
-        values, rows = matrix, DenseRows(matrix, labels, matrix.shape[1])
-    if labels is not None and labels.shape != (rows.n,):
-        raise DataError(f"labels have shape {labels.shape}, features {(rows.n, rows.feature_dim)}", where=name)
-    if not np.isfinite(values).all() or (labels is not None and not np.isfinite(labels).all()):
-        raise DataError("features or labels hold NaN or infinity", where=name, hint="clean the values first")
-    return rows
-
-
-def _numbers(values: Any, what: str, name: str) -> Array:
-    try:
-        return np.ascontiguousarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        if hasattr(values, "columns"):
-            raise _no_rows(values, name) from error
-        raise DataError(f"{what} are not all numbers: {shown(str(error))}", where=name,
-                        hint="FMClassifier and FMRegressor take words too") from error  # fmt: skip
 
 
 class Objective:
@@ -183,12 +84,14 @@ class Objective:
         self._values, self._fixed = fixed, Hyperparameters.of(fixed)
         self.metric = (objective or default_objective(self._fixed.predictor_type)).removeprefix("test:")
         self.direction = METRICS[self.metric].direction
-        self._distributions = distributions(_space(search_space, fixed))
+        space = _space(search_space, fixed)
+        self._distributions = distributions(space)
+        remarks.of_ranges(space, {name: getattr(self._fixed, name) for name in fixed})
         self.channels = as_channels(train, test, self._fixed.predictor_type == "binary_classifier", groups)
         if objective is None:
-            _warn_of_classes(self.channels, hyperparameters or {})
+            remarks.of_classes(self.channels, hyperparameters or {})
         self.layout, self.seeds = layout or self.channels.train.layout, seeds
-        self.device = _device(device, self.layout, self._fixed)
+        self.device = choose(device, self.layout, cpu_only((self._fixed.solver,), (self._fixed.optimizer,)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or another process needs; mini-batches are made anew there."""
@@ -307,7 +210,7 @@ def optimize(
     values = [t.values[0] for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values]
     if values:
         best = min(values) if objective.direction == "minimize" else max(values)
-        _warn_unlearned(objective.channels, objective.metric, best)
+        remarks.of_score(objective.channels, objective.metric, best)
 
 
 def _fitting(study: optuna.Study, objective: Objective) -> None:
@@ -328,159 +231,6 @@ def _most(study: optuna.Study, n_trials: int | None) -> float:
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         most = min(most, len(waiting) + len(study.sampler._get_unvisited_grid_ids(study)))
     return most
-
-
-def fit(
-    train_data: Data, test: Data | float | None = None, *, label: str | None = None,
-    columns: Mapping[str, Any] | None = None, by: str | None = None, group: str | None = None,
-    layout: str | None = None, objective: str | None = None,
-    groups: Mapping[str, Any] | Sequence[int] | None = None, threads: int | None = None, device: str = "cpu",
-    **hyperparameters: Any,
-) -> Fit:  # fmt: skip
-    """Train one model.
-
-    Parameters
-    ----------
-    train_data, test
-        Rows, ``(X, y)``, or files; of tables, ``test`` may be a share of the rows.
-    label
-        The label's column, where the files are tables; the model then knows their columns.
-    columns
-        What the others are, as in a study file: ``{"categorical": ["user"], "numeric": ["age"]}``; by default what a
-        look at the first rows suggests.
-    by, group
-        Columns by which a share is divided: by time, or by whole groups.
-    layout
-        ``sparse`` or ``dense``; by default the data's own.
-    objective
-        The metric that ``patience`` and the curve go by.
-    groups
-        Runs of features with priors (mcmc) or weight decay (als) of their own: name to first feature.
-    threads
-        How many a sweep of als or mcmc takes, one a core by default; the model does not depend on it.
-    device
-        ``cpu``, ``gpu``, or ``auto``: a card if there is one that can be used.
-    **hyperparameters
-        As in ``fmtune.fm.hyperparameters.PARAMETERS``.
-
-    Returns
-    -------
-    Fit
-        The model, its test metrics and its curve.
-    """
-    h = Hyperparameters.of(hyperparameters)
-    binary, encoder = h.predictor_type == "binary_classifier", None
-    if label is not None:
-        split = Split(test if isinstance(test, float) else 0.0, by=by, group=group)
-        train_data, test, encoder = _tables(train_data, test, Columns.of(label, columns or {}), split, binary)
-        groups = groups or encoder.groups()
-    elif columns or by or group or isinstance(test, float):
-        raise UsageError("columns and shares are of tables", hint="name their label: label=COLUMN")
-    channels = as_channels(train_data, test, binary, groups)
-    metric = None if objective is None else objective.removeprefix("test:")
-    _warn_of_classes(channels, hyperparameters)
-    if h.patience and test is None:
-        warnings.warn(
-            f"patience has no test rows to watch, so all {h.epochs} epochs are trained; "
-            "give test, or the number of epochs that was best",
-            source.DataWarning, stacklevel=2,
-        )  # fmt: skip
-    many = threads or cores()
-    layout = layout or channels.train.layout
-    where = _device(device, layout, h)
-    done = train(channels, h, layout=layout, device=where, objective=metric, threads=many)
-    if done.curve:
-        _warn_unlearned(channels, metric or default_objective(h.predictor_type), done.curve[done.best_epoch - 1])
-    if encoder is None:
-        return done
-    return replace(done, model=replace(done.model, facts={**done.model.facts, "encoding": encoder.to_json()}))
-
-
-def _warn_of_classes(channels: Channels, hyperparameters: Mapping[str, Any]) -> None:
-    """Say so where nobody asked for a regressor, and labels are those of two classes."""
-    labels = channels.train.labels
-    assert labels is not None
-    signs = bool((np.abs(labels) == 1).all() and 0 < float((labels > 0).mean()) < 1)
-    if "predictor_type" not in hyperparameters and (signs or are_binary(labels)):
-        warnings.warn(
-            f"all labels are {-1 if signs else 0} or 1 and a regressor is trained; predictor_type=binary_classifier "
-            "trains a classifier", source.DataWarning, stacklevel=3,
-        )  # fmt: skip
-
-
-def _warn_unlearned(channels: Channels, metric: str, value: float) -> None:
-    """Say so where the best score is hardly better than a constant's."""
-    labels = channels.train.labels
-    assert labels is not None
-    said = unlearned(metric, value, constant(metric, labels, channels.test_labels))
-    if said is not None:
-        warnings.warn(said, stacklevel=3)
-
-
-def _tables(train: Any, test: Any, columns: Columns, split: Split, binary: bool) -> tuple[Rows, Rows | None, Encoder]:
-    """Return the rows of tables, and what made them."""
-    if isinstance(train, SparseRows | DenseRows | tuple) or hasattr(train, "columns"):
-        hint = "FMClassifier and FMRegressor take frames and arrays"
-        raise UsageError("it names a column of files", where="label", hint=hint)
-    files = {"train": train} if test is None or split.test else {"train": train, "test": test}
-    made = preparation.prepare(files, columns, split, map_labels=binary, binary=binary)
-    assert made.encoder is not None
-    return made.rows["train"], made.rows.get("test"), made.encoder
-
-
-def _device(device: str, layout: str, h: Hyperparameters) -> str:
-    """Return ``cpu`` or ``gpu``; where ``auto`` comes to the CPU a warning says why."""
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}", hint=f"there are {', '.join(DEVICES)}")
-    found, note = choose(device, layout, cpu_only((h.solver,), (h.optimizer,)))
-    if note:
-        warnings.warn(note, stacklevel=3)
-    return found
-
-
-def predict(model: Model, data: Any) -> Array:
-    """Return predictions, float32 (n,): the value, or the probability of label 1.
-
-    Parameters
-    ----------
-    model
-        As :func:`fit` gives it, or ``Model.load``.
-    data
-        Rows, a SciPy matrix or an array (n, features), or files; where the model knows the columns of a table, a data
-        frame of pandas, polars or pyarrow too.
-
-    Raises
-    ------
-    DataError, UsageError
-        The data cannot be read, or have features that the model has not.
-    """
-    return score_rows(model, _rows(model, data))
-
-
-def predict_interval(model: Model, data: Any, level: float = 0.9) -> tuple[Array, Array]:
-    """Return the ends of each row's central interval, float32 (n,) each; the model is one of ``solver="mcmc"``.
-
-    Of a regressor: where a new label lies with probability ``level``.  Of a classifier: where the probability of
-    label 1 lies.  Data and errors as in :func:`predict`.
-    """
-    return draws.interval(model, _rows(model, data), level)
-
-
-def _rows(model: Model, data: Any) -> Rows:
-    """Return what a model is to score, as rows."""
-    if isinstance(data, SparseRows | DenseRows):
-        return data
-    if isinstance(data, str | Path) or (isinstance(data, Sequence) and data and isinstance(data[0], str | Path)):
-        return source.read_channel(
-            data, feature_dim=model.feature_dim, labelled=False, name="data", map_labels=False,
-            base=model.facts.get("index_base"), encoder=Encoder.of(model.facts),
-        )  # fmt: skip
-    encoder = Encoder.of(model.facts)
-    if encoder is not None and hasattr(data, "columns"):
-        # Frames of polars and pyarrow know how to become one of pandas.
-        return encoder.rows(data.to_pandas() if hasattr(data, "to_pandas") else data, labels=False)
-    matrix = data if scipy.sparse.issparse(data) else np.asarray(data)
-    return _from_arrays(matrix, None, "data")
 
 
 def _note(trial: Trial | FixedTrial, ended: Outcome) -> None:

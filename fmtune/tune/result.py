@@ -9,6 +9,11 @@ from typing import Any
 from fmtune.notebook import table
 
 
+def surplus(done: int, asked: int) -> str:
+    """Return ``; the file asks for 3 trials`` where more are done, since ``n_trials`` may be lowered; else nothing."""
+    return f"; the file asks for {asked} trial{'' if asked == 1 else 's'}" if done > asked else ""
+
+
 @dataclass(frozen=True)
 class TrialResult:
     """One trial of one cell.

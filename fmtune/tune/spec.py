@@ -240,8 +240,8 @@ def _relations(shape: StudyFile, bad: set[str], document: Document) -> tuple[dic
     note("search_space", faults)
     if not {"objective", "hyperparameters"} & bad:
         unsound = (shape.hyperparameters.keys() | shape.search_space.keys()) - fixed.keys() - space.keys()
-        for vain in effect.idle(space, fixed, unsound):  # told and not refused: a study may have begun with it
-            warn(f"search_space: {vain.what}; {vain.hint}")
+        for said in effect.told(space, fixed, unsound):
+            warn(said)
     queue, faults = checks.enqueue(shape.enqueue, space, shape.search_space, shape.hyperparameters)
     note("enqueue", faults if "search_space" not in bad else ())
     if "n_trials" not in bad:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 
 import fmtune
 from fmtune.tune import plan
@@ -39,6 +41,19 @@ def test_cells_on_the_card_and_on_the_cpu_agree(tmp_path: Path) -> None:
         assert one.params == other.params
         np.testing.assert_allclose(one.curve, other.curve, atol=1e-5)
     assert (tmp_path / "runs" / "cells" / "model.fm").exists()
+
+
+def test_what_diverges_on_the_card_fails() -> None:
+    """Scores that are no numbers end a trial whose accuracy would be one."""
+    data = reference.rows(30, 9, 3)
+    bad = replace(data, values=data.values * np.float32(np.nan))
+    objective = fmtune.Objective(
+        bad, data, search_space={"num_factors": "1..3"}, objective="test:binary_classification_accuracy", device="gpu",
+        hyperparameters={"epochs": 1, "mini_batch_size": 10},
+    )  # fmt: skip
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, 1)
+    assert study.trials[0].user_attrs["reason"] == "diverged at epoch 1"
 
 
 def test_fit_on_the_card() -> None:
