@@ -18,7 +18,7 @@ from fmtune.data.encoding import Encoder
 from fmtune.data.labels import are_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of
 from fmtune.data.source import FORMATS
-from fmtune.data.split import Split
+from fmtune.data.split import Divider, Split
 from fmtune.errors import DataError, ModelError, UsageError
 from fmtune.sagemaker import inference
 from fmtune.tune import spec as specs
@@ -206,6 +206,16 @@ def test_python_names_a_label(folder: Path) -> None:
             fmtune.fit(folder / "ratings.csv", test, **words)
     with pytest.raises(UsageError, match="it names a column of files"):
         fmtune.fit(made.rows["train"], label="rating")
+
+
+def test_groups_of_a_split_are_known(folder: Path) -> None:
+    """Rows that a split kept together have one unit, others have others; a split by chance has none."""
+    split, frame = Split(0.4, group="user"), ratings()
+    units = preparation.prepare({"train": folder / "ratings.csv"}, COLUMNS, split).units["test"]
+    users = frame["user"][Divider(split, "ratings").divide(frame, 0)[0] == 1]
+    pairs = set(zip(users.tolist(), units.tolist(), strict=True))
+    assert len(pairs) == users.nunique() == units.max() + 1 > 1
+    assert preparation.prepare({"train": folder / "ratings.csv"}, COLUMNS, Split(0.4)).units == {}
 
 
 def test_fit_divides_by_time_or_group(folder: Path) -> None:

@@ -18,7 +18,7 @@ from fmtune.rows import Rows
 from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from fmtune.tune.confirm import _half, _more, compare, confirm
-from fmtune.tune.selection import Finalists, contributions, honest, joined
+from fmtune.tune.selection import Finalists, contributions, difference, honest, joined
 from fmtune.tune.study import run
 from tests.study_fixtures import write_study
 
@@ -72,6 +72,46 @@ def test_the_best_few_alone_are_not_corrected_enough(tmp_path: Path, monkeypatch
         whole.append(truth - found["corrected"])
         few.append(truth - best["corrected"])
     assert np.mean(naive) > 0.18 and abs(np.mean(whole)) < 0.02 and np.mean(few) > 0.05
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_of_twins_nothing_was_chosen(metric: str) -> None:
+    """A model beside itself is corrected by nothing, heavy tails, few rows and curved metrics or not."""
+    rng = np.random.default_rng(5)
+    labels = _labels(metric, 30, rng)
+    scores = (labels + rng.standard_t(2, 30)).astype(np.float32)[None]
+    found = honest(metric, {0: scores, 1: scores}, labels)
+    assert found is not None and found["corrected"] == found["naive"]
+    assert [point["corrected"] for point in found["curve"]] == [found["naive"]]
+
+
+def test_too_few_rows_say_nothing() -> None:
+    """Nine rows, or many rows of nine groups, give neither a corrected score nor an interval; ten do."""
+    rng = np.random.default_rng(6)
+    for n, units, known in ((9, None, False), (10, None, True), (90, 9, False), (90, 10, True)):
+        labels = rng.normal(size=n).astype(np.float32)
+        own = None if units is None else np.arange(n) % units
+        one, two = ((labels + rng.normal(size=n)).astype(np.float32)[None] for _ in range(2))
+        gap = difference("rmse", one, two, labels, own)
+        assert (honest("rmse", {0: one, 1: two}, labels, units=own) is not None) is known
+        assert (gap["low"] is not None) is known and np.isfinite(gap["difference"])
+
+
+def test_rows_of_one_group_are_drawn_together() -> None:
+    """Where rows of a group are alike, intervals are those of one row a group, not of as many as there are rows."""
+    rng = np.random.default_rng(7)
+    errors = rng.normal(size=(2, 40))
+    labels, few = np.zeros(40, np.float32), {n: e[None].astype(np.float32) for n, e in enumerate(errors)}
+    many, units = {n: np.repeat(x, 25, axis=1) for n, x in few.items()}, np.repeat(np.arange(40), 25)
+    single = honest("rmse", few, labels)
+    grouped = honest("rmse", many, np.repeat(labels, 25), units=units)
+    assert single is not None and grouped is not None
+    for name in ("naive", "corrected", "low", "high", "wins"):
+        assert grouped[name] == pytest.approx(single[name], rel=1e-6)
+    assert (grouped["rows"], grouped["groups"], single["groups"]) == (1000, 40, None)
+    gaps = [difference("rmse", x[0], x[1], np.zeros(x[0].shape[1], np.float32), own)
+            for x, own in ((few, None), (many, units))]  # fmt: skip
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -151,6 +191,7 @@ def test_drawn_rows_of_one_label_leave_auc_as_it_is() -> None:
     parts = contributions("auc", np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels)
     assert joined("auc", parts[:, 3]) == pytest.approx(METRICS["auc"].compute(
         np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels))
+    labels = np.repeat(labels, 3)
     found = honest("auc", {0: labels[None], 1: -labels[None]}, labels)
     assert found is not None and found["trial"] == 0 and np.isfinite([found["low"], found["corrected"]]).all()
 
@@ -205,7 +246,7 @@ def test_seeds_alone_seldom_make_a_winner(seeds: int, alarms: float, monkeypatch
 
     A bootstrap over seeds said so in 50, 26, 18 and 11 of 100.
     """
-    monkeypatch.setattr("fmtune.tune.confirm._DRAWS", 30)
+    monkeypatch.setattr("fmtune.tune.selection.DRAWS", 30)
     rng, verdicts = np.random.default_rng(1), []
     labels = rng.normal(size=100).astype(np.float32)
     for _ in range(400):

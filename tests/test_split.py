@@ -20,7 +20,7 @@ def divided(split: Split, frame: pd.DataFrame = FRAME, block: int = 1000) -> np.
     parts = [(at, frame.iloc[at : at + block]) for at in range(0, len(frame), block)]
     for _, part in parts if split.by else []:
         divider.look(part)
-    return np.concatenate([divider.channel(part, at) for at, part in parts])
+    return np.concatenate([divider.divide(part, at)[0] for at, part in parts])
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)

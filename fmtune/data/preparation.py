@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmtune.data import source, tables
 from fmtune.data.cache import Cache
 from fmtune.data.canonical import warn
-from fmtune.data.cells import place
+from fmtune.data.cells import Float64, place
 from fmtune.data.columns import Columns, checked, inferred
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
@@ -45,13 +46,25 @@ class Block(NamedTuple):
     row: int
 
 
+class Part(NamedTuple):
+    """Rows of a channel, and the group of each as a number, where the split goes by groups."""
+
+    channel: str
+    rows: Rows
+    groups: Float64 | None
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rows by channel, the encoder that made them of tables, and what was decided on the way, in words."""
+    """Rows by channel, the encoder that made them of tables, and what was decided on the way, in words.
+
+    ``units`` has the group of each row of a channel, from 0 up, where the split kept groups together.
+    """
 
     rows: dict[str, Rows]
     encoder: Encoder | None
     notes: tuple[str, ...]
+    units: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 def are_tables(paths: Paths) -> bool:
@@ -113,7 +126,7 @@ class Tables:
         """Return the encoder of the rows that train."""
         fitter = Fitter(self.columns, self.where)
         for block in self.blocks([*self.columns.features, str(self.columns.label), *self.split.apart]):
-            trains = self.divider.channel(block.frame, block.first) == 0
+            trains = self.divider.divide(block.frame, block.first)[0] == 0
             fitter.add(block.frame, trains, block.file, block.row)
         encoder = fitter.encoder()
         if encoder.classes:
@@ -121,15 +134,15 @@ class Tables:
             warn(f"{self.where}: of the labels {one!r} is read as 1, {zero!r} as 0")
         return encoder
 
-    def rows(self, encoder: Encoder) -> Iterator[tuple[str, Rows]]:
+    def rows(self, encoder: Encoder) -> Iterator[Part]:
         """Yield the rows in blocks, each with the channel that it belongs to."""
         for block in self.blocks([*self.columns.features, str(encoder.label), *self.split.apart]):
-            places = self.divider.channel(block.frame, block.first)
+            places, groups = self.divider.divide(block.frame, block.first)
             made = encoder.rows(block.frame, True, block.row, block.file)
             for at, name in enumerate(self.split.channels):
                 chosen = np.flatnonzero(places == at)
                 if len(chosen):
-                    yield name, made.take(chosen)
+                    yield Part(name, made.take(chosen), None if groups is None else groups[chosen])
 
 
 def prepare(
@@ -179,18 +192,21 @@ def prepare(
 def _read_tables(channels: Mapping[str, Paths], columns: Columns, split: Split | None, map_labels: bool) -> Prepared:
     table = Tables(channels["train"], columns, split)
     encoder = table.fit()
-    parts: dict[str, list[Rows]] = {name: [] for name in table.split.channels}
-    for name, block in table.rows(encoder):
-        parts[name].append(block)
-    rows = {}
+    parts: dict[str, list[Part]] = {name: [] for name in table.split.channels}
+    for part in table.rows(encoder):
+        parts[part.channel].append(part)
+    rows, units = {}, {}
     for name, several in parts.items():
         if not several:
             raise _empty(name, table.where)
-        rows[name] = concatenate(several)
+        rows[name] = concatenate([part.rows for part in several])
+        groups = [part.groups for part in several if part.groups is not None]
+        if groups:
+            units[name] = np.unique(np.concatenate(groups), return_inverse=True)[1].astype(np.int64)
         rows[name] = source.map_signs(rows[name], name) if map_labels else rows[name]
     rest = {name: paths for name, paths in channels.items() if name != "train"}
     rows |= source.read_channels(rest, feature_dim=encoder.feature_dim, map_labels=map_labels, encoder=encoder)
-    return Prepared(rows, encoder, tuple(table.notes))
+    return Prepared(rows, encoder, tuple(table.notes), units)
 
 
 def _check_binary(rows: Rows, paths: Paths, encoder: Encoder | None) -> None:
@@ -251,7 +267,7 @@ def convert_tables(
     held: dict[str, list[Rows]] = {name: [] for name in channels}
     with ExitStack() as stack:
         streams = {name: stack.enter_context(atomic_stream(path)) for name, path in paths.items()}
-        for name, block in table.rows(encoder):
+        for name, block, _ in table.rows(encoder):
             counts[name] += block.n
             if FORMATS[format].appends:
                 source.put(block, streams[name], paths[name], format)

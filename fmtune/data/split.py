@@ -75,21 +75,25 @@ class Divider:
         """Learn from a block where in time the channels begin."""
         self._times.add(self._time(frame))
 
-    def channel(self, frame: pd.DataFrame, first: int) -> NDArray[np.int64]:
-        """Return each row's place in ``split.channels`` (rows,); ``first`` is the block's first row in the table."""
+    def divide(self, frame: pd.DataFrame, first: int) -> tuple[NDArray[np.int64], Float64 | None]:
+        """Return each row's place in ``split.channels`` (rows,), and its group as a number, where groups decide.
+
+        ``first`` is the block's first row in the table.
+        """
         split = self.split
         ends = np.cumsum([1 - split.test - split.holdout, split.test or split.holdout])[: len(split.channels) - 1]
         if split.by is not None:
             if not len(self._ends):
                 self._ends = self._times.quantiles(ends)
             # Equal times stay together, in the later channel.
-            return np.searchsorted(self._ends, self._time(frame), "right").astype(np.int64)
+            return np.searchsorted(self._ends, self._time(frame), "right").astype(np.int64), None
+        groups = None
         if split.group is not None:
-            chances = self._groups(frame)
+            chances = groups = self._groups(frame)
         else:
             generator = np.random.Generator(np.random.PCG64(split.seed).advance(first))
             chances = generator.random(len(frame))
-        return np.searchsorted(ends, chances, "right").astype(np.int64)
+        return np.searchsorted(ends, chances, "right").astype(np.int64), groups
 
     def _time(self, frame: pd.DataFrame) -> Float64:
         import pandas as pd

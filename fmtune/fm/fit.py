@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmtune.errors import DataError, FmtuneError, UsageError
 from fmtune.fm.feed import Feed, Recipe, as_layout
@@ -116,6 +117,8 @@ class Channels:
         Rows with labels; ``test`` may be None where nothing is selected.
     groups
         Which features belong together.
+    units
+        Which test rows do, int64 (n,): groups of a split, from 0 up; None where each row is one of its own.
 
     Raises
     ------
@@ -123,13 +126,16 @@ class Channels:
         A channel is empty or has no labels, or the test channel has features that train has not.
     """
 
-    def __init__(self, train: Rows, test: Rows | None = None, groups: Groups | None = None) -> None:
+    def __init__(
+        self, train: Rows, test: Rows | None = None, groups: Groups | None = None,
+        units: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
         if test is not None and test.feature_dim > train.feature_dim:
             raise DataError(f"it has {test.feature_dim} features, train {train.feature_dim}", where="test",
                             hint="give feature_dim, so that train has them too")  # fmt: skip
         if test is not None and (test.labels is None or test.n == 0):
             raise DataError("it has no labels or no rows", where="test")
-        self.groups = groups
+        self.groups, self.units = groups, units
         self.train, self.feed = train, Feed(train, groups=groups, many=MANY)
         self._test = None if test is None else test.widen(train.feature_dim)
         self._layouts: dict[str, Rows] = {} if self._test is None else {self._test.layout: self._test}

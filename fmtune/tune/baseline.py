@@ -106,7 +106,7 @@ def baseline(
     params = {n: v for n, v in vars(best.h).items() if n in _TUNED[winner.solver] or v != getattr(winner, n)}
     return {
         "value": best.value, "tried": len(tries), "params": params, "epoch": best.epoch, "epochs": best.epochs,
-        **difference(metric, scores[None], best.scores[None], channels.test_labels),
+        **difference(metric, scores[None], best.scores[None], channels.test_labels, channels.units),
     }  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fmtune.data import canonical, catalog, preparation, source
 from fmtune.data.cache import Cache
 from fmtune.data.columns import Columns
@@ -44,6 +47,8 @@ class StudyData:
         What made the rows of tables.
     names : tuple of str
         The features' names, as far as a card knows them.
+    held : NDArray or None
+        The group of each holdout row, int64 (n,), where the split kept groups together.
     """
 
     channels: Channels
@@ -54,6 +59,7 @@ class StudyData:
     index_base: int | None = None
     encoder: Encoder | None = None
     names: tuple[str, ...] = ()
+    held: NDArray[np.int64] | None = None
 
 
 def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
@@ -72,7 +78,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         loaded = catalog.load(spec.data.card, spec.data.keys, progress=progress)
         rows = {"train": loaded.train, "test": loaded.test, "holdout": loaded.holdout}
         description, facts, base, groups = loaded.description, dict(loaded.facts), None, loaded.groups
-        encoder, names = None, loaded.names
+        encoder, names, units = None, loaded.names, {}
     else:
         cache = Cache()
         given = {name: spec.data.paths(name, spec.path) for name in ("train", "test", "holdout")}
@@ -81,7 +87,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
             paths, Columns(**spec.data.columns) if spec.data.columns else None, Split(**spec.data.split),
             feature_dim=spec.data.feature_dim, map_labels=binary, binary=binary, cache=cache,
         )  # fmt: skip
-        rows, encoder, names = dict(prepared.rows), prepared.encoder, ()
+        rows, encoder, names, units = dict(prepared.rows), prepared.encoder, (), prepared.units
         if prepared.notes:
             canonical.warn(f"no features are named, so: {'; '.join(prepared.notes)}")
         description, facts = ", ".join(f"{name}: {' '.join(map(str, p))}" for name, p in paths.items()), {}
@@ -109,8 +115,9 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         raise DataError(f"every label is {labels[0]:g}, and auc compares two", where="test",
                         hint="take a test channel with both labels, or another objective")  # fmt: skip
     raw = spec.groups or groups
-    channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None)
-    return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder, names)
+    channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None, units.get("test"))
+    held = units.get("holdout")
+    return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder, names, held)
 
 
 def _origin(spec: Spec, channel: str, rows: Rows) -> str:

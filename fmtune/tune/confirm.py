@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri, stdtrit
 
-from fmtune.errors import NoTrialError, ResourceError, StorageError, UsageError
+from fmtune.errors import DataError, NoTrialError, ResourceError, StorageError, UsageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
@@ -29,20 +29,17 @@ from fmtune.tune import devices
 from fmtune.tune.admission import refuse_another
 from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
+from fmtune.tune.drawing import LEAST, Float64, Units, enough
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
-from fmtune.tune.selection import contributions, joined
+from fmtune.tune.selection import gaps
 from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 from fmtune.tune.store import Store
 
-Float64 = NDArray[np.float64]
-
 # A difference smaller than this share of the score is of no practical use.
 EQUAL = 0.005
-
-_DRAWS = 1000
 
 
 def confirm(
@@ -74,6 +71,8 @@ def confirm(
 
     Raises
     ------
+    DataError
+        The test channel has too few rows, or groups of rows, to compare on.
     NoTrialError
         No trial is complete, or all finalists diverged under new seeds.
     StorageError
@@ -112,13 +111,16 @@ def _confirm(
         return dict(stored)
     data = bring(spec)
     refuse_another(store.attrs(), spec, data)
+    if not enough(len(data.channels.test_labels), data.channels.units):
+        raise DataError(f"there are fewer than {LEAST} rows, or groups of rows, to compare trials on", where="test",
+                        hint="take a larger test channel")  # fmt: skip
     _bound(spec, data.channels.feed, best, seeds)
     say(f"training trials {', '.join(map(str, numbers))} under {seeds} new seeds each ...")
     with ThreadPoolExecutor(spec.threads or cores()) as pool:
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
     say("comparing them ...")
-    found = compare(spec.metric, scores, data.channels.test_labels)
+    found = compare(spec.metric, scores, data.channels.test_labels, data.channels.units)
     held = _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
     result = {"question": question, **found, "holdout": held}
     store.set_attrs({"fmtune:confirmation": result})
@@ -159,7 +161,9 @@ def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Train
     return pack
 
 
-def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int = 0) -> dict[str, Any]:
+def compare(
+    metric: str, scores: Mapping[int, Array], labels: Array, units: Units | None = None, seed: int = 0
+) -> dict[str, Any]:  # fmt: skip
     """Compare configurations on the same rows and seeds.
 
     Parameters
@@ -170,6 +174,8 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
         Trial to raw scores, float32 (seeds, rows).
     labels
         float32 (rows,).
+    units
+        The group of each row, as in ``drawing.shares``; at least ``LEAST`` rows or groups.
 
     Returns
     -------
@@ -192,7 +198,7 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
     best, rows = order[0], len(labels)
     means: dict[str, Any] = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
     means |= {str(n): {"mean": None, "sd": None, "diverged": lost[n], "sentence": said[n]} for n in said}
-    pairs = [_pair(metric, scores, each, best, other, labels, seed) for other in order[1:]]
+    pairs = [_pair(metric, scores, each, best, other, labels, units, seed) for other in order[1:]]
     return {
         "rows": rows, "seeds": seeds, "best": best, "scores": means, "pairs": pairs,
         "sentences": [*(p["sentence"] for p in pairs), *said.values()],
@@ -206,17 +212,20 @@ def _pair(
     best: int,
     other: int,
     labels: Array,
+    units: Units | None,
     seed: int,
 ) -> dict[str, Any]:
     """Compare two: how much worse ``other`` is than ``best``, positive when it is."""
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
     differences = sign * (each[other] - each[best])
     gap, seeds = float(differences.mean()), len(differences)
-    own, rows = float(np.var(differences, ddof=1)), _row_variance(metric, scores[best], scores[other], labels, seed)
+    own = float(np.var(differences, ddof=1))
+    rows = float(np.var(gaps(metric, scores[best], scores[other], labels, units, seed), ddof=1))
     half = float(_half(own, rows, seeds))
     low, high = gap - half, gap + half
     margin = EQUAL * abs(float(each[best].mean()))
-    basis = f"paired, {len(labels):,} rows x {seeds} seeds"
+    of = "" if units is None else f" of {int(units.max()) + 1:,} groups"
+    basis = f"paired, {len(labels):,} rows{of} x {seeds} seeds"
     by = f"{_interval(low, high)} (95 %, {basis})"
     if -margin <= low and high <= margin:
         verdict, words = "equal", f"trials {best} and {other} are practically equal (within {margin:.2g}, {basis})"
@@ -225,18 +234,6 @@ def _pair(
     else:
         verdict, words = "undecided", f"trials {best} and {other}: not decided, {by}; {_more(gap, own, rows, seeds)}"
     return {"trial": other, "difference": gap, "low": low, "high": high, "verdict": verdict, "sentence": words}
-
-
-def _row_variance(metric: str, a: Array, b: Array, labels: Array, seed: int) -> float:
-    """Return by how much the mean difference over seeds varies over draws of the rows."""
-    rng, n = np.random.default_rng(seed), len(labels)
-    tables = [np.stack([contributions(metric, row, labels) for row in x]) for x in (a, b)]
-    out = np.empty(_DRAWS)
-    for i in range(_DRAWS):
-        counts = np.bincount(rng.integers(0, n, n), minlength=n) / n
-        drawn = [joined(metric, t @ counts).mean() for t in tables]
-        out[i] = drawn[1] - drawn[0]
-    return float(np.var(out, ddof=1))
 
 
 def _half(own: float, rows: float, seeds: int | NDArray[np.int64]) -> Float64:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.tune.folder import folder_of
 from fmtune.tune.result import StudyResult
-from fmtune.tune.selection import LABELS, difference
+from fmtune.tune.selection import LABELS, UNITS, difference
 
 
 def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[str, Any] | None]:
@@ -29,7 +30,7 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     -------
     list of dict or None
         ``difference``, and ``low`` and ``high`` of its 95 % interval over test rows.  None for the best itself, and
-        where the two were scored on other rows or the scores are not here.
+        where the two were scored on other rows, on too few of them, or the scores are not here.
     """
     done = [r for r in results if r.best is not None]
     unknown: list[dict[str, Any] | None] = [None] * len(results)
@@ -41,11 +42,14 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     labels = next((found for r in same if (found := _stored(r, LABELS, root)) is not None), None)
     if labels is None or (ours := _scores(best, metric, labels, root)) is None:
         return unknown
+    # Groups that only one of the studies kept together are drawn together for both.
+    units = next((found for r in same if (found := _stored(r, UNITS, root)) is not None), None)
     theirs = {id(r): _scores(r, metric, labels, root) for r in same if r is not best}
-    return [
-        difference(metric, ours, scores, labels) if (scores := theirs.get(id(r))) is not None else None
+    measured = [
+        difference(metric, ours, scores, labels, units) if (scores := theirs.get(id(r))) is not None else None
         for r in results
     ]  # fmt: skip
+    return [None if gap is None or gap["low"] is None else gap for gap in measured]
 
 
 def _cost(result: StudyResult) -> float:
@@ -70,7 +74,7 @@ def _scores(result: StudyResult, metric: str, labels: Array, root: Path | None) 
     return found if math.isclose(value, result.best.value, rel_tol=1e-6) else None
 
 
-def _stored(result: StudyResult, name: str, root: Path | None) -> Array | None:
+def _stored(result: StudyResult, name: str, root: Path | None) -> NDArray[Any] | None:
     file = folder_of(result.study_name, root) / "finalists" / name
     try:
         return np.asarray(np.load(file, allow_pickle=False))

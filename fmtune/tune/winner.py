@@ -207,8 +207,9 @@ class Winner:
         size = 4 * self._spec.seeds * len(data.channels.test_labels)
         missing = self._finalists.choose(values_of(list(trials.values())), size)
         self._fill([trials[n] for n in missing], data)
-        self._finalists.label(data.channels.test_labels)
-        found = honest(self._spec.metric, self._finalists.scores(), data.channels.test_labels, self._spec.seed)
+        labels, units = data.channels.test_labels, data.channels.units
+        self._finalists.label(labels, units)
+        found = honest(self._spec.metric, self._finalists.scores(), labels, self._spec.seed, units)
         study = optuna.load_study(study_name=self._spec.study_name, storage=store.storage)
         store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
 
