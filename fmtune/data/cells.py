@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.data.columns import near
+from fmtune.data.columns import near, with_point
 from fmtune.errors import DataError
 from fmtune.rows import Int64
 
@@ -130,9 +130,12 @@ def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str, hint: s
     except (ValueError, TypeError, OverflowError):
         numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
     if len(bad):
+        cell, at = cells.iloc[bad[0]], place(where, first + int(bad[0]))
+        if pointed := with_point(cell):
+            hint = f"write {pointed} there, and a point in every other row of the column"
+            raise DataError(f"{name!r} is {shown(cell)}, with a decimal comma: numbers have a point", where=at, hint=hint)
         hint = hint or f"correct it, or name {name!r} among the categorical columns"
-        raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number of 32 bits",
-                        where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
+        raise DataError(f"{name!r} is {shown(cell)}, not a finite number of 32 bits", where=at, hint=hint)
     return numbers
 
 
