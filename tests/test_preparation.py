@@ -93,10 +93,12 @@ def test_a_bad_cell_has_a_place_in_its_own_file(tmp_path: Path) -> None:
         frame.to_csv(tmp_path / "b.csv", index=False)
         with pytest.raises(DataError) as error:
             preparation.prepare({"train": [tmp_path / "a.csv", tmp_path / "b.csv"]}, COLUMNS, Split(0.4))
-        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61: {said}")
+        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61 (line 62): {said}")
 
 
-@pytest.mark.parametrize(("bad", "place"), [("train", "a.csv: row 203"), ("test", "t.csv: row 13")])
+@pytest.mark.parametrize(("bad", "place"), [
+    ("train", "a.csv: row 203 (line 204)"), ("test", "t.csv: row 13 (line 14)"),
+])
 def test_a_label_that_is_none_of_two_has_a_place(bad: str, place: str, tmp_path: Path) -> None:
     """The file, the row and the column, whatever channel it fell to; -1 and 1 are labels too."""
     for name in ("a", "b", "t"):
