@@ -163,6 +163,22 @@ def test_a_vocabulary_reads_each_kind_of_column_as_it_was_learned(folder: Path) 
         assert source.read_channel(path).digest() == source.read_channel(said["out"][name]).digest()
 
 
+@pytest.mark.parametrize(("columns", "said"), [
+    (Columns("genre"), "the vocabulary was made with the label 'rating', and 'genre' is named"),
+    (Columns("user"), "the vocabulary was made with the label 'rating', and 'user' is named"),
+    (Columns("rating", numeric=("user",)), "'user' is named as numeric, and is not in the vocabulary"),
+])  # fmt: skip
+def test_a_vocabulary_has_its_own_label_and_columns(columns: Columns, said: str, folder: Path) -> None:
+    """Others that are named beside it are refused, whether they are in the vocabulary or not; its own may be."""
+    table, sidecar = folder / "ratings.csv", sidecar_of(folder / "train.pbr")
+    own = Columns("rating", ("user",))
+    preparation.convert_tables(table, folder / "train.pbr", own)
+    with pytest.raises(UsageError, match=f"{sidecar}: {said}"):
+        preparation.convert_tables(table, folder / "more.pbr", columns, vocabulary=sidecar)
+    assert not (folder / "more.pbr").exists()
+    assert preparation.convert_tables(table, folder / "more.pbr", own, vocabulary=sidecar)["rows"] == {"train": 300}
+
+
 def test_a_folder_of_rows_may_hold_its_vocabulary(folder: Path) -> None:
     """It is no shard."""
     preparation.convert_tables(folder / "ratings.csv", folder / "rows" / "train.pbr", COLUMNS)
