@@ -30,6 +30,7 @@ from fmtune.fm.model import Model
 from fmtune.fm.pack import score as scores_of
 from fmtune.fm.solvers import Trainer, trainer
 from fmtune.tune import devices, environment, modelfile
+from fmtune.tune.budget import budget
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
@@ -240,9 +241,12 @@ def _trained(
 ) -> _Once:  # fmt: skip
     epochs = len(old.curve) + (old.state == "FAIL")
     job = Job(old.number, seeds_of(h, seeds), Progress(spec.direction, h.patience), epochs, replay=True)
-    once = _Once(job, keeps)
+    once, memory = _Once(job, keeps), None
+    if spec.memory is not None and where.device == "cpu":
+        memory, data.channels.feed.memory, _ = budget(spec, data.channels.feed, seeds)
     Driver(
-        once, data.channels, where.layout, spec.metric, lanes=seeds, threads=1, device=where.device, make=once.make
+        once, data.channels, where.layout, spec.metric, lanes=seeds, threads=1, memory=memory, device=where.device,
+        make=once.make,
     ).run()  # fmt: skip
     return once
 
@@ -288,7 +292,7 @@ class _Once:
     def pause(self) -> None: ...
 
     def finish(self, job: Job, outcome: Outcome) -> None:
-        self.outcome = outcome
+        self.outcome, self._pack = outcome, None
 
     def give_back(self, job: Job) -> None: ...
 
