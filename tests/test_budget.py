@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import fm_reference as reference
@@ -22,6 +24,7 @@ from fmtune.tune.budget import budget, largest
 from fmtune.tune.collect import collect
 from fmtune.tune.confirm import confirm
 from fmtune.tune.driver import Driver
+from fmtune.tune.replay import replay
 from tests.study_fixtures import STUDY, write_study
 
 METRIC = "binary_classification_cross_entropy"
@@ -137,6 +140,44 @@ def test_packs_stay_within_their_memory(threads: int) -> None:
         assert driver.run() and max(most) <= memory
         curves.append([source.ended[i].curve for i in range(len(trials))])
     assert curves[0] == curves[1] == curves[2]
+
+
+def test_what_follows_the_search_stays_within_the_memory_too(tmp_path: Path) -> None:
+    """The winner's training, its file, its strongest features, the linear models, and a replay that keeps a model.
+
+    The smallest memory that takes a lane, of the rule with the smallest; the rows and the program itself, not counted,
+    take a few MiB here.
+    """
+    text = (
+        STUDY.replace("holdout: holdout.npz", "feature_dim: 500000").replace("  num_factors: 1..12\n", "")
+        .replace("  optimizer: [adam, adagrad]\n", "").replace("epochs: 4", "epochs: 1, optimizer: sgd")
+        .replace("bias_lr", "num_factors: 15, bias_lr").replace("matrix: {layout: [sparse, dense]}\n", "")
+        .replace("n_trials: 24", "n_trials: 2").replace("threads: 2", "threads: 1")
+    )  # fmt: skip
+    spec = specs.read(write_study(tmp_path, text))
+    lane = bytes_of(largest(spec), 500_000, 600)
+    spec = spec.within(2 * lane + MIB)
+    peaks: dict[str, float] = {}
+    stage = ["before"]
+
+    def listen(event: dict[str, object]) -> None:
+        if event["event"] in ("compiled", "cell", "doing", "winner"):
+            peaks[stage[0]] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            stage[0] = str(event.get("what", event["event"]))
+
+    fmtune.run(spec, root=tmp_path / "before")  # loads what is loaded once
+    tracemalloc.start()
+    try:
+        fmtune.run(spec, root=tmp_path, listener=listen)
+        tracemalloc.reset_peak()
+        result = replace(collect(spec, tmp_path), spec_text=spec.text + f"memory: {spec.memory}\n")
+        assert replay(result, 0, root=tmp_path, out=tmp_path / "model.fm").model is not None
+        peaks["replay"] = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(peaks) >= 6 and spec.memory is not None
+    assert {name: peak for name, peak in peaks.items() if peak > spec.memory + 14 * MIB} == {}
 
 
 def test_a_study_within_its_memory_finds_the_same(tmp_path: Path) -> None:

@@ -53,13 +53,21 @@ def test_rows_are_the_same_without_one_of_their_columns(tmp_path: Path) -> None:
         assert other[name]["origin"] != one[name]["origin"]
 
 
-def test_auc_wants_both_labels(tmp_path: Path) -> None:
-    """A test channel with one label is refused for auc, as what it is, before anything trains."""
-    path = write_study(tmp_path, STUDY.replace("binary_classification_cross_entropy", "auc"))
-    rows = source.read_channel(tmp_path / "test.npz")
+@pytest.mark.parametrize("metric", ["auc", "binary_classification_cross_entropy"])
+@pytest.mark.parametrize("channel", ["train", "test", "holdout"])
+def test_a_classifier_wants_both_labels(metric: str, channel: str, tmp_path: Path) -> None:
+    """A channel of one class is refused before anything trains, with its file and how many; the holdout's is said."""
+    path = write_study(tmp_path, STUDY.replace("binary_classification_cross_entropy", metric))
+    rows = source.read_channel(tmp_path / f"{channel}.npz")
     assert rows.labels is not None
-    source.write(rows.take(np.flatnonzero(rows.labels == 1)), tmp_path / "test.npz")
-    with pytest.raises(DataError, match="every label is 1, and auc compares two"):
+    ones = np.flatnonzero(rows.labels == 1)
+    source.write(rows.take(ones), tmp_path / f"{channel}.npz")
+    said = rf"{channel} \({channel}.npz\): all {len(ones)} labels are 1: there is nothing to tell apart"
+    if channel == "holdout":
+        with pytest.warns(source.DataWarning, match=said):
+            bring(specs.read(path))
+        return
+    with pytest.raises(DataError, match=said):
         bring(specs.read(path))
 
 

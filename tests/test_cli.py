@@ -241,7 +241,8 @@ def test_fit_and_predict(done: Path, shell: Shell) -> None:
     ("num_factros=3", "-p num_factros=3: unknown parameter 'num_factros' (did you mean 'num_factors'?)"),
     ("num_factors", "-p num_factors: num_factors has no value\n  hint: write -p num_factors=VALUE"),
     ("num_factors=many", "-p num_factors=many: num_factors must be a whole number, not 'many'"),
-    ("num_factors=-1", "-p num_factors=-1: num_factors must be at least 0, not -1"),
+    ("num_factors=-1", "-p num_factors=-1: num_factors must be at least 0, not -1\n  hint: num_factors: length of each "
+     "feature's factor vector; 0 is a linear model"),
     ("factors_lr=nan", "-p factors_lr=nan: factors_lr must be a number, not nan"),
     ("optimizer=adm",
      "-p optimizer=adm: optimizer must be one of adam, adagrad, sgd, ftrl, rowwise_adagrad, not 'adm'"),

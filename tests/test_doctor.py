@@ -15,6 +15,8 @@ from fmtune.cli.tools import CODES
 from fmtune.export import standalone
 from fmtune.fm.hyperparameters import PARAMETERS
 from fmtune.tune import doctor
+from fmtune.tune.glossary import keys
+from fmtune.tune.studyfile import StudyFile
 from tests.test_explain import model
 
 
@@ -45,7 +47,7 @@ def test_exit_codes_and_hyperparameters_are_explained() -> None:
     run = CliRunner().invoke(fmtune, ["explain", "6"])
     assert run.exit_code == 0 and run.output.startswith("  6  no trial succeeded")
     every = CliRunner().invoke(fmtune, ["explain"]).output
-    assert len(every.splitlines()) == len(CODES) + len(PARAMETERS) + 2
+    assert len(every.splitlines()) == len(CODES) + len(PARAMETERS) + len(keys()) + 3
     assert all(name in every and row.help in every for name, row in PARAMETERS.items())
     one = CliRunner().invoke(fmtune, ["explain", "num_factors"]).output
     assert PARAMETERS["num_factors"].help in one and "16" in one and "whole number, from 0, to 65,536" in one
@@ -54,10 +56,25 @@ def test_exit_codes_and_hyperparameters_are_explained() -> None:
     assert "no exit code 9" in str(CliRunner().invoke(fmtune, ["explain", "9"]).exception)
 
 
+def test_the_keys_of_a_study_file_are_explained() -> None:
+    """Each with its default and its place in the file, as the schema has them; a misspelt one is suggested."""
+    assert set(StudyFile.model_fields) <= set(keys()) and {"train", "label", "layout", "shards"} <= set(keys())
+    for name, words in {
+        "n_trials": ("total number of trials", "default  100\n", "in the study file, at the top level"),
+        "bucketed": ("columns of numbers, cut into ranges", "below data"), "grace": ("default  30\n",),
+        "test": ("or a share", "below data"), "layout": ("below matrix",), "shards": ("below cluster",),
+    }.items():
+        said = CliRunner().invoke(fmtune, ["explain", name]).output
+        assert all(word in said for word in words), said
+    misspelt = CliRunner().invoke(fmtune, ["explain", "n_trails"]).exception
+    assert "no key of a study file 'n_trails' (did you mean 'n_trials'?)" in str(misspelt)
+
+
 @pytest.mark.parametrize(("words", "begun", "found"), [
     (["fit", "-p"], "num", ["num_factors="]), (["fit", "-p"], "optimizer=ad", ["optimizer=adam", "optimizer=adagrad"]),
     (["fit", "-p"], "lazy=", ["lazy=true", "lazy=false"]), (["fit", "-p"], "nope=", []),
     (["data", "get"], "dig", ["digits"]), (["explain"], "bias_w", ["bias_wd"]), (["explain"], "14", ["141", "143"]),
+    (["explain"], "n_t", ["n_trials"]),
 ])  # fmt: skip
 def test_names_are_completed(words: list[str], begun: str, found: list[str]) -> None:
     """Hyperparameters after -p, and the words of some; cards after data get; what can be explained."""

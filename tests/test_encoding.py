@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fmtune.data import source
 from fmtune.data.canonical import LARGEST_DIM, DataWarning
 from fmtune.data.cells import coded, text_of, values_of
-from fmtune.data.columns import Columns
+from fmtune.data.columns import Columns, inferred
 from fmtune.data.encoding import Encoder, names_of
 from fmtune.data.fitting import Fitter, Sample
 from fmtune.data.kinds import KINDS, Bucketed, Hashed, OneHot, Scaled
@@ -265,6 +265,27 @@ def test_numbers_that_32_bits_cannot_hold_are_refused() -> None:
             encoder.entries({"age": cell})
         assert str(error.value) == f"age: wants a finite number, not {said}"
     assert len(encoder.entries({"age": largest})[0]) == 1
+
+
+@pytest.mark.parametrize(("cell", "number"), [("6,80", "6.80"), ("-7,5", "-7.5"), ("1.234,50", "1234.50")])
+def test_a_decimal_comma_is_called_one(cell: str, number: str) -> None:
+    """In a table, in a request, and where columns are chosen; the number is given as it has to be written."""
+    encoder = fitted()
+    frame = pd.DataFrame({name: [cell if name == "age" else 1] for name in FRAME}, dtype=object)
+    with pytest.raises(DataError) as error:
+        encoder.rows(frame, where="t.csv")
+    assert str(error.value) == (
+        f"t.csv: row 1: 'age' is {cell!r}, with a decimal comma: numbers have a point\n"
+        f"  hint: write {number} there, and a point in every other row of the column"
+    )
+    with pytest.raises(DataError, match=f"a number has a decimal point: {number}"):
+        encoder.entries({"age": cell})
+    prices = pd.DataFrame({"price": [cell, "2,5"] * 50, "code": ["1,2,3", "a"] * 50, "y": [0, 1] * 50})
+    _, said = inferred(Columns("y"), prices, "t.csv")
+    assert said == [
+        "price: categorical (numbers with a decimal comma; with a point they would be numeric)",
+        "code: categorical (text)",
+    ]
 
 
 def test_columns_make_no_more_features_than_can_be_numbered() -> None:

@@ -12,7 +12,7 @@ from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.fitting import Fitter
 from fmtune.data.kinds import OneHot
-from fmtune.data.labels import classes_of, known_labels, labels_of, words_of
+from fmtune.data.labels import Words, known_labels, labels_of
 from fmtune.errors import DataError, ModelError
 
 LABELS: list[tuple[list[Any], tuple[str, ...]]] = [
@@ -22,15 +22,50 @@ LABELS: list[tuple[list[Any], tuple[str, ...]]] = [
     ([1, 0, 1], ()),
     (["1", "0"], ()),
     (["1", "?"], ()),
-    (["yes", "yes"], ()),
-    (["a", "b", "c"], ()),
+    (["1", "a", "b"], ()),
 ]
 
 
 @pytest.mark.parametrize(("cells", "classes"), LABELS, ids=str)
 def test_two_words_are_classes(cells: list[Any], classes: tuple[str, ...]) -> None:
-    """In alphabetical order; numbers, and any other count of words, are none."""
-    assert classes_of(words_of(pd.Series(cells), "t")) == classes
+    """In alphabetical order; where numbers are among them there are none."""
+    assert met(pd.Series(cells)).classes("t") == classes
+
+
+def met(*blocks: pd.Series[Any]) -> Words:
+    """Return the words of a column after so many blocks of ``t.csv``."""
+    words, first = Words("y"), 0
+    for cells in blocks:
+        words.add(cells, "t.csv", np.arange(first, first + len(cells)))
+        first += len(cells)
+    return words
+
+
+def test_a_third_word_is_named_where_it_first_stands() -> None:
+    """In a later block too, and among the rows that train; the other two are said."""
+    said = (
+        "t.csv: row 5: the label 'y' is 'maybe', a third value beside 'yes' and 'no'\n"
+        "  hint: a label is a number, or one of two words in all: correct it, or drop such rows"
+    )
+    blocks = [pd.Series(["yes", "no"]), pd.Series(["no", None, "maybe", "maybe"])]
+    with pytest.raises(DataError) as error:
+        met(*blocks)
+    assert str(error.value) == said
+    fitter, frame = Fitter(Columns("y", ("u",)), "t.csv"), pd.DataFrame({"u": "a", "y": pd.concat(blocks)})
+    with pytest.raises(DataError) as error:
+        fitter.add(frame, np.array([True, True, True, False, True, False]))
+    assert str(error.value) == said
+
+
+def test_labels_that_are_all_the_same_word_are_refused() -> None:
+    """With the column and how many there are; numbers beside the word leave the fault to the cell itself."""
+    with pytest.raises(DataError) as error:
+        met(pd.Series(["yes"] * 3), pd.Series(["yes"])).classes("t.csv")
+    assert str(error.value) == (
+        "t.csv: all 4 labels in the column 'y' are 'yes': there is nothing to tell apart, and no score means anything\n"
+        "  hint: take rows with other labels too, or name another label"
+    )
+    assert met(pd.Series(["yes"]), pd.Series([0, 1])).classes("t.csv") == ()
 
 
 def test_an_encoder_keeps_its_words() -> None:

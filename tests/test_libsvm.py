@@ -147,7 +147,8 @@ def test_an_index_too_large_to_number_is_refused(tmp_path: Path) -> None:
      (b"1,3 1:1\n", True), (b"1 qid:3 1:1\n", True), (b"1 1:1 # 12 o'clock\nx\n", True), (b"0\n\n1 3:1\n", True),
      (b"0\n1\n", False), (b"1 2:1 3:0.", True), (b"1 2:1 3", True), (b"1 2:1 3\n", True),
      (b"1 2:x\n", False), (b"1 2:", False), (b"1\t2:1\t3:4", True),
-     (b"user,time\n1,2024-01-01 12:30\n", False), (b"user\ttime\n1\t12:30\n", False), (b"5,1 12:30,x\n", False),
+     (b"user,time\n1,2024-01-01 12:30\n", False), (b"user\ttime\n1\t12:30\n", False),
+     (b"station\t08:00\nA\t3\n", False), (b"1,3\t1:1\n", True), (b"nan\t1:1\n", True), (b"5,1 12:30,x\n", False),
      (b"user;at 12:30\n1;2\n", False)],
 )  # fmt: skip
 def test_sniffing_looks_at_the_first_row(head: bytes, known: bool) -> None:

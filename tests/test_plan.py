@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import re
 from pathlib import Path
 
 import pytest
 
 import fmtune
 from fmtune.errors import StorageError
+from fmtune.fm.arena import columns_of
+from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.tune import plan
 from fmtune.tune import spec as specs
 from fmtune.tune.channels import bring
-from fmtune.tune.duration import duration
+from fmtune.tune.duration import _reckoned, probed, remembered
+from fmtune.tune.result import CellResult, TrialResult
 from tests.study_fixtures import STUDY, write_study
 
 SMALL = STUDY.replace("n_trials: 24", "n_trials: 4").replace("epochs: 4", "epochs: 1")
@@ -51,8 +54,12 @@ def test_a_begun_study_says_what_is_left(tmp_path: Path) -> None:
     """Done trials are counted, a larger budget is to go, another setting would be refused."""
     path = write_study(tmp_path, SMALL)
     fmtune.run(path, root=tmp_path)
-    assert "4 trials are done, 0 to go" in _plan(path)
-    assert "4 trials are done, 5 to go" in _plan(path, SMALL.replace("n_trials: 4", "n_trials: 9"))
+    done, more = _plan(path), _plan(path, SMALL.replace("n_trials: 4", "n_trials: 9"))
+    assert "4 trials are done, 0 to go" in done and "4 trials are done, 5 to go" in more
+    assert "nothing is left to do: all trials are done, and the winner is chosen" in done
+    assert "time of " not in done and "fastest cell" not in done
+    assert "time of cpu-sparse: 5 trials to train, about 0:00:0" in more
+    assert more.count("as its 4 finished trials took, the newest most") == 2 and "probed" not in more
     assert "would be refused, it was begun with another setting" in _plan(path, SMALL.replace("1..12", "1..13"))
     (tmp_path / "runs" / "small" / "study.db").write_bytes(b"hello" * 1000)
     with pytest.raises(StorageError, match="cannot be opened"):
@@ -80,7 +87,7 @@ def test_a_memory_budget_and_what_it_leads_to_are_said(tmp_path: Path) -> None:
         (little, "of 0.0 MiB that they may take: what does not fit is made anew in each epoch"),
     ):
         assert words in said
-    assert "probed on 1 lane and 600 rows" in tight
+    assert "configurations and 600 rows" in tight
 
 
 def test_seeds_and_equal_settings_are_said(tmp_path: Path) -> None:
@@ -98,9 +105,10 @@ def test_the_time_of_each_cell_is_said(tmp_path: Path) -> None:
     path.write_text(many)
     said = [line for line in plan.lines(specs.read(path)) if line.startswith("time of ")]
     assert [line.split(":")[0] for line in said] == ["time of cpu-sparse", "time of cpu-dense"]
-    assert all(line.endswith("and 600 rows") for line in said)
-    trials = said[0].partition("; the timeout comes first, after ")[2].partition(" ")[0]
-    assert f"less what is pruned, for the {trials} trials that the search comes to; probed" in said[1]
+    assert all(line.endswith("and 600 rows)") for line in said)
+    most = re.search(r"the timeout comes first, after (?:\d+ to )?(\d+) trials or so \(", said[0])
+    assert most is not None
+    assert said[1].startswith(f"time of cpu-dense: {most[1]} trials to train, about ") and "comes to (" in said[1]
     assert before == sorted(p.name for p in tmp_path.iterdir())
 
 
@@ -109,9 +117,46 @@ def test_the_time_is_carried_over_from_some_of_the_rows(tmp_path: Path) -> None:
     path = write_study(tmp_path, STUDY)
     spec = specs.read(path)
     cell, channels = spec.matrix.cells[0], bring(spec).channels
-    few = duration(spec, cell, channels, lanes=4, rows=100)
-    assert few is not None and (few.rows, few.lanes) == (100, 2) and 0 < few.seconds < math.inf
-    assert math.isclose(few.seconds * few.pace, spec.n_trials)
+    few = probed(spec, cell, channels, lanes=4, rows=100)
+    assert few is not None and few.basis.endswith("configurations and 100 rows") and 0 < few.middle <= few.high
     wide = bring(specs.parse(STUDY.replace("holdout: holdout.npz", "feature_dim: 2000000000"), path)).channels
     huge = specs.parse(STUDY.replace("1..12", "4096..65536"), path)
-    assert duration(huge, cell, wide, lanes=4) is None
+    assert probed(huge, cell, wide, lanes=4) is None
+
+
+def test_a_space_of_dear_and_cheap_trials_has_a_range(tmp_path: Path) -> None:
+    """Where epochs vary a hundredfold, a trial of the dearest quarter takes half as long again as the mean one."""
+    text = STUDY.replace("{epochs: 4, ", "{").replace("search_space:", "search_space:\n  epochs: 1..300 log")
+    spec = specs.read(write_study(tmp_path, text))
+    found = probed(spec, spec.matrix.cells[0], bring(spec).channels, lanes=4)
+    assert found is not None and found.high > 1.5 * found.middle
+
+
+def test_configurations_that_were_not_tried_are_reckoned_from_packs_that_were() -> None:
+    """A lane takes a time of its own and one a column; a shape of pass that is twice as slow stays so."""
+    small, large = (Hyperparameters(num_factors=k) for k in (8, 64))
+    slow = Hyperparameters(num_factors=8, mini_batch_size=1)
+    own, columns = 0.5, {h: columns_of(h.num_factors) / 16 for h in (small, large)}
+    tried = [
+        ([small, small], 2 * (own + columns[small])), ([small, large], 2 * own + columns[small] + columns[large]),
+        ([slow], 2 * (own + columns[small])),
+    ]  # fmt: skip
+    new = Hyperparameters(num_factors=32)
+    found = _reckoned([new, slow], tried, "sparse")
+    assert found[1] == pytest.approx(tried[2][1])
+    assert found[0] == pytest.approx(own + columns_of(32) / 16, rel=0.1)
+
+
+def test_trials_that_have_ended_say_what_others_take() -> None:
+    """Their shares of the wall clock, the newest counting most; too few say nothing, nor do failures without a pass."""
+
+    def cell(*took: float | None, seconds: float | None) -> CellResult:
+        trials = tuple(TrialResult(i, "COMPLETE", {}, 0.5, seconds=each) for i, each in enumerate(took))
+        return CellResult("cpu", "sparse", trials, seconds=seconds)
+
+    even = remembered(cell(1.0, 1.0, None, 1.0, 1.0, seconds=8.0))
+    assert even is not None and even.middle == pytest.approx(2.0) == even.high
+    grows, shrinks = remembered(cell(1, 2, 3, 4, seconds=10)), remembered(cell(4, 3, 2, 1, seconds=10))
+    assert grows is not None and shrinks is not None
+    assert shrinks.middle < 2.5 < grows.middle < grows.high == shrinks.high == pytest.approx(4.0)
+    assert remembered(cell(1, 2, 3, seconds=10)) is None is remembered(cell(1, 2, 3, 4, seconds=None))

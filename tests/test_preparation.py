@@ -93,10 +93,12 @@ def test_a_bad_cell_has_a_place_in_its_own_file(tmp_path: Path) -> None:
         frame.to_csv(tmp_path / "b.csv", index=False)
         with pytest.raises(DataError) as error:
             preparation.prepare({"train": [tmp_path / "a.csv", tmp_path / "b.csv"]}, COLUMNS, Split(0.4))
-        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61: {said}")
+        assert str(error.value).startswith(f"{tmp_path / 'b.csv'}: row 61 (line 62): {said}")
 
 
-@pytest.mark.parametrize(("bad", "place"), [("train", "a.csv: row 203"), ("test", "t.csv: row 13")])
+@pytest.mark.parametrize(("bad", "place"), [
+    ("train", "a.csv: row 203 (line 204)"), ("test", "t.csv: row 13 (line 14)"),
+])
 def test_a_label_that_is_none_of_two_has_a_place(bad: str, place: str, tmp_path: Path) -> None:
     """The file, the row and the column, whatever channel it fell to; -1 and 1 are labels too."""
     for name in ("a", "b", "t"):
@@ -159,6 +161,22 @@ def test_a_vocabulary_reads_each_kind_of_column_as_it_was_learned(folder: Path) 
     assert again["rows"] == said["rows"] == {"train": 240, "test": 60}
     for name, path in again["out"].items():
         assert source.read_channel(path).digest() == source.read_channel(said["out"][name]).digest()
+
+
+@pytest.mark.parametrize(("columns", "said"), [
+    (Columns("genre"), "the vocabulary was made with the label 'rating', and 'genre' is named"),
+    (Columns("user"), "the vocabulary was made with the label 'rating', and 'user' is named"),
+    (Columns("rating", numeric=("user",)), "'user' is named as numeric, and is not in the vocabulary"),
+])  # fmt: skip
+def test_a_vocabulary_has_its_own_label_and_columns(columns: Columns, said: str, folder: Path) -> None:
+    """Others that are named beside it are refused, whether they are in the vocabulary or not; its own may be."""
+    table, sidecar = folder / "ratings.csv", sidecar_of(folder / "train.pbr")
+    own = Columns("rating", ("user",))
+    preparation.convert_tables(table, folder / "train.pbr", own)
+    with pytest.raises(UsageError, match=f"{sidecar}: {said}"):
+        preparation.convert_tables(table, folder / "more.pbr", columns, vocabulary=sidecar)
+    assert not (folder / "more.pbr").exists()
+    assert preparation.convert_tables(table, folder / "more.pbr", own, vocabulary=sidecar)["rows"] == {"train": 300}
 
 
 def test_a_folder_of_rows_may_hold_its_vocabulary(folder: Path) -> None:

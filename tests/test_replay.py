@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fmtune.data import source
 from fmtune.errors import DataError, ResourceError, UsageError
+from fmtune.fm.model import Model
 from fmtune.report.page import build, extract
 from fmtune.report.record import from_json
 from fmtune.tune import replay as replays
@@ -20,8 +22,10 @@ from fmtune.tune.collect import collect
 from fmtune.tune.driver import Outcome
 from fmtune.tune.replay import TOLERANCE, address, compare, replay
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
+from fmtune.tune.storage import open_storage, sqlite_url
+from fmtune.tune.store import Store
 from tests import fm_reference as reference
-from tests.study_fixtures import STUDY, write_study
+from tests.study_fixtures import STUDY, said, write_study
 
 TEXT = STUDY.replace("n_trials: 24", "n_trials: 12")
 
@@ -116,6 +120,76 @@ def test_what_cannot_be_replayed_says_why(
     result = replace(result, cells=(*result.cells, CellResult("gpu", "sparse", result.cells[0].trials)))
     with pytest.raises(error, match=words):
         replay(result, trial, cell, folder)
+
+
+def test_the_model_is_what_the_study_would_have_kept(done: tuple[StudyResult, Path], tmp_path: Path) -> None:
+    """Of the winner it is the winner's, by the study file or by a page; of another trial it is scored as such."""
+    result, folder = done
+    top = result.best
+    assert top is not None
+    again = said(folder, "replay", "study.yaml", "--trial", str(top.number), "-o", tmp_path / "own" / "winner.fm")
+    assert again.code == 0 and again.lines[-1] == f"model: {tmp_path / 'own' / 'winner.fm'}"
+    (folder / "page.html").write_text(build(result))
+    assert said(folder, "replay", f"page.html#trial={top.number}", "-o", tmp_path / "page.fm").code == 0
+    kept, *made = (
+        Model.load(path) for path in (folder / "runs/small/model.fm", tmp_path / "own/winner.fm", tmp_path / "page.fm")
+    )
+    for model in made:
+        assert model.bias == kept.bias and np.array_equal(model.linear, kept.linear)
+        assert np.array_equal(model.factors, kept.factors)
+        assert {**model.facts, "data": ""} == {**kept.facts, "data": ""}  # paths are as the study file was named
+    other = next(t for t in result.cells[0].trials if t.state == "COMPLETE" and t != top)
+    assert said(folder, "replay", "page.html", "--trial", str(other.number), "-o", tmp_path / "other.fm").code == 0
+    scored = said(folder, "predict", tmp_path / "other.fm", "test.npz", "-o", tmp_path / "scores.csv")
+    assert f"binary_classification_cross_entropy: {other.value:.6g}" in scored.lines
+
+
+def test_the_model_is_of_the_epoch_and_the_seed_of_the_score(tmp_path: Path) -> None:
+    """With patience the best epoch's, which is not the last one; of two seeds the first: as the winner's."""
+    text = STUDY.replace("epochs: 4", "epochs: 12, patience: 2").replace("n_trials: 24", "n_trials: 6\nseeds: 2")
+    path = write_study(tmp_path, text)
+    assert said(tmp_path, "run", "study.yaml", "--no-report").code == 0
+    top = collect(specs.read(path), tmp_path).best
+    assert top is not None and top.best_epoch is not None and top.best_epoch < len(top.curve)
+    assert said(tmp_path, "replay", "study.yaml", "--trial", str(top.number), "-o", "again.fm").code == 0
+    assert (tmp_path / "again.fm").read_bytes() == (tmp_path / "runs" / "small" / "model.fm").read_bytes()
+
+
+def test_no_model_is_written_of_what_is_not_the_trial(done: tuple[StudyResult, Path], tmp_path: Path) -> None:
+    """One that came out different, one that was pruned, one that nobody named: each says why, and leaves no file."""
+    result, folder = done
+    out = tmp_path / "model.fm"
+    seed = replace(result, spec_text=result.spec_text + "seed: 5\n")
+    assert replay(seed, 0, root=folder, out=out).model is None
+    pruned = next(t.number for t in result.cells[0].trials if t.state == "PRUNED")
+    data = "data: {train: train.npz, test: test.npz, holdout: holdout.npz}"
+    (folder / "sweep.yaml").write_text(TEXT.replace(data, "data: digits\nsweep: {split: [0, 1]}"))
+    for words, why in (
+        (("study.yaml", "--trial", str(pruned)), f"trial {pruned} is not complete, so it has no model: pruned at"),
+        (("study.yaml",), "'study.yaml' names no trial\n  hint: write page.html#trial=42, or study.yaml --trial 42"),
+        (("page.html#trial=3", "--trial", "4"), "--trial 4: two trials are named\n  hint: page.html#trial=3 alone"),
+        (("sweep.yaml", "--trial", "0"), "sweep.yaml: a sweep is several studies, and each has such a trial"),
+    ):
+        refused = said(folder, "replay", *words, "-o", out)
+        assert refused.code == 2 and why in refused.err
+    assert not out.exists()
+
+
+def test_confirm_names_the_command_that_makes_the_better_trials_model(tmp_path: Path) -> None:
+    """Where it finds another trial than the winner ahead; the command is typed as it stands, and works."""
+    spec = specs.read(write_study(tmp_path, STUDY.replace("n_trials: 24", "n_trials: 6")))
+    studies.run(spec, root=tmp_path)
+    words = "confirm", "study.yaml", "--finalists", "2", "--seeds", "2"
+    assert said(tmp_path, *words).code == 0
+    store = Store(open_storage(sqlite_url(tmp_path / "runs" / "small")), "small", "minimize")
+    found = store.attrs()["fmtune:confirmation"]
+    other = next(int(n) for n in found["scores"] if int(n) != found["best"])
+    store.set_attrs({"fmtune:confirmation": {**found, "best": other}})
+    line = next(line for line in said(tmp_path, *words).lines if "the study's model is still trial" in line)
+    command = line.split("`")[1]
+    assert command == f"fmtune replay study.yaml --trial {other} -o small-{other}.fm"
+    made = said(tmp_path, *command.split()[1:])
+    assert made.code == 0 and made.lines[-1] == f"model: small-{other}.fm" and (tmp_path / f"small-{other}.fm").exists()
 
 
 def old(state: str = "COMPLETE", value: float | None = 0.5, curve: tuple[float, ...] = (0.6, 0.5)) -> TrialResult:

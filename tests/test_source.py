@@ -54,6 +54,17 @@ def test_a_channel_is_a_file_a_folder_a_glob_or_a_list(shards: Path) -> None:
         read_channel([])
 
 
+@pytest.mark.parametrize(("content", "name", "format"), [
+    (b"station\t08:00\nA\t3\n", "t.txt", "csv"), (b"\t08:00\t09:00\n1\t3\t4\n", "t.tsv", "csv"),
+    (b"\t08:00\t09:00\n1\t3\t4\n", "T.TSV.gz", "csv"), (b"0\t08:00\n1\t3\n", "t.csv", "csv"),
+    (b"1\t3:1\n", "t.svm", "libsvm"), (b"1 3:1 4:1\n", "t.csv", "libsvm"), (b'{"a": 1, "b": 2}\n', "t.csv", "jsonl"),
+])  # fmt: skip
+def test_a_table_of_times_is_no_libsvm(content: bytes, name: str, format: str, tmp_path: Path) -> None:
+    """A time of day looks like an entry: what is called csv or tsv is no libsvm, if it may be a table at all."""
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert source.format_of(tmp_path / name) == format
+
+
 def test_gzip_is_unpacked_for_libsvm_only(tmp_path: Path) -> None:
     """Another format inside gzip is named."""
     path = tmp_path / "x.gz"

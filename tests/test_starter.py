@@ -79,6 +79,25 @@ def test_it_says_what_it_decided(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert chosen.holdout is None and "rows: 0.6 for test, the newest by timestamp" in "\n".join(chosen.said())
 
 
+@pytest.mark.parametrize("label", [1, 0, "yes"])
+def test_labels_of_one_class_are_no_study(label: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a table and of rows, all of them: two classes that lie one behind the other are a study."""
+    one = ratings().assign(click=label).drop(columns="rating")
+    one.to_csv(tmp_path / "one.csv", index=False)
+    with contextlib.chdir(tmp_path):
+        assert _code(["init", "one.csv"]) == 3
+    said = f"one.csv: all 400 labels in the column 'click' are {label!r}: there is nothing to tell apart"
+    assert said in capsys.readouterr().err and not (tmp_path / "study.yaml").exists()
+    (tmp_path / "many").mkdir()
+    for name, frame in (("a", one), ("b", one.assign(click={1: 0, 0: 1, "yes": "no"}[label]))):  # type: ignore[index]
+        frame.to_csv(tmp_path / "many" / f"{name}.csv", index=False)
+    assert written(tmp_path, "many").predictor_type == "binary_classifier"
+    (tmp_path / "one.libsvm").write_text("1 1:1\n1 2:1\n")
+    with contextlib.chdir(tmp_path):
+        assert _code(["init", "one.libsvm", "--test", "one.libsvm", "--force"]) == 3
+    assert "one.libsvm: all 2 labels are 1: there is nothing to tell apart" in capsys.readouterr().err
+
+
 def test_two_words_are_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They make a classifier, init and run say which is 1; three words are refused before a file is written."""
     words = ratings().assign(click=["no", "yes", "no", "yes"] * 100).drop(columns="rating")
@@ -92,7 +111,7 @@ def test_two_words_are_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with contextlib.chdir(tmp_path):
         assert _code(["init", "m.csv", "-o", "new.yaml"]) == 3
     assert capsys.readouterr().err.endswith(
-        "m.csv: row 1: 'click' is 'no', not a finite number of 32 bits\n"
+        "m.csv: row 4 (line 5): the label 'click' is 'maybe', a third value beside 'no' and 'yes'\n"
         "  hint: a label is a number, or one of two words in all: correct it, or drop such rows\n"
     )
     assert not (tmp_path / "new.yaml").exists()

@@ -46,6 +46,26 @@ def test_large_tables_come_in_blocks(kind: str, tmp_path: Path) -> None:
     assert [len(block) for block in blocks] == [tables.BLOCK, 5] and blocks[1]["n"].tolist()[-1] == tables.BLOCK + 4
 
 
+LINES = [
+    (b"a,b\n1,2\n3,4\n5,6\n", [2, 3, 4, None]),
+    (b'\xef\xbb\xbfa;"b\nb"\r\n\r\n1;2\r\n"x\n\ny";4\r\n   \r\n5;6', [4, 5, 9, None]),
+    (b'{"a": 1}\n\n{"a": 2}\n', [1, 3, None]),
+    (b"1 1:1\n", [None]), (b"", [None]), (b"PAR1", [None]), (b"a,b\n" + b"x" * (1 << 18) + b",2\n", [None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "lines"), LINES, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_has_a_line(content: bytes, lines: list[int | None], packed: bool, tmp_path: Path) -> None:
+    """As an editor counts: names, blank lines and line ends in quotes are counted; what has no lines has none."""
+    path = tmp_path / "data"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert [tables.line_of(path, row) for row in range(len(lines))] == lines
+    if lines[0] is not None:
+        assert sum(map(len, tables.blocks(path, format_of(path)))) == len(lines) - 1
+    assert tables.line_of(tmp_path / "none", 0) is None is tables.line_of(tmp_path, 0)
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_text_may_be_packed(kind: str, tmp_path: Path) -> None:
     """gzip is seen by content; a broken stream is an error of the file."""

@@ -1,9 +1,10 @@
-"""Verbs of studies: run, status, best, report, confirm, dashboard, plan, schema."""
+"""Verbs of studies: run, status, best, report, replay, confirm, dashboard, plan, schema."""
 
 from __future__ import annotations
 
 import gc
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -210,22 +211,45 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
 
 
 @click.command()
-@click.argument("address", metavar="PAGE#trial=N")
+@click.argument("address", metavar="STUDY|PAGE#trial=N")
+@click.option("--trial", type=int, metavar="N", help="Which trial of STUDY; a page's address names its own.")
+@click.option("-o", "--out", type=FILE, help="Write the trial's model there, as the winner's is kept.")
 @JSON
-def replay(address: str, as_json: bool) -> None:
-    """Train a trial of a page again and say: identical, within tolerance, or different; exit code 1 for different."""
+def replay(address: str, trial: int | None, out: Path | None, as_json: bool) -> None:
+    """Train a trial again and say: identical, within tolerance, or different; exit code 1 for different.
+
+    With -o its model is written too, for predict, serve and export, unless it came out different.
+    """
     from dataclasses import asdict
 
     from fmtune.report import page, record
     from fmtune.tune import replay as replays
 
-    path, trial, cell = replays.address(address)
-    found = replays.replay(record.from_json(page.extract(_page(path))), trial, cell)
+    cell = None
+    if trial is not None and "#trial=" in address:
+        raise UsageError("two trials are named", where=f"--trial {trial}", hint=f"{address} alone is enough")
+    if trial is not None and not address.endswith(".html"):
+        result = _of_file(Path(address))
+    else:
+        path, trial, cell = replays.address(address) if trial is None else (Path(address), trial, None)
+        result = record.from_json(page.extract(_page(path)))
+    found = replays.replay(result, trial, cell, out=out)
     if as_json:
         print_json(asdict(found))
     else:
         click.echo("\n".join(found.lines))
     sys.exit(int(found.verdict == "different"))
+
+
+def _of_file(study: Path) -> StudyResult:
+    """Return what a study file's study has come to; its data lie where the file is now."""
+    from dataclasses import replace
+
+    spec = study_of(study)
+    if spec.sweep:
+        hint = "name one by its page, which `fmtune confirm` writes: reports/NAME.html#trial=N"
+        raise UsageError("a sweep is several studies, and each has such a trial", where=str(study), hint=hint)
+    return replace(_result(spec), spec_path=str(spec.path))
 
 
 @click.command()
@@ -248,10 +272,10 @@ def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool)
         )
         if spec.sweep and not as_json:
             click.echo(f"{member.study_name}:")
-        _confirmed(member, found, seeds, as_json)
+        _confirmed(member, found, seeds, as_json, bool(spec.sweep))
 
 
-def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool) -> None:
+def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool, of_sweep: bool) -> None:
     """Write a confirmed study's report, and say what came of it."""
     from fmtune.report.worth import learned_nothing
     from fmtune.screen import as_json as encoded
@@ -275,10 +299,10 @@ def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool) 
         trial = f"trial {found['best']} on the sealed holdout"
         click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} over seeds (opened {opened})")
     if result.best is not None and int(found["best"]) != result.best.number:
-        click.echo(
-            f"the study's model is still trial {result.best.number}'s; `fmtune best {spec.path} --trial "
-            f"{found['best']}` prints the other's hyperparameters, and `fmtune fit` trains them"
-        )
+        number = str(found["best"])
+        which = [f"{path}#trial={number}"] if of_sweep else [str(spec.path), "--trial", number]
+        made = shlex.join(["fmtune", "replay", *which, "-o", f"{spec.study_name}-{number}.fm"])
+        click.echo(f"the study's model is still trial {result.best.number}'s; `{made}` makes that of trial {number}")
     click.echo(f"report: {path}")
 
 

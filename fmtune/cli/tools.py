@@ -32,20 +32,25 @@ CODES = {
 
 def _explainable(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     from fmtune.fm.hyperparameters import PARAMETERS
+    from fmtune.tune.glossary import keys
 
-    return [word for word in (*PARAMETERS, *map(str, CODES)) if word.startswith(begun)]
+    return [word for word in dict.fromkeys((*PARAMETERS, *keys(), *map(str, CODES))) if word.startswith(begun)]
 
 
 @click.command()
 @click.argument("word", required=False, metavar="[NAME|CODE]", shell_complete=_explainable)
 def explain(word: str | None) -> None:
-    """Say what the hyperparameter NAME is, or what an exit CODE means and what to do; without a word, all of them."""
+    """Say what the hyperparameter or study file's key NAME is, or what an exit CODE means; without a word, all."""
     from fmtune.fm.hyperparameters import PARAMETERS, meant
+    from fmtune.tune.glossary import keys
 
     if word is None:
         click.echo("hyperparameters: name, default, meaning")
         for name, row in PARAMETERS.items():
             click.echo(f"  {name:19}  {_word(row.default):>10}  {row.help}")
+        click.echo("keys of a study file: name, default, meaning")
+        for name, key in keys().items():
+            click.echo(f"  {name:19}  {key.default or '':>10}  {key.meaning}")
         click.echo("exit codes")
         for number in CODES:
             click.echo(f"  {_code(number)}")
@@ -53,8 +58,14 @@ def explain(word: str | None) -> None:
         if int(word) not in CODES:
             raise UsageError(f"no exit code {int(word)}", hint=f"there are {', '.join(map(str, CODES))}")
         click.echo(_code(int(word)))
+    elif word in keys() and word not in PARAMETERS:
+        key = keys()[word]
+        default = {} if key.default is None else {"default": key.default}
+        table({"name": word, "meaning": key.meaning, **default, "stands": f"in the study file, {key.place}"})
     elif word not in PARAMETERS:
-        raise UsageError(f"no hyperparameter {word[:100]!r}{meant(word)}", hint="`fmtune explain` lists them")
+        near = meant(word, (*PARAMETERS, *keys()))
+        raise UsageError(f"no hyperparameter and no key of a study file {word[:100]!r}{near}",
+                         hint="`fmtune explain` lists them")  # fmt: skip
     else:
         row = PARAMETERS[word]
         table({"name": word, "meaning": row.help, "default": _word(row.default), "values": row.values})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.data.columns import near
+from fmtune.data.columns import near, with_point
+from fmtune.data.tables import line_of
 from fmtune.errors import DataError
 from fmtune.rows import Int64
 
@@ -130,9 +132,13 @@ def numbers_of(cells: pd.Series[Any], name: str, first: int, where: str, hint: s
     except (ValueError, TypeError, OverflowError):
         numbers, bad = np.empty(0), np.flatnonzero([not _is_number(cell) for cell in cells])
     if len(bad):
+        cell, at = cells.iloc[bad[0]], place(where, first + int(bad[0]))
+        if pointed := with_point(cell):
+            hint = f"write {pointed} there, and a point in every other row of the column"
+            what = f"{name!r} is {shown(cell)}, with a decimal comma: numbers have a point"
+            raise DataError(what, where=at, hint=hint)
         hint = hint or f"correct it, or name {name!r} among the categorical columns"
-        raise DataError(f"{name!r} is {shown(cells.iloc[bad[0]])}, not a finite number of 32 bits",
-                        where=place(where, first + int(bad[0])), hint=hint)  # fmt: skip
+        raise DataError(f"{name!r} is {shown(cell)}, not a finite number of 32 bits", where=at, hint=hint)
     return numbers
 
 
@@ -151,8 +157,9 @@ def missing_column(name: str, columns: Iterable[Any], where: str, what: str = "t
 
 
 def place(where: str, row: int) -> str:
-    """Return where a row, counted from 0, stands."""
-    return f"{where}: row {row + 1}"
+    """Return where a row, counted from 0, stands; of a file of text with its line, as an editor counts."""
+    line = line_of(Path(where), row)
+    return f"{where}: row {row + 1}" + ("" if line is None else f" (line {line})")
 
 
 def shown(value: Any) -> str:

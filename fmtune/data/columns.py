@@ -96,6 +96,15 @@ def near(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
+def with_point(cell: Any) -> str | None:
+    """Return a number that is written with a decimal comma, such as 1.234,50, with a point; None for anything else."""
+    found = _COMMA.fullmatch(cell.strip()) if isinstance(cell, str) else None
+    return None if found is None else f"{found[1].replace('.', '')}.{found[2]}"
+
+
+_COMMA = re.compile(r"([-+]?(?:\d{1,3}(?:\.\d{3})+|\d+)),(\d+)")
+
+
 def likely_label(names: Iterable[str]) -> str | None:
     """Return the column that is called as labels are, or None."""
     return next((name for name in names if name.lower() in _LABELS), None)
@@ -185,6 +194,8 @@ def _kind(name: str, cells: pd.Series[Any], separator: str) -> tuple[str, str]:
         return "multivalued", "lists"
     texts = there.astype(str)
     distinct = texts.nunique()
+    if texts.map(with_point).notna().all():
+        return _named_kind("numbers with a decimal comma; with a point they would be numeric", distinct, len(texts))
     if texts.str.contains(separator, regex=False).any() and texts.str.split(separator).explode().nunique() < distinct:
         return "multivalued", f"text divided by {separator!r}"
     return _named_kind("text", distinct, len(texts))

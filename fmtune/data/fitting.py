@@ -18,7 +18,7 @@ from fmtune.data.cells import Float64, coded, missing_column, numbers_of, values
 from fmtune.data.columns import Columns
 from fmtune.data.encoding import Encoder
 from fmtune.data.kinds import Bucketed, Column, Hashed, OneHot, Scaled
-from fmtune.data.labels import classes_of, words_of
+from fmtune.data.labels import Words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ class Fitter:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in columns.texts}
         self._moments = {name: _Moments() for name in columns.numeric}
         self._samples = {name: Sample(SAMPLE) for name in columns.bucketed}
-        self._words: set[str] = set()
+        self._words = Words(str(columns.label))
 
     def add(
         self, frame: pd.DataFrame, kept: NDArray[np.bool_] | None = None, where: str | None = None,
@@ -58,8 +58,8 @@ class Fitter:
         for name in (*self._moments, *self._samples):
             numbers = numbers_of(frame[name], name, first, where)
             (self._moments if name in self._moments else self._samples)[name].add(numbers[kept & ~np.isnan(numbers)])
-        if self.columns.label in frame.columns and len(self._words) <= 2:
-            self._words |= words_of(frame[self.columns.label][kept], where, first)
+        if self.columns.label in frame.columns:
+            self._words.add(frame[self.columns.label][kept], where, first + np.flatnonzero(kept))
         self._rows += len(frame)
 
     def encoder(self) -> Encoder:
@@ -67,7 +67,7 @@ class Fitter:
         made: list[Column] = [self._text(name) for name in self._counts]
         made += [Bucketed(name, sample.edges(self.columns.buckets)) for name, sample in self._samples.items()]
         made += [Scaled(name, *moments.scale()) for name, moments in self._moments.items()]
-        return Encoder(made, self.columns.label, classes_of(self._words))
+        return Encoder(made, self.columns.label, self._words.classes(self._where))
 
     def _text(self, name: str) -> OneHot | Hashed:
         separator = self.columns.separator_of(name)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from fmtune.data.cells import LARGEST, Float64, shown, spelled, text_of, values_of
+from fmtune.data.columns import with_point
 from fmtune.errors import DataError
 from fmtune.rows import Int64
 
@@ -184,7 +185,9 @@ def _number(cell: Any, name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(cell, bool) or not abs(number) <= LARGEST:
-        raise DataError(f"wants a finite number, not {shown(cell)}", where=name)
+        pointed = with_point(cell)
+        hint = None if pointed is None else f"a number has a decimal point: {pointed}"
+        raise DataError(f"wants a finite number, not {shown(cell)}", where=name, hint=hint)
     return number
 
 

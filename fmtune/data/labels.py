@@ -9,7 +9,7 @@ import numpy as np
 from fmtune.data.cells import LARGEST, Float64, coded, missing_column, numbers_of, place, shown, text_of
 from fmtune.data.tables import is_number
 from fmtune.errors import DataError
-from fmtune.rows import Float32
+from fmtune.rows import Float32, Int64
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,19 +20,68 @@ Classes = tuple[str, ...]
 _HINT = "a label is a number, or one of two words in all: correct it, or drop such rows"
 
 
-def words_of(cells: pd.Series[Any], where: str, first: int = 0) -> set[str]:
-    """Return the distinct texts of a label's column; none where its type says that all of it are numbers."""
-    from pandas.api import types
+class Words:
+    """The words that a label's column holds, met a block at a time.
 
-    if types.is_numeric_dtype(cells.dtype):
-        return set()
-    _, uniques = coded(cells, where, first)
-    return {text for cell in uniques if (text := text_of(cell))}
+    Parameters
+    ----------
+    name
+        The column.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._met, self._rows, self._numbers = name, dict[str, None](), 0, False
+
+    def add(self, cells: pd.Series[Any], where: str, rows: Int64) -> None:
+        """Meet the cells of a block, which are of these ``rows`` of ``where``.
+
+        Raises
+        ------
+        DataError
+            A third value beside two words, the first that comes; a cell that is no value.
+        """
+        from pandas.api import types
+
+        self._rows += len(cells)
+        if types.is_numeric_dtype(cells.dtype):
+            self._numbers = self._numbers or len(cells) > 0
+        if self._numbers or len(self._met) > 2:
+            return
+        codes, uniques = coded(cells, where, int(rows[0]) if len(rows) else 0)
+        for code, cell in enumerate(uniques):
+            if not (text := text_of(cell)) or text in self._met:
+                continue
+            if len(self._met) == 2 and not any(map(is_number, self._met)):
+                first, second = self._met
+                what = f"the label {self._name!r} is {shown(cell)}, a third value beside {first!r} and {second!r}"
+                raise DataError(what, where=place(where, int(rows[np.argmax(codes == code)])), hint=_HINT)
+            self._met[text] = None
+
+    def classes(self, where: str) -> Classes:
+        """Return two words in order; nothing where labels are numbers.
+
+        Raises
+        ------
+        DataError
+            All labels are one word.
+        """
+        words = [] if self._numbers or any(map(is_number, self._met)) else sorted(self._met)
+        if len(words) == 1:
+            raise one_class(repr(words[0]), self._rows, where, self._name)
+        return tuple(words)
 
 
-def classes_of(words: set[str]) -> Classes:
-    """Return two words in order; nothing where there are not two, or one is a number."""
-    return tuple(sorted(words)) if len(words) == 2 and not any(map(is_number, words)) else ()
+def told_apart(labels: Float32, where: str, column: str | None = None) -> None:
+    """Raise DataError where labels (rows,) are all the same number."""
+    if len(labels) and (labels == labels[0]).all():
+        raise one_class(f"{labels[0]:g}", len(labels), where, column)
+
+
+def one_class(value: str, rows: int, where: str, column: str | None = None) -> DataError:
+    """Return the error for labels that are all the same; ``value`` is how they are shown."""
+    of = "" if column is None else f" in the column {column!r}"
+    what = f"all {rows:,} labels{of} are {value}: there is nothing to tell apart, and no score means anything"
+    return DataError(what, where=where, hint="take rows with other labels too, or name another label")
 
 
 def labels_of(frame: pd.DataFrame, name: str, classes: Classes, first: int, where: str) -> Float64:

@@ -33,14 +33,15 @@ _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf)"
 _PAIR = re.compile(rb"(?:\d+|qid):(?:" + _NUMBER + rb")", re.I)
 # A word and several numbers are no labels either, but that the reader says, with the line.
 _LABEL = re.compile(rb"[^,;:<{[]+|\d+(?:,\d+)+")
+_NUMBERS = re.compile(_NUMBER + rb"|\d+(?:,\d+)+", re.I)
 _HINT = "a line is 'label index:value index:value ...'"
 
 
 def sniff(head: bytes) -> bool:
     """Say whether the bytes (unzipped) begin as rows do: the first line of more than a label has a pair behind it.
 
-    A pair somewhere else would not do: the time 12:30 in a table looks like one.  What follows is for the reader to
-    judge, which names the line.
+    A pair somewhere else would not do: the time 12:30 in a table looks like one.  Behind a word and a tab it is a
+    column's name.  What follows is for the reader to judge, which names the line.
     """
     if b"\0" in head:
         return False
@@ -49,7 +50,8 @@ def sniff(head: bytes) -> bool:
         if tokens and _PAIR.fullmatch(tokens[0]):
             return True
         if len(tokens) > 1:
-            return bool(_LABEL.fullmatch(tokens[0]) and _PAIR.fullmatch(tokens[1]))
+            labelled = (_NUMBERS if b"\t" in line else _LABEL).fullmatch(tokens[0])
+            return bool(labelled and _PAIR.fullmatch(tokens[1]))
         if tokens and not re.fullmatch(_NUMBER, tokens[0], re.I):
             return False
     return False

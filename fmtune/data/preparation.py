@@ -29,7 +29,7 @@ from fmtune.data.labels import labels_of, not_binary
 from fmtune.data.sidecar import read_vocabulary, sidecar_of, vocabulary_of, write_vocabulary
 from fmtune.data.source import FORMATS, Paths
 from fmtune.data.split import Divider, Split
-from fmtune.errors import DataError
+from fmtune.errors import DataError, UsageError
 from fmtune.files import atomic_stream
 from fmtune.rows import Rows, concatenate
 
@@ -258,7 +258,7 @@ def convert_tables(
     format = source.format_to_write(out, format)
     used = None if vocabulary is None else read_vocabulary(vocabulary)
     if used is not None:
-        columns = _columns_of(used, columns.label or used.label)
+        columns = _columns_of(used, columns, str(vocabulary))
     table = Tables(sources, columns, split)
     encoder = table.fit() if used is None else used
     channels = table.split.channels
@@ -288,16 +288,30 @@ def convert_tables(
     }
 
 
-def _columns_of(encoder: Encoder, label: str | None) -> Columns:
-    """Return what an encoder's columns are, which says how a table's cells are read."""
+def _columns_of(encoder: Encoder, named: Columns, where: str) -> Columns:
+    """Return what an encoder's columns are, which says how a table's cells are read; ``named`` may not differ.
+
+    Raises
+    ------
+    UsageError
+        Another label is named, or another column or kind than the encoder's.
+    """
+    if named.label not in (None, encoder.label):
+        what = f"the vocabulary was made with the label {encoder.label!r}, and {named.label!r} is named"
+        raise UsageError(what, where=where, hint="leave the label out, or --vocabulary: the table then makes its own")
     texts = [column for column in encoder.columns if isinstance(column, OneHot | Hashed)]
-    return Columns(
-        label,
+    found = Columns(
+        encoder.label,
         categorical=tuple(column.name for column in texts if not column.separator),
         multivalued=tuple(column.name for column in texts if column.separator),
         numeric=tuple(column.name for column in encoder.columns if isinstance(column, Scaled)),
         bucketed=tuple(column.name for column in encoder.columns if isinstance(column, Bucketed)),
     )
+    for kind in ("categorical", "multivalued", "numeric", "bucketed"):
+        if other := sorted(set(getattr(named, kind)) - set(getattr(found, kind))):
+            what = f"{other[0]!r} is named as {kind}, and is not in the vocabulary"
+            raise UsageError(what, where=where, hint="leave the columns out: the vocabulary says what they are")
+    return found
 
 
 def _beside(out: Path, channel: str) -> Path:

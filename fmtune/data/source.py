@@ -1,7 +1,7 @@
 """Source: a channel, read from a file, a folder, a glob or a list of shards, whatever their format.
 
-The format is known by content, never by suffix; a suffix only says what to write.  ``FORMATS`` hold rows;
-``fmtune.data.tables.TABLES`` hold named columns, which an encoder turns into rows.
+The format is known by content; a suffix says what to write, and decides where a file may be csv and libsvm both.
+``FORMATS`` hold rows; ``fmtune.data.tables.TABLES`` hold named columns, which an encoder turns into rows.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def files_of(paths: Paths, name: str = "data") -> list[Path]:
 
 
 def format_of(path: Path) -> str:
-    """Return the name of a file's format, by its content.
+    """Return the name of a file's format, by its content; times of day under ``.csv`` or ``.tsv`` are no libsvm.
 
     Raises
     ------
@@ -223,8 +223,11 @@ def format_of(path: Path) -> str:
     """
     with _opened(path) as stream:
         head = stream.read(HEAD)
-    text = unzipped(head)
+    text, csv = unzipped(head), tables.TABLES["csv"]
+    called = path.name.lower().removesuffix(".gz").endswith(csv.suffixes) and csv.sniff(head)
     for name, kind in FORMATS.items():
+        if name == "libsvm" and called:
+            continue
         if kind.sniff(text if name == "libsvm" else head):
             return name
     for name, table in tables.TABLES.items():

@@ -6,18 +6,20 @@ JSON lines may be gzipped; Parquet and Arrow need pyarrow (extra ``parquet``).
 
 from __future__ import annotations
 
+import csv
 import gzip
 import importlib.util
+import io
 import itertools
 import json
 import re
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from fmtune.data.foreign import unzipped
 from fmtune.errors import DataError, ResourceError
@@ -102,8 +104,7 @@ def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -
     import pandas as pd
 
     with _opened(path) as stream:
-        first = _first_record(stream.read(1 << 16))
-        sep = max(_DELIMITERS, key=lambda mark: first.count(mark.encode()))
+        sep = _separator(stream.read(1 << 16))
         stream.seek(0)
         # Read as the rest is, lest the two disagree on where a name ends.
         found = pd.read_csv(stream, sep=sep, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
@@ -127,6 +128,12 @@ def _read_csv(path: Path, names: Sequence[str] | None, texts: Collection[str]) -
             yield frame[chosen]
 
 
+def _separator(start: bytes) -> str:
+    """Return what stands between cells, by the first record."""
+    first = _first_record(start)
+    return max(_DELIMITERS, key=lambda mark: first.count(mark.encode()))
+
+
 def _next(reader: TextFileReader) -> pd.DataFrame | None:
     from pandas.errors import ParserWarning
 
@@ -142,6 +149,34 @@ def _first_record(start: bytes) -> bytes:
     """Return the first record as far as it goes, without its quoted names, which may hold delimiters and line ends."""
     bare = _QUOTED.sub(rb"\1", start.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
     return next(iter(bare.splitlines()), b"")
+
+
+def line_of(path: Path, row: int) -> int | None:
+    """Return the line, from 1, in which a row, from 0, of a csv file or of JSON lines begins; None where none is known.
+
+    Blank lines are no rows, and a quoted cell may hold line ends: so the file is read up to there.
+    """
+    with suppress(OSError, EOFError, ValueError, csv.Error, zlib.error), _opened(path) as stream:
+        start = stream.read(1 << 16)
+        stream.seek(0)
+        kind = next((name for name, table in TABLES.items() if table.sniff(start)), None)
+        if kind == "jsonl":
+            lines = (number for number, line in enumerate(stream, 1) if line.strip())
+            return next(itertools.islice(lines, row, None), None)
+        if kind == "csv":
+            text = io.TextIOWrapper(cast(BinaryIO, stream), "utf-8-sig", newline="")
+            # The first record holds the names.
+            return next(itertools.islice(_begins(text, _separator(start)), row + 1, None), None)
+    return None
+
+
+def _begins(text: io.TextIOWrapper, separator: str) -> Iterator[int]:
+    """Yield the line in which each record begins, as pandas tells records from blank lines."""
+    reader, begins = csv.reader(text, delimiter=separator), 1
+    for record in reader:
+        if len(record) > 1 or "".join(record).strip():
+            yield begins
+        begins = reader.line_num + 1
 
 
 def is_number(text: str) -> bool:

@@ -231,13 +231,14 @@ def train(
             best = pack.model(lane)
         if (report is not None and report(epoch, value)) or tired:
             break
-    model = best or pack.model(lane)
+    model, last = best or pack.model(lane), lane.epochs
+    # Scores take a copy of the model, for which the lane makes room.
+    del pack, lane
     if not (np.isfinite(model.factors).all() and np.isfinite(model.linear).all() and math.isfinite(model.bias)):
-        raise Diverged(lane.epochs, h.solver)
+        raise Diverged(last, h.solver)
     metrics: dict[str, float] = {}
     if test is not None:
         metrics = evaluate(score(model, test), channels.test_labels, h.predictor_type)
-    last = lane.epochs
     return Fit(
         model, tuple(progress.curve), progress.best_epoch or last, progress.epochs or last, metrics, seconds
     )  # fmt: skip

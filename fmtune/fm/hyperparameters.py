@@ -284,9 +284,10 @@ def _number(name: str, row: Parameter, value: Any) -> int | float:
         return _number(name, row, item())
     if not math.isfinite(value) or (row.type is int and value != int(value)):
         raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    hint = f"{name}: {row.help}"
     if row.low is not None and (value < row.low or (row.open_low and value <= row.low)):
         least = "above" if row.open_low else "at least"
-        raise UsageError(f"{name} must be {least} {row.low:g}, not {value!r}")
+        raise UsageError(f"{name} must be {least} {row.low:g}, not {value!r}", hint=hint)
     if row.high is not None and value > row.high:
-        raise UsageError(f"{name} must be at most {row.high:g}, not {value!r}")
+        raise UsageError(f"{name} must be at most {row.high:g}, not {value!r}", hint=hint)
     return int(value) if row.type is int else float(value)

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmtune.errors import ModelError, ResourceError, UsageError
-from fmtune.files import atomic_write
+from fmtune.files import atomic_stream
 from fmtune.notebook import table
 
 _MAGIC, _MAGIC_DRAWS = b"fmtune model 1\n", b"fmtune model 2\n"
@@ -130,6 +131,10 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """Return the content of its file."""
+        return b"".join(self._parts())
+
+    def _parts(self) -> Iterator[bytes | memoryview]:
+        """Yield the content of its file piece by piece: of a large model no copy is made."""
         content: dict[str, Any] = {
             "predictor_type": self.predictor_type, "bias": self.bias, "feature_dim": self.feature_dim,
             "num_factors": self.num_factors, "facts": self.facts,
@@ -140,13 +145,17 @@ class Model:
             content.update(num_factors=factors.shape[2], draws={"bias": bias.tolist(), "noise": noise.tolist()})
             found, magic = [linear, factors], _MAGIC_DRAWS
         header = json.dumps(content, sort_keys=True).encode()
-        arrays = [np.ascontiguousarray(a, "<f4").tobytes() for a in found]
-        body = b"".join([magic, struct.pack("<Q", len(header)), header, *arrays])
-        return body + hashlib.sha256(body).digest()
+        digest = hashlib.sha256()
+        arrays = (np.ascontiguousarray(a, "<f4").data.cast("B") if a.size else b"" for a in found)
+        for part in (magic, struct.pack("<Q", len(header)), header, *arrays):
+            digest.update(part)
+            yield part
+        yield digest.digest()
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
-        atomic_write(Path(path), self.to_bytes())
+        with atomic_stream(Path(path), self.nbytes) as stream:
+            stream.writelines(self._parts())
 
     @classmethod
     def load(cls, path: str | Path) -> Model:

@@ -18,12 +18,12 @@ from fmtune.data.cache import Cache
 from fmtune.data.columns import Columns
 from fmtune.data.download import Progress
 from fmtune.data.encoding import Encoder
-from fmtune.data.labels import are_binary
+from fmtune.data.labels import are_binary, told_apart
 from fmtune.data.split import Split
 from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
 from fmtune.fm.groups import Groups
-from fmtune.rows import Rows
+from fmtune.rows import Float32, Rows
 from fmtune.tune.spec import Spec
 
 
@@ -101,6 +101,9 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
     for name, r in present.items():
         if r.labels is not None:
             source.check_labels(r.labels, binary, name)
+    for name, r in present.items():
+        if binary and r.labels is not None:
+            _two_classes(name, r.labels, _named(spec, name), None if encoder is None else encoder.label)
     if "test" not in present:
         raise UsageError("the objective needs a test channel", where=str(spec.path), hint="add data.test")
     stats = {
@@ -110,14 +113,27 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         } for name, r in present.items()
     }  # fmt: skip
     _tell_apart(stats)
-    labels = present["test"].labels
-    if spec.metric == "auc" and labels is not None and len(set(labels.tolist())) == 1:
-        raise DataError(f"every label is {labels[0]:g}, and auc compares two", where="test",
-                        hint="take a test channel with both labels, or another objective")  # fmt: skip
     raw = spec.groups or groups
     channels = Channels(present["train"], present["test"], Groups.of(raw) if raw else None, units.get("test"))
     held = units.get("holdout")
     return StudyData(channels, present.get("holdout"), description, facts, stats, base, encoder, names, held)
+
+
+def _two_classes(name: str, labels: Float32, where: str, column: str | None) -> None:
+    """Refuse a channel of one class; of the holdout it is only said, for the search does without."""
+    try:
+        told_apart(labels, where, column)
+    except DataError as error:
+        if name != "holdout":
+            raise
+        canonical.warn(f"{where}: {error.what}")
+
+
+def _named(spec: Spec, channel: str) -> str:
+    """Return a channel with what it is read from."""
+    data = spec.data
+    files = {"train": data.train, "test": data.test, "holdout": data.holdout}[channel] or data.train
+    return f"{channel} ({data.card or ', '.join(files or ())})"
 
 
 def _origin(spec: Spec, channel: str, rows: Rows) -> str:

@@ -319,7 +319,7 @@ def _value(name: str, raw: Any) -> tuple[Value, Wrong | None]:
     except UsageError as error:
         choices = PARAMETERS[name].choices
         near = suggestion(raw, choices) if isinstance(raw, str) else ""
-        return None, Wrong((name,), error.what + near, None if choices else unquoted(raw))
+        return None, Wrong((name,), error.what + near, None if choices else error.hint or unquoted(raw))
 
 
 def _unknown(name: str, known: Collection[str], keys: Collection[str]) -> Wrong:

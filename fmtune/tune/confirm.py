@@ -121,7 +121,7 @@ def _confirm(
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
     say("comparing them ...")
     found = compare(spec.metric, scores, data.channels.test_labels, data.channels.units)
-    held = _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
+    held = _opened(store, trained[found["best"]], found["best"], data, spec)
     result = {"question": question, **found, "holdout": held}
     store.set_attrs({"fmtune:confirmation": result})
     return result
@@ -279,12 +279,13 @@ def _scored(pack: Trainer, rows: Rows | None) -> Array:
     return pack.score(rows)
 
 
-def _opened(store: Store, pack: Trainer, number: int, rows: Rows | None, spec: Spec) -> dict[str, Any] | None:
+def _opened(store: Store, pack: Trainer, number: int, data: StudyData, spec: Spec) -> dict[str, Any] | None:
     """Score the confirmed winner on the holdout, and count that it was opened."""
+    rows = data.holdout
     if rows is None or rows.labels is None:
         return None
     labels = rows.labels
-    shown = rows.widen(len(pack.model(pack.lanes[0]).linear))
+    shown = rows.widen(data.channels.train.feature_dim)
     scores = pack.score(shown.to_dense() if pack.recipe.layout == "dense" else shown.to_sparse())
     values = [METRICS[spec.metric].compute(row, labels) for row in scores]
     before = store.attrs().get("fmtune:holdout") or {}

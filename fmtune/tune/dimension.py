@@ -189,7 +189,7 @@ def _range_faults(name: str, long: dict[str, Any]) -> Iterator[Wrong]:
         try:
             check(name, long[key])
         except UsageError as error:
-            yield Wrong((key,), error.what)
+            yield Wrong((key,), error.what, error.hint)
     if low >= high:
         hint = f"to fix {name} at {low!r}, put it under hyperparameters" if low == high else "swap the two"
         yield Wrong(("low",), f"low {low!r} of {name} is not below high {high!r}", hint)
@@ -211,7 +211,7 @@ def _choice_faults(name: str, row: Parameter, choices: list[Any], at: tuple[str,
             value = check(name, raw)
         except UsageError as error:
             near = suggestion(raw, row.choices) if isinstance(raw, str) else ""
-            yield Wrong((*at, i), error.what + near, None if row.choices else unquoted(raw))
+            yield Wrong((*at, i), error.what + near, None if row.choices else error.hint or unquoted(raw))
             continue
         if any(type(other) is type(value) and other == value for other in seen):
             yield Wrong((*at, i), f"{name} has the choice {shown(value)} twice")

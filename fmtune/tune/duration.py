@@ -1,53 +1,88 @@
-"""Duration: how long a study takes, from two passes of a few configurations over some of its rows."""
+"""Duration: how long a study's trials take: from a few short passes or, when some have ended, from what these took.
+
+What a sampler will choose nobody knows beforehand.  So there are two figures: a trial that is as the search space is on
+the average, and one of its dearest quarter, where a sampler goes that finds many factors or epochs to be better.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.samplers import RandomSampler
+from scipy.optimize import nnls
 
+from fmtune.fm.arena import columns_of
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Channels
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.solvers import compile_kernels, memory_of, trainer
 from fmtune.machine import cores, free_memory
+from fmtune.tune.driver import WIDTH
+from fmtune.tune.result import CellResult
 from fmtune.tune.space import distributions
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import quiet
 
 # Enough rows for a rate, few enough for a moment.
 ROWS = 20_000
-_DRAWS = 16
+# Configurations that train for a moment, and those whose time is then reckoned: with few, one large one is half of it.
+_TRIED, _DRAWN = 16, 256
+# Seconds after which no more packs are tried.
+_ENOUGH = 4.0
+# A short work is timed so many times, or for so many seconds.
+_TIMES, _SHORT = 9, 0.1
+# Seconds that a trial and a lane's epoch take beside the pass, one after the other: the sampler is asked, scores are
+# told, a trial is written down.  2 cores, 300 trials of one epoch (tpe) and 60 of 300 epochs of almost no work.
+_A_TRIAL, _AN_EPOCH = 0.03, 0.0004
+# Finished trials that say more than a probe does.
+FEW = 4
+
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Duration:
-    """What was measured of one cell.
+    """What a cell's trials are expected to take, each in seconds of wall clock, when all lanes are in use.
 
     Attributes
     ----------
-    seconds : float
-        What training all its trials takes if none ends early, in seconds of wall clock.
-    lanes, rows : int
-        How many models trained side by side to find out, and on how many rows.
-    pace : float
-        Trials a second.
+    middle : float
+        The mean trial.
+    high : float
+        The mean of the dearest quarter.
+    basis : str
+        What says so, in words.
     """
 
-    seconds: float
-    lanes: int
-    rows: int
-    pace: float
+    middle: float
+    high: float
+    basis: str
 
 
-def duration(spec: Spec, cell: Cell, channels: Channels, lanes: int, rows: int = ROWS) -> Duration | None:
-    """Train a few of a study's configurations for two passes, and say what all of them would take.
+def remembered(cell: CellResult) -> Duration | None:
+    """Return what a cell's finished trials took, the newest counting most; None where they are too few.
 
-    The first pass makes mini-batches and is not timed.  Where trials differ in what shapes a pass, those that share
-    the first one's are taken.
+    What passes did not take (scoring, the sampler, the database) is shared out by what they took.  The last trial
+    counts sixteen times as much as the first: the sampler has drifted since.
+    """
+    took = np.array([t.seconds for t in cell.trials if t.seconds and t.state in ("COMPLETE", "PRUNED", "FAIL")])
+    if len(took) < FEW or not cell.seconds:
+        return None
+    wall = took * cell.seconds / took.sum()
+    middle = float(np.average(wall, weights=np.exp2(np.linspace(0, 4, len(wall)))))
+    return Duration(middle, max(middle, _dearest(wall)), f"as its {len(took)} finished trials took, the newest most")
+
+
+def probed(spec: Spec, cell: Cell, channels: Channels, lanes: int, rows: int = ROWS) -> Duration | None:
+    """Train a few of a study's configurations for two passes, and say what its trials would take if none ends early.
+
+    The first pass makes mini-batches and is not timed.
 
     Parameters
     ----------
@@ -61,29 +96,82 @@ def duration(spec: Spec, cell: Cell, channels: Channels, lanes: int, rows: int =
     Returns
     -------
     Duration or None
-        None where the configurations do not fit into the memory that is free.
+        None where no configuration fits into the memory that is free.
     """
     drawn = _drawn(spec)
-    epochs = sum(h.epochs for h in drawn) / len(drawn)
-    train, n = channels.train, min(rows, channels.train.n)
-    feed = Feed(train.slice(0, n))
-    recipe = Recipe.of(drawn[0], cell.layout)
-    threads = min(spec.threads or cores(), lanes)
-    # A pack a thread: each takes its share of the lanes.
-    taken = [h for h in drawn if Recipe.of(h, cell.layout) == recipe][: max(1, lanes // threads)]
-    if sum(memory_of(h, feed) for h in taken) > free_memory() / 4:
-        return None
-    compile_kernels(cell.layout, recipe.solver)
-    pack = trainer(feed, recipe)
-    pack.change(enter=taken)
-    pack.epoch()
-    trained = _timed(pack.epoch) * train.n / n
+    n, threads = min(rows, channels.train.n), min(spec.threads or cores(), max(1, lanes // spec.seeds))
+    feed = Feed(channels.train.slice(0, n))
     test = channels.test(cell.layout)
-    if test is not None:
-        some = test.slice(0, min(rows, test.n))
-        trained += _timed(lambda: pack.score(some)) * test.n / some.n
-    a_trial = trained / len(taken) * epochs * spec.seeds / threads
-    return Duration(a_trial * spec.n_trials, len(taken), n, 1 / a_trial)
+    some = None if test is None else test.slice(0, min(rows, test.n))
+    ends = time.perf_counter() + _ENOUGH
+
+    def took(pack: list[Hyperparameters]) -> float | None:
+        """Return the seconds that an epoch of a pack takes, None where it was not tried."""
+        if time.perf_counter() > ends or sum(memory_of(h, feed) for h in pack) * threads > free_memory() / 4:
+            return None
+        made = trainer(feed, Recipe.of(pack[0], cell.layout))
+        made.change(enter=pack)
+        made.epoch()
+        seconds = _timed(made.epoch) * channels.train.n / n
+        if test is not None and some is not None:
+            seconds += _timed(lambda: made.score(some)) * test.n / some.n
+        return seconds
+
+    for solver in {h.solver for h in drawn[:_TRIED]}:
+        compile_kernels(cell.layout, solver)
+    # Side by side, as the study's: threads share caches, memory and, with others, the cores.
+    packs = _packs(drawn[:_TRIED], cell.layout, max(1, lanes // threads))
+    with ThreadPoolExecutor(threads) as pool:
+        tried = [(pack, seconds) for pack, seconds in zip(packs, pool.map(took, packs), strict=True) if seconds]
+    if not tried:
+        return None
+    passes = _reckoned(drawn, tried, cell.layout) / threads
+    epochs = np.array([h.epochs for h in drawn])
+    wall = _A_TRIAL + epochs * spec.seeds * (passes + _AN_EPOCH)
+    many = sum(len(pack) for pack, _ in tried)
+    basis = f"probed on {many} {'configuration' if many == 1 else 'configurations'} and {n:,} rows"
+    return Duration(float(wall.mean()), _dearest(wall), basis)
+
+
+def _packs(drawn: Sequence[Hyperparameters], layout: str, lanes: int) -> list[list[Hyperparameters]]:
+    """Return configurations that share a pass, as many as train side by side, in their order."""
+    packs: list[list[Hyperparameters]] = []
+    for h in drawn:
+        for pack in packs:
+            wide = sum(columns_of(one.num_factors) for one in (*pack, h))
+            if len(pack) < lanes and wide <= WIDTH and Recipe.of(pack[0], layout) == Recipe.of(h, layout):
+                pack.append(h)
+                break
+        else:
+            packs.append([h])
+    return packs
+
+
+def _reckoned(
+    drawn: Sequence[Hyperparameters], tried: Sequence[tuple[Sequence[Hyperparameters], float]], layout: str
+) -> Float64:  # fmt: skip
+    """Return what an epoch of each drawn configuration takes of a thread, from the seconds of packs that were tried.
+
+    A lane takes a time of its own and one for each of its columns, fitted to all packs; where what shapes the pass
+    differs (mini_batch_size, say), a configuration takes as many times as long as the packs of its shape did.
+    """
+    sums = np.array([[len(pack), sum(columns_of(h.num_factors) for h in pack)] for pack, _ in tried], np.float64)
+    seconds = np.array([took for _, took in tried])
+    each = nnls(sums, seconds)[0]
+    fitted = sums @ each
+    shapes = [Recipe.of(pack[0], layout) for pack, _ in tried]
+    times = {}
+    for shape in set(shapes):
+        own = [other == shape for other in shapes]
+        times[shape] = seconds[own].sum() / max(fitted[own].sum(), 1e-12)
+    return np.array([
+        times.get(Recipe.of(h, layout), 1.0) * (each[0] + each[1] * columns_of(h.num_factors)) for h in drawn
+    ])  # fmt: skip
+
+
+def _dearest(wall: Float64) -> float:
+    """Return the mean of the dearest quarter."""
+    return float(np.sort(wall)[-max(1, len(wall) // 4) :].mean())
 
 
 def _drawn(spec: Spec) -> list[Hyperparameters]:
@@ -91,11 +179,15 @@ def _drawn(spec: Spec) -> list[Hyperparameters]:
     space = distributions(spec.search_space)
     with quiet():
         study = optuna.create_study(sampler=RandomSampler(seed=spec.seed))
-        asked = [study.ask(space).params for _ in range(_DRAWS)]
+        asked = [study.ask(space).params for _ in range(_DRAWN)]
     return [Hyperparameters.of({**spec.fixed, **params}) for params in asked]
 
 
 def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    """Return the seconds that a work takes; of a short one the median of several, which others may have held up."""
+    took: list[float] = []
+    while len(took) < _TIMES and sum(took) < _SHORT:
+        began = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - began)
+    return float(np.median(took))

@@ -50,7 +50,7 @@ def explained(model: Model, data: StudyData, top: int = TOP) -> dict[str, Any]:
         for f, rows in zip(strongest, there, strict=True)
         if linear[f] > 0
     ]
-    first, second, power = meeting(train, np.linalg.norm(model.factors, axis=1))
+    first, second, power = meeting(train, np.sqrt(np.einsum("ij,ij->i", model.factors, model.factors)))
     likely = np.argsort(-(products(model, first, second) ** 2) * power, kind="stable")[:CANDIDATES]
     first, second = first[likely], second[likely]
     weight, (there, power) = products(model, first, second), together(train, first, second)
@@ -108,11 +108,14 @@ def meeting(rows: Rows, lengths: NDArray[np.floating[Any]]) -> tuple[Int64, Int6
     if many.max(initial=0) > WIDE:
         wanted &= lengths >= np.partition(lengths, -WIDE)[-WIDE]
     kept = np.where(wanted[looked.indices], looked.values, 0.0).astype(np.float64)
-    there = sparse.csr_array((kept**2, looked.indices, looked.indptr), shape=(looked.n, rows.feature_dim))
+    # Of the features that are there: a product over all of them has arrays of many times a model's size.
+    known, place = np.unique(looked.indices, return_inverse=True)
+    there = sparse.csr_array((kept**2, place, looked.indptr), shape=(looked.n, len(known)))
     there.eliminate_zeros()
     pairs = sparse.coo_array(sparse.triu(sparse.csr_array(there.T @ there), 1))
     order = np.lexsort((pairs.col, pairs.row))
-    return pairs.row[order].astype(np.int64), pairs.col[order].astype(np.int64), pairs.data[order]
+    first, second = (known[side[order]].astype(np.int64) for side in (pairs.row, pairs.col))
+    return first, second, np.asarray(pairs.data[order], np.float64)
 
 
 def squares(rows: Rows) -> Float64:

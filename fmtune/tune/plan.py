@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import optuna
@@ -20,13 +21,15 @@ from fmtune.tune.admission import lanes_of
 from fmtune.tune.amount import size
 from fmtune.tune.budget import Budget, budget, largest
 from fmtune.tune.channels import bring
+from fmtune.tune.collect import collect
 from fmtune.tune.driver import WIDTH
-from fmtune.tune.duration import duration
+from fmtune.tune.duration import Duration, probed, remembered
 from fmtune.tune.folder import folder_of
 from fmtune.tune.places import redacted
 from fmtune.tune.rehearsal import Scene, play
+from fmtune.tune.result import CellResult
 from fmtune.tune.space import canonical, difference
-from fmtune.tune.spec import Spec
+from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import open_storage, sqlite_url
 
 
@@ -35,9 +38,9 @@ def lines(
 ) -> list[str]:  # fmt: skip
     """Return the plan of a study file, a line each: data, cells, trials, packs, memory, what is new.
 
-    ``progress`` is called while a card's files are downloaded.  A few configurations are trained for a moment, to
-    say how long the study takes.  For each number of ``workers`` the study is played through, each of which fails once
-    in ``failures`` hours on the average.
+    ``progress`` is called while a card's files are downloaded.  How long the trials to go take is told by those that
+    have ended or, in a new study, by a few configurations that are trained for a moment.  For each number of
+    ``workers`` the study is played through, each of which fails once in ``failures`` hours on the average.
 
     Raises
     ------
@@ -56,7 +59,12 @@ def lines(
     data.channels.feed.memory = may.batches
     at_once = max(spec.seeds, may.at_once(lanes, spec.seeds))
     runs = [cell for cell in devices.cells(spec)[0] if devices.missing(cell, spec.cpu_only) is None]
-    if len(runs) > 1 and spec.solvers == ("sgd",):
+    left = _left(spec, runs, stored)
+    over = bool(left) and not any(left.values())
+    if over:
+        all_done = "nothing is left to do: all trials are done, and the winner is chosen; a larger n_trials goes on"
+        said.append(all_done if stored.concluded else "no trial is left to do; the winner is still to be trained")
+    elif len(runs) > 1 and spec.solvers == ("sgd",):
         said.append(probe.fastest(runs, data.channels.train, largest(spec), at_once))
     if spec.cluster is not None:
         return [*said, _cluster(spec), f"storage: {stored.where}: {stored.words}"]
@@ -67,18 +75,33 @@ def lines(
     )
     said.append(_memory(spec, may, lanes))
     said.append(_feeding(spec, data.channels.feed))
-    said += _times(spec, data.channels, at_once)
-    said += _on_many(spec, data.channels, (at_once, lag), workers, failures)
+    if not over:
+        found = _durations(spec, data.channels, at_once, left, stored)
+        said += _times(spec, found, left)
+        said += _on_many(spec, found, left, (at_once, lag), workers, failures)
     said.append(f"storage: {stored.where}: {stored.words}")
     return said
 
 
 class _Stored(NamedTuple):
-    """What the database holds already, in words, and the study's lag."""
+    """What the database holds already, in words; the study's lag; what its cells came to; whether it was concluded."""
 
     where: str
     words: str
     lag: int | None = None
+    cells: Mapping[str, CellResult] = MappingProxyType({})
+    concluded: bool = False
+
+
+def _left(spec: Spec, runs: Sequence[Cell], stored: _Stored) -> dict[Cell, int]:
+    """Return how many trials each cell that runs still has to train."""
+    trials = {cell: stored.cells[cell.name].trials if cell.name in stored.cells else () for cell in runs}
+    # Those that were put there by Optuna's own means are run beyond n_trials, and all that were searched are replayed.
+    most = max([spec.n_trials, *map(len, trials.values())])
+    return {cell: most - sum(trial.state in _ENDED for trial in own) for cell, own in trials.items()}
+
+
+_ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
 def _cells(spec: Spec) -> Iterator[str]:
@@ -96,24 +119,41 @@ def _cells(spec: Spec) -> Iterator[str]:
         searched = True
 
 
-def _times(spec: Spec, channels: Channels, lanes: int) -> Iterator[str]:
-    """Say how long each cell takes that can run on the CPU; the timeout ends the search, and so what is replayed."""
-    trials, searched = spec.n_trials, devices.first(spec)
-    for cell in devices.cells(spec)[0]:
-        if cell.device != "cpu" or devices.missing(cell, spec.cpu_only):
-            continue
-        found = duration(spec, cell, channels, lanes)
-        if found is None:
+def _durations(
+    spec: Spec, channels: Channels, lanes: int, left: Mapping[Cell, int], stored: _Stored
+) -> dict[Cell, Duration | None]:  # fmt: skip
+    """Return what trials take in each cell of which it can be told: as those took that ended, else as a probe does."""
+    past = {cell: remembered(stored.cells[cell.name]) for cell in left if cell.name in stored.cells}
+    return {
+        cell: past.get(cell) or probed(spec, cell, channels, lanes)
+        for cell in left if cell.device == "cpu" or past.get(cell)
+    }  # fmt: skip
+
+
+def _times(spec: Spec, found: Mapping[Cell, Duration | None], left: Mapping[Cell, int]) -> Iterator[str]:
+    """Say how long each cell takes; the timeout ends the search, and so what is replayed."""
+    fewer, searched = 0, devices.first(spec)
+    for cell, of in found.items():
+        trials = max(0, left[cell] - fewer)
+        if of is None:
             yield f"time of {cell.name}: not probed, for want of memory"
             continue
-        whole = timedelta(seconds=math.ceil(min(trials / found.pace, 1e12)))
-        words = f"time of {cell.name}: training takes about {whole} (hours:minutes:seconds), less what is pruned"
-        if cell == searched and spec.timeout is not None and found.seconds > spec.timeout:
-            trials = int(spec.timeout * found.pace)
-            words += f"; the timeout comes first, after {trials} trials or so"
-        elif trials < spec.n_trials:
-            words += f", for the {trials} trials that the search comes to"
-        yield f"{words}; probed on {found.lanes} {'lane' if found.lanes == 1 else 'lanes'} and {found.rows:,} rows"
+        if not trials:
+            yield f"time of {cell.name}: no trials are left"
+            continue
+        middle, high = (timedelta(seconds=math.ceil(min(trials * each, 1e12))) for each in (of.middle, of.high))
+        many = f"{trials} {'trial' if trials == 1 else 'trials'}"
+        words = f"time of {cell.name}: {many} to train, about {middle}"
+        if high > middle:
+            words += f", or {high} if all are as the dearest quarter"
+        if cell == searched and spec.timeout is not None and trials * of.high > spec.timeout:
+            within = [min(trials, int(spec.timeout / each)) for each in (of.high, of.middle)]
+            fewer = trials - within[1]
+            comes = "comes" if fewer else "may come"
+            words += f"; the timeout {comes} first, after {' to '.join(map(str, dict.fromkeys(within)))} trials or so"
+        elif fewer:
+            words += ", for what the search comes to"
+        yield f"{words} (hours:minutes:seconds, less what ends early; {of.basis})"
 
 
 def _cluster(spec: Spec) -> str:
@@ -126,18 +166,18 @@ def _cluster(spec: Spec) -> str:
 
 
 def _on_many(
-    spec: Spec, channels: Channels, width: tuple[int, int], workers: Sequence[int], failures: float
+    spec: Spec, durations: Mapping[Cell, Duration | None], left: Mapping[Cell, int], width: tuple[int, int],
+    workers: Sequence[int], failures: float,
 ) -> Iterator[str]:  # fmt: skip
     """Say what becomes of the study on so many workers, machines like this one; ``width`` is lanes and lag."""
     lanes, lag = width
     cell = devices.first(spec)
-    found = duration(spec, cell, channels, lanes) if workers and cell.device == "cpu" else None
-    for number in workers if found is not None else ():
+    found = durations.get(cell)
+    for number in workers if found is not None and left[cell] else ():
         assert found is not None
         jobs = max(1, lanes // spec.seeds)
         scene = Scene(
-            number, spec.n_trials, found.seconds / spec.n_trials, lanes=jobs, lag=lag, grace=spec.grace,
-            failures=3600 * failures,
+            number, left[cell], found.middle, lanes=jobs, lag=lag, grace=spec.grace, failures=3600 * failures,
         )  # fmt: skip
         played = play(scene)
         lost = played.lost / max(played.worked, 1e-9)
@@ -201,7 +241,9 @@ def _stored(spec: Spec) -> _Stored:
     changed = difference(attrs["fmtune:canonical"], canonical(spec)) if "fmtune:canonical" in attrs else []
     if changed:
         return _Stored(where, f"would be refused, it was begun with another setting: {'; '.join(changed)}", lag)
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    done = sum(state.is_finished() for state in states)
+    found = collect(spec)
+    states = [trial.state for trial in found.cells[0].trials] if found.cells else []
+    done = sum(state in _ENDED for state in states)
     again = f", {len(states) - done} of them start again" if len(states) > done else ""
-    return _Stored(where, f"{done} trials are done, {max(0, spec.n_trials - done)} to go{again}", lag)
+    words = f"{done} trials are done, {max(0, spec.n_trials - done)} to go{again}"
+    return _Stored(where, words, lag, {cell.name: cell for cell in found.cells}, found.finished is not None)

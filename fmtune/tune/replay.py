@@ -1,4 +1,4 @@
-"""Replay: one trial of a finished study run again, from what its result says, and compared epoch by epoch.
+"""Replay: one trial of a study run again, from what its result says, compared epoch by epoch, and its model kept.
 
 The result may come from the study's storage or out of a report's page, on this machine or another.  The data are
 read first and their digests compared: on other rows a score says nothing.  Then the trial is trained as it was,
@@ -8,6 +8,8 @@ with the same parameters, seeds and number of epochs, and the verdict is one of 
 * ``within tolerance``: no epoch differs by more than ``TOLERANCE`` of its score, which is what another processor,
   library or layout may do to sums of float32;
 * ``different``: some epoch differs by more, or the trial ended in another state.
+
+A model that is asked for is that of the very training that was compared; one that came out different is not written.
 """
 
 from __future__ import annotations
@@ -19,9 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmtune.errors import DataError, ResourceError, UsageError
+from fmtune.files import foresee
+from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.fit import Progress
 from fmtune.fm.hyperparameters import Hyperparameters
-from fmtune.tune import devices, environment
+from fmtune.fm.metrics import evaluate
+from fmtune.fm.model import Model
+from fmtune.fm.pack import score as scores_of
+from fmtune.fm.solvers import Trainer, trainer
+from fmtune.tune import devices, environment, modelfile
+from fmtune.tune.budget import budget
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import Driver, Job, Outcome, seeds_of
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
@@ -54,6 +63,8 @@ class Replay:
         What differs, in words; empty when nothing does.
     environment : dict
         Entry to what it was and what it is, for each that differs; None stands for not known.
+    model : str or None
+        The file of its model, where one was asked for and written.
     """
 
     trial: int
@@ -65,17 +76,18 @@ class Replay:
     largest: float
     why: str
     environment: dict[str, tuple[str | None, str | None]]
+    model: str | None = None
 
     @property
     def lines(self) -> list[str]:
-        """What to tell a user: the verdict, the scores, and what differs in the environment."""
+        """What to tell a user: the verdict, the scores, what differs in the environment, and the model's file."""
         scores = f"{_shown(self.now)}, {self.epochs} epochs"
         if self.verdict != "identical":
             scores = f"{_shown(self.then)} then, {_shown(self.now)} now; {self.why}"
         said = [f"trial {self.trial} in {self.cell}: {self.verdict} ({scores})"]
-        if not self.environment:
-            return [*said, "the environment is the same"]
-        return [*said, *(f"  {name}: {a or '-'} then, {b or '-'} now" for name, (a, b) in self.environment.items())]
+        differ = [f"  {name}: {a or '-'} then, {b or '-'} now" for name, (a, b) in self.environment.items()]
+        model = [] if self.model is None else [f"model: {self.model}"]
+        return [*said, *(differ or ["the environment is the same"]), *model]
 
 
 def address(words: str) -> tuple[Path, int, str | None]:
@@ -88,13 +100,14 @@ def address(words: str) -> tuple[Path, int, str | None]:
     """
     found = _ADDRESS.fullmatch(words)
     if found is None:
-        raise UsageError(f"{words[:200]!r} names no trial of a page", hint="write page.html#trial=42")
+        hint = "write page.html#trial=42, or study.yaml --trial 42"
+        raise UsageError(f"{words[:200]!r} names no trial", hint=hint)
     return Path(found["page"]), int(found["trial"]), found["cell"]
 
 
 def replay(
     result: StudyResult, trial: int, cell: str | None = None, root: Path | None = None,
-    now: Mapping[str, str] | None = None,
+    now: Mapping[str, str] | None = None, out: Path | None = None,
 ) -> Replay:  # fmt: skip
     """Train one trial again and say whether it is the same.
 
@@ -111,21 +124,29 @@ def replay(
         data files start at the study file's own folder.
     now
         This environment; by default as it is found.
+    out
+        Where its model goes, as a study's winner is kept: of the epoch that the score is of and, where a trial trains
+        several, of the first seed.  None is written if the trial is ``different``.
 
     Raises
     ------
     UsageError
-        There is no such cell or trial, or it was never trained.
+        There is no such cell or trial, or it was never trained; or a model is asked for, and it is not complete.
     DataError
         The data are not those of the study.
     ResourceError
-        The cell's device is not here.
+        The cell's device is not here, or the model cannot be written.
     """
     where = _cell(result, cell)
     old = _trial(where, trial)
+    if out is not None:
+        if old.state != "COMPLETE":
+            raise UsageError(f"trial {trial} is not complete, so it has no model: {old.reason or old.state.lower()}",
+                             hint="a complete one has; the report lists them all")  # fmt: skip
+        foresee(out)
     if not result.spec_text:
         raise UsageError("the result holds no study file", hint="make the report again with this version")
-    whole = parse(result.spec_text, (root or Path.cwd()) / result.spec_path)
+    whole = parse(result.spec_text, (root or Path()) / result.spec_path)
     # A study of a sweep keeps the sweep's file.
     spec = next((member for member in whole.members() if member.study_name == result.study_name), whole)
     if spec.cluster is not None:
@@ -133,13 +154,20 @@ def replay(
                          hint="run the study file again under another study_name")  # fmt: skip
     data = bring(spec)
     _same_data(result, data)
-    outcome = _trained(spec, data, old, where, result.seeds)
-    verdict, largest, why = compare(old, outcome)
+    h = Hyperparameters.of({**spec.fixed, **old.params})
+    once = _trained(spec, data, old, h, where, result.seeds, keeps=out is not None)
+    assert once.outcome is not None
+    verdict, largest, why = compare(old, once.outcome)
     known = environment.describe() if now is None else now
     names = [*result.environment, *(n for n in known if n not in result.environment)]
     differ = {n: (a, b) for n in names if (a := result.environment.get(n)) != (b := known.get(n))}
+    written = None
+    if out is not None and once.model is not None and verdict != "different":
+        _save(once.model, out, spec, data, h, old, once.outcome, where.layout)
+        written = str(out)
     return Replay(
-        trial, where.name, verdict, _score(old), _score(outcome), len(outcome.curve), largest, why, differ,
+        trial, where.name, verdict, _score(old), _score(once.outcome), len(once.outcome.curve), largest, why, differ,
+        written,
     )  # fmt: skip
 
 
@@ -208,36 +236,63 @@ def _same_data(result: StudyResult, data: StudyData) -> None:
         )  # fmt: skip
 
 
-def _trained(spec: Spec, data: StudyData, old: TrialResult, where: CellResult, seeds: int) -> Outcome:
-    h = Hyperparameters.of({**spec.fixed, **old.params})
+def _trained(
+    spec: Spec, data: StudyData, old: TrialResult, h: Hyperparameters, where: CellResult, seeds: int, keeps: bool
+) -> _Once:  # fmt: skip
     epochs = len(old.curve) + (old.state == "FAIL")
     job = Job(old.number, seeds_of(h, seeds), Progress(spec.direction, h.patience), epochs, replay=True)
-    source = _Once(job)
+    once, memory = _Once(job, keeps), None
+    if spec.memory is not None and where.device == "cpu":
+        memory, data.channels.feed.memory, _ = budget(spec, data.channels.feed, seeds)
     Driver(
-        source, data.channels, where.layout, spec.metric, lanes=seeds, threads=1, device=where.device
+        once, data.channels, where.layout, spec.metric, lanes=seeds, threads=1, memory=memory, device=where.device,
+        make=once.make,
     ).run()  # fmt: skip
-    assert source.outcome is not None
-    return source.outcome
+    return once
+
+
+def _save(
+    model: Model, out: Path, spec: Spec, data: StudyData, h: Hyperparameters, old: TrialResult, new: Outcome,
+    layout: str,
+) -> None:  # fmt: skip
+    test = data.channels.test(layout)
+    assert test is not None
+    assert old.value is not None
+    assert new.epochs is not None
+    metrics = evaluate(scores_of(model, test), data.channels.test_labels, h.predictor_type)
+    modelfile.save(model, out, spec, data, h, trial=old.number, value=old.value, epochs=new.epochs, metrics=metrics)
 
 
 class _Once:
-    """A source of one job that nothing prunes."""
+    """A source of one job that nothing prunes; ``keeps`` says whether its model is wanted, of its first seed."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, keeps: bool) -> None:
         self._job: Job | None = job
+        self._keeps = keeps
+        self._pack: Trainer | None = None
         self.outcome: Outcome | None = None
+        self.model: Model | None = None
+
+    def make(self, feed: Feed, recipe: Recipe, threads: int) -> Trainer:
+        """Make what trains, and remember it: it holds the model."""
+        self._pack = trainer(feed, recipe, threads)
+        return self._pack
 
     def next(self) -> Job | None:
         job, self._job = self._job, None
         return job
 
-    def pause(self) -> None: ...
-
     def report(self, job: Job, epoch: int, score: float) -> bool:
+        # The driver asks between two epochs: the pack holds the model of this one.
+        if self._keeps and job.progress.epochs == epoch and (epoch == job.epochs or job.progress.patience):
+            assert self._pack is not None
+            self.model = self._pack.model(job.lanes[0])
         return False
 
+    def pause(self) -> None: ...
+
     def finish(self, job: Job, outcome: Outcome) -> None:
-        self.outcome = outcome
+        self.outcome, self._pack = outcome, None
 
     def give_back(self, job: Job) -> None: ...
 

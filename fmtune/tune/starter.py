@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from fmtune.data import catalog, preparation, source, tables
+from fmtune.data.cells import Float64
 from fmtune.data.columns import Columns, inferred, likely_label, times
-from fmtune.data.labels import Classes, classes_of, labels_of, words_of
+from fmtune.data.labels import Classes, Words, labels_of, told_apart
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
 from fmtune.tune.studyfile import MAX_NAME
@@ -112,6 +114,8 @@ def look(answers: Answers) -> Answers:
         return replace(answers, task=catalog.cards()[answers.data].task)
     if not answers.is_table:
         rows = source.read_channel(answers.data, map_labels=False)
+        assert rows.labels is not None
+        told_apart(rows.labels, answers.data)
         return replace(answers, task=answers.task or _task(rows.labels))
     frame = _head(answers)
     names, guess = guessed_label(answers)
@@ -124,8 +128,8 @@ def look(answers: Answers) -> Answers:
     by = answers.by or next(iter(times(frame)), None)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
-    classes = classes_of(words_of(frame[label], answers.data))
-    task = answers.task or _task(labels_of(frame, label, classes, 0, answers.data))
+    classes, labels = _labels(answers.data, label)
+    task = answers.task or _task(labels)
     return replace(
         answers, label=label, by=by, columns=columns, notes=tuple(notes), task=task, classes=classes
     )  # fmt: skip
@@ -205,6 +209,37 @@ _SHARES = {"test": "a share of the rows", "holdout": "opened once, for the winne
 def _head(answers: Answers) -> pd.DataFrame:
     file = source.files_of(answers.data)[0]
     return tables.head(file, source.format_of(file))
+
+
+def _labels(data: str, name: str) -> tuple[Classes, Float64]:
+    """Return the words of a table's labels, and its labels up to the first block by which there are two.
+
+    Raises
+    ------
+    DataError
+        A label is neither a number nor one of two words, or all are the same.
+    """
+    words, texts = Words(name), set[str]()
+    read: list[tuple[pd.DataFrame, int, str]] = []
+    for frame, first, where in _blocks(data, name):
+        words.add(frame[name], where, np.arange(first, first + len(frame)))
+        read.append((frame, first, where))
+        texts.update(frame[name].astype(str).unique()[:2])
+        if len(texts) > 1:
+            break
+    classes = words.classes(data)
+    labels = np.concatenate([labels_of(frame, name, classes, first, where) for frame, first, where in read])
+    told_apart(labels.astype(np.float32), data, name)
+    return classes, labels
+
+
+def _blocks(data: str, name: str) -> Iterator[tuple[pd.DataFrame, int, str]]:
+    """Yield a table's column, with the number of the first row, and the file that it is from."""
+    for file in source.files_of(data):
+        first = 0
+        for frame in tables.blocks(file, source.format_of(file), [name]):
+            yield frame, first, str(file)
+            first += len(frame)
 
 
 def _task(labels: object) -> str:

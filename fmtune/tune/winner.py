@@ -10,7 +10,6 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from fmtune import __version__
 from fmtune.errors import FmtuneError, ModelError, NoTrialError
 from fmtune.fm.fit import train
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -27,6 +25,7 @@ from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import Make, trainer
 from fmtune.rows import Rows
+from fmtune.tune import modelfile
 from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
 from fmtune.tune.budget import PLACES
@@ -151,11 +150,10 @@ class Winner:
         self._doing(f"training trial {top.number} again, the winner")
         epochs = epochs_of(top)
         own = Hyperparameters.of({**self._fixed, **top.params})
-        h = own.replace(patience=0)
         metric = self._spec.metric
         fit = train(
-            data.channels, h, layout=self._cell.layout, device=self._cell.device, objective=metric, epochs=epochs,
-            stop=self._stop, make=self._make,
+            data.channels, own.replace(patience=0), layout=self._cell.layout, device=self._cell.device,
+            objective=metric, epochs=epochs, stop=self._stop, make=self._make,
         )  # fmt: skip
         labels = data.channels.train.labels
         assert labels is not None and top.value is not None
@@ -167,17 +165,10 @@ class Winner:
                 f"trial {top.number} scored {top.value!r} in its study and {fit.curve[-1]!r} trained again",
                 stacklevel=2,
             )
-        facts = {
-            "study_name": self._spec.study_name, "trial": top.number, "objective": self._spec.objective,
-            "value": top.value, "hyperparameters": h.changed(), "metrics": fit.metrics, "epochs": epochs,
-            "data": data.description, "train_digest": data.stats["train"]["digest"], "version": __version__,
-            "index_base": data.index_base,
-        }  # fmt: skip
-        if data.encoder is not None:
-            facts["encoding"] = data.encoder.to_json()
-        if data.names:
-            facts["names"] = list(data.names)
-        replace(fit.model, facts=facts).save(path)
+        modelfile.save(
+            fit.model, path, self._spec, data, own, trial=top.number, value=top.value, epochs=epochs,
+            metrics=fit.metrics,
+        )  # fmt: skip
         found = {"trial": top.number, "path": _shown(path), "bytes": fit.model.nbytes}
         beside = {"fmtune:constant": {"trial": top.number, "value": plain}}
         store.set_attrs({"fmtune:model": found, **beside, **self._beside(data, own, fit.model, top.number)})
