@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from fmtune.data import recordio, source
+from fmtune.data.folder import files_below
 from fmtune.errors import DataError
 from fmtune.fm.pack import Stopped
 from fmtune.rows import Float32, Rows, concatenate
@@ -86,13 +87,11 @@ class Channel:
         """Return the channel's files in the order of their names, in folders below too; empty ones are left out."""
         if not self.path.is_dir():
             return [self.path] if self.path.exists() else source.files_of(self.path, self.name)
-        found = [Path(folder) / name for folder, _, names in os.walk(self.path) for name in names]
-        plain = [f for f in found if all(part[0] not in "._" for part in f.relative_to(self.path).parts)]
-        full = [f for f in plain if _is_pipe(f) or f.stat().st_size]
+        full = [f for f in files_below(self.path) if _is_pipe(f) or f.stat().st_size]
         if not full:
             raise DataError("the channel holds no data", where=f"{self.name} ({self.path})",
                             hint="check the channel's S3Uri, and that its objects are not empty")  # fmt: skip
-        return sorted(full)
+        return full
 
     def whole(self, memory: int | None = None) -> Rows | None:
         """Return all rows, or None where they are to be streamed: from pipes, or files too large for memory.

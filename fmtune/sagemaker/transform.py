@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fmtune.data.encoding import Encoder
+from fmtune.data.folder import files_below
 from fmtune.data.source import files_of
 from fmtune.errors import DataError, UsageError
 from fmtune.files import atomic_write
@@ -154,7 +155,7 @@ def _named(sources: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
     for source in [sources] if isinstance(sources, str | Path) else sources:
         top = Path(source)
         if top.is_dir():
-            found = [f for f in sorted(top.rglob("*")) if f.is_file() and not _is_hidden(f.relative_to(top))]
+            found = [file for file in files_below(top) if file.is_file()]
             if not found:
                 raise DataError("the folder holds no files", where=str(top), hint="name the folder that holds the data")
             named = {file: file.relative_to(top) for file in found}
@@ -166,10 +167,6 @@ def _named(sources: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
                 raise UsageError(f"two sources are named {name}", where=str(file), hint="score them into two folders")
             jobs[file] = target
     return jobs
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part[0] in "._" for part in path.parts)
 
 
 def _answers(
