@@ -65,23 +65,22 @@ def sagemaker_vectors(model: Path, out: Path, items: str | None, users: str | No
 @sagemaker.command("import-tuning-job")
 @click.argument("job", type=FILE)
 @click.option("--data", default="data", show_default=True, help="Folder with the files of train and test.")
-def sagemaker_import_tuning_job(job: Path, data: str) -> None:
+@click.option("--results", type=FILE, multiple=True, help="Jobs that AWS ran (JSON or csv); the best are tried first.")
+def sagemaker_import_tuning_job(job: Path, data: str, results: tuple[Path, ...]) -> None:
     """Print a study file for a CreateHyperParameterTuningJob JSON; what has no counterpart is said."""
     from fmtune.sagemaker import verbs
 
-    text, notes = verbs.import_tuning_job(job, data=data)
-    click.echo(text, nl=False)
-    for note in notes:
-        click.echo(f"warning: {note}", err=True)
+    click.echo(verbs.import_tuning_job(job, data=data, results=results), nl=False)
 
 
 @sagemaker.command("export-tuning-job")
 @STUDY
-def sagemaker_export_tuning_job(study: Path) -> None:
+@click.option("--image", metavar="URI", help="An image of fmtune's Dockerfile; by default SageMaker's own.")
+def sagemaker_export_tuning_job(study: Path, image: str | None) -> None:
     """Print CreateHyperParameterTuningJob JSON for a study; what SageMaker cannot do is said."""
     from fmtune.sagemaker import verbs
 
-    click.echo(verbs.export_tuning_job(study))
+    click.echo(verbs.export_tuning_job(study, image))
 
 
 @sagemaker.command("serve")

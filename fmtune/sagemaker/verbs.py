@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from typing import Any
 from fmtune.errors import FmtuneError, ModelError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped
-from fmtune.sagemaker import topn, tuning_export, tuning_job
+from fmtune.sagemaker import topn, tuning_export, tuning_job, warm_start
 from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.channels import Stop, never
 from fmtune.sagemaker.container import Container
@@ -152,9 +152,9 @@ def _any_model(path: Path) -> Model:
 
 
 def import_tuning_job(
-    job: Path, *, data: str | None = None, runs: Path | None = None
-) -> tuple[str, tuple[str, ...]]:
-    """Return a study file for a tuning job's JSON, and what could not be taken over as it was.
+    job: Path, *, data: str | None = None, runs: Path | None = None, results: Sequence[Path] = ()
+) -> str:  # fmt: skip
+    """Return a study file for a tuning job's JSON; issues ``DialectWarning`` for what is not taken over as it was.
 
     Parameters
     ----------
@@ -164,6 +164,13 @@ def import_tuning_job(
         Folder with the channels' files; None takes ``data``.
     runs
         Folder below which earlier studies lie (``runs/<name>``), for warm starts; None is the current one.
+    results
+        What AWS tried already, as ``warm_start.results_of`` reads it.
+
+    Raises
+    ------
+    UsageError
+        A file that cannot be read, or a job that makes no study.
     """
     try:
         content = json.loads(job.read_bytes())
@@ -172,18 +179,17 @@ def import_tuning_job(
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not JSON: {error}", where=str(job), hint="aws sagemaker create-hyper-parameter-tuning-job "
                          "--generate-cli-skeleton shows the form") from error  # fmt: skip
-    parents = tuning_job.parents(content, runs)
-    notes: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", tuning_job.DialectWarning)
-        warnings.showwarning = lambda message, *_, **__: notes.append(str(message))
-        text = tuning_job.study_of(content, data=data or "data", parents=parents)
-    return text, tuple(notes)
+    try:
+        parents = warm_start.parents(content, runs)
+        tried = {str(path): warm_start.results_of(path) for path in results}
+        return tuning_job.study_of(content, data=data or "data", parents=parents, results=tried)
+    except UsageError as error:
+        raise UsageError(error.what, where=error.where or str(job), hint=error.hint) from error
 
 
-def export_tuning_job(study: Path) -> str:
+def export_tuning_job(study: Path, image: str | None = None) -> str:
     """Return the JSON of CreateHyperParameterTuningJob for a study file; issues ``DialectWarning``."""
-    return json.dumps(tuning_export.job_of(specs.read(study)), indent=2)
+    return json.dumps(tuning_export.job_of(specs.read(study), image), indent=2)
 
 
 __all__ = ["export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
