@@ -1,9 +1,11 @@
-"""Hosts: the machines of one job.  Each trains on its own rows; after each window a feature moves by the mean.
+"""Hosts: the machines of one job.  Each trains a mini-batch of its own rows; then all have what every one changed.
 
-The mean is over the hosts that touched the feature (local SGD, as ``fmtune.cluster`` has it).  The first host is the
-hub: it takes what the others changed, in their order, and answers with the rows as they are now, so that all hold the
-same parameters.  A message is the length of a head, the head as JSON, and arrays whose sizes follow from it; nothing
-of it is executed.
+A parameter moves by the sum of the hosts' changes, as on SageMaker, whose server applies each host's push at once; a
+rule's state moves by the mean over the hosts that touched the feature, as if their mini-batches were one.  So a job on
+several hosts learns as fast an epoch as on one, and a sum over few rows does not overshoot.  The first host is the hub:
+it takes what the others changed, in their order, and answers with the rows as they are now, so that all hold the same
+parameters.  A message is the length of a head, the head as JSON, and arrays whose sizes follow from it; nothing of it
+is executed.
 """
 
 from __future__ import annotations
@@ -133,12 +135,15 @@ class Hosts:
         for one in every:
             exchange.count(one.ids, self._counts)
         for one in every:
+            one.rows[:, 0] *= self._counts[one.ids, None]  # of parameters the sum is wanted, ``add`` takes the mean
             exchange.add(state.rows, one.ids, one.rows, self._counts)
         for one in every:
             exchange.clear(one.ids, self._counts)
         worked = [one for one in every if one.head["worked"]]
         if worked:
-            state.bias[:, 0] += np.mean([one.bias for one in worked], axis=0, dtype=np.float32)
+            moved: Float32 = np.stack([one.bias for one in worked]).sum(axis=0)
+            moved[1:] /= np.float32(len(worked))
+            state.bias[:, 0] += moved
         ids = np.unique(np.concatenate([one.ids for one in every]))
         head = {"worked": bool(worked), "stop": any(one.head["stop"] for one in every)}
         answer = _Message(head, ids, state.rows[ids], state.bias[:, 0].copy())
