@@ -25,7 +25,8 @@ from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
 from fmtune.sagemaker import inference
 from fmtune.sagemaker.connection import Limits, Request
-from fmtune.sagemaker.server import Service, limits_of, serve
+from fmtune.sagemaker.hosting import limits_of, port_of, workers_of
+from fmtune.sagemaker.server import Service, serve
 from tests.load import steady
 from tests.processes import Limited
 
@@ -187,6 +188,20 @@ def test_an_endpoints_address_is_invocations(server):
         assert server.ask(path=path, body=BODY)[0] == 404
 
 
+def test_a_fault_of_an_endpoint_is_a_model_error(server):
+    """What SageMaker makes of a container's answer: 424, as botocore's model has it; at /invocations it stays."""
+    path = "/endpoints/fm/invocations"
+    for body, headers, status in ((b"{", TYPE, 400), (BODY, {"Content-Type": "text/csv"}, 415)):
+        plain, _, said = server.ask(body=body, headers=headers)
+        got, told, content = server.ask(path=path, body=body, headers=headers)
+        assert (plain, got, told["x-amzn-ErrorType"]) == (status, 424, "ModelError")
+        found = json.loads(content)
+        assert found["OriginalStatusCode"] == status
+        assert json.loads(found["OriginalMessage"]) == json.loads(said)
+        assert found["Message"].startswith(f"Received client error ({status}) from primary with message ")
+    assert server.ask("GET", path)[0] == 405
+
+
 def test_ping_and_parameters(server):
     """/ping is an empty 200, /execution-parameters say what a batch transform may send."""
     assert server.ask("GET", "/ping")[::2] == (200, b"")
@@ -213,11 +228,11 @@ REFUSED = [
     ("GET", "/", b"", {}, 404, f"there is nothing at /: {NOTHING}"),
     ("POST", "/invocation", BODY, TYPE, 404, f"there is nothing at /invocation: {NOTHING}"),
     ("GET", "/invocations/../ping", b"", {}, 404, f"there is nothing at /invocations/../ping: {NOTHING}"),
-    ("POST", "/invocations", BODY, {}, 415, f"the Content-Type is none; it may be {TYPES}"),
+    ("POST", "/invocations", BODY, {}, 415, f"the Content-Type is none; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", b"1,2", {"Content-Type": "text/csv"}, 415,
-     f"the Content-Type is text/csv; it may be {TYPES}"),
+     f"the Content-Type is text/csv; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", BODY, {"Content-Type": "application/json; charset=utf-16"}, 415,
-     f"the Content-Type is application/json; charset=utf-16; it may be {TYPES}"),
+     f"the Content-Type is application/json; charset=utf-16; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", BODY, {**TYPE, "Content-Encoding": "gzip"}, 415,
      "the Content-Encoding is gzip; send the body as it is"),
     ("POST", "/invocations", BODY, {**TYPE, "Accept": "text/csv"}, 406,
@@ -511,6 +526,17 @@ def test_container_limits():
     for odd in ("0", "101", "x", "-1"):
         with pytest.raises(UsageError, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
             limits_of({"SAGEMAKER_MAX_PAYLOAD_IN_MB": odd})
+
+
+def test_container_port_and_workers():
+    """The label of the image promises to heed SAGEMAKER_BIND_TO_PORT; a transform keeps so many workers busy."""
+    assert (port_of({}), workers_of({})) == (8080, 1)
+    assert port_of({"SAGEMAKER_HTTP_PORT": "9000"}) == 9000
+    assert port_of({"SAGEMAKER_HTTP_PORT": "9000", "SAGEMAKER_BIND_TO_PORT": "9001"}) == 9001
+    assert workers_of({"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "4"}) == 4
+    assert workers_of({"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "4", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
+    with pytest.raises(UsageError, match="SAGEMAKER_BIND_TO_PORT is 'x'"):
+        port_of({"SAGEMAKER_BIND_TO_PORT": "x"})
 
 
 def test_the_process_is_left_as_it_was():

@@ -95,7 +95,7 @@ def test_a_container_that_trained_can_serve(tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "fmtune", "sagemaker", "serve", "--root", tmp_path]
-    with Limited(words, env={**os.environ, "SAGEMAKER_HTTP_PORT": str(port)}) as server:
+    with Limited(words, env={**os.environ, "SAGEMAKER_BIND_TO_PORT": str(port)}) as server:
         try:
             end = time.monotonic() + 60
             while not answers(port) and time.monotonic() < end:

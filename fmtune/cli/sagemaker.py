@@ -85,14 +85,14 @@ def sagemaker_export_tuning_job(study: Path, image: str | None) -> None:
 
 @sagemaker.command("serve")
 @click.option("--root", type=FILE, default=Path("/opt/ml"), show_default=True, help="The container's folder.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
-def sagemaker_serve(root: Path, workers: int) -> None:
-    """Serve the model below ROOT as a hosting container does: port 8080, /ping, /invocations."""
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default what the environment asks for, or 1.")
+def sagemaker_serve(root: Path, workers: int | None) -> None:
+    """Serve the model below ROOT as a hosting container does, at port 8080 or the one that the environment names."""
     import functools
     import os
 
-    from fmtune.sagemaker import artifact, server
+    from fmtune.sagemaker import artifact, hosting, server
 
-    port = int(os.environ.get("SAGEMAKER_HTTP_PORT", "8080"))
     read = functools.partial(artifact.import_artifact, root / "model")
-    server.serve(read, "0.0.0.0", port, container=True, workers=workers)
+    several = workers or hosting.workers_of(os.environ)
+    server.serve(read, "0.0.0.0", hosting.port_of(os.environ), container=True, workers=several)

@@ -21,6 +21,7 @@ of a fault.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -388,7 +389,15 @@ def media_type(header: str | None) -> str | None:
         return None
     kind, *parameters = [part.strip().lower() for part in header.split(";")]
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    return kind if kind in READERS and all(name in ("utf-8", "us-ascii") for name in charsets) else None
+    return kind if kind in READERS and all(map(_is_readable, charsets)) else None
+
+
+def _is_readable(charset: str) -> bool:
+    """Whether JSON in a charset can be read as UTF-8: one byte below 128 for each of ASCII's signs."""
+    try:
+        return codecs.lookup(charset).name in ("utf-8", "ascii", "iso8859-1", "cp1252")
+    except (LookupError, ValueError):
+        return False
 
 
 @lru_cache(256)
