@@ -49,6 +49,30 @@ def sagemaker_export(model: Path, out: Path, dense: bool | None) -> None:
     click.echo(f"artifact: {out}")
 
 
+@sagemaker.command("transform")
+@click.argument("model", type=FILE)
+@click.argument("sources", type=FILE, nargs=-1, required=True)
+@click.option("-o", "--out", type=FILE, required=True, help="The folder for the answers, FILE.out each.")
+@click.option("--content-type", metavar="TYPE", help="Of the files; by default each is looked at.")
+@click.option("--accept", metavar="TYPE", help="Of the answers; by default JSON lines, of a JSON document JSON.")
+@click.option("--split-type", type=click.Choice(["None", "Line", "RecordIO"]), help="By default by content type.")
+@click.option("--assemble-with", type=click.Choice(["None", "Line"]), help="By default by content type.")
+@click.option("--max-payload", default=6, show_default=True, type=click.IntRange(1, 100), help="MiB of a request.")
+def sagemaker_transform(
+    model: Path, sources: tuple[Path, ...], out: Path, content_type: str | None, accept: str | None,
+    split_type: str | None, assemble_with: str | None, max_payload: int,
+) -> None:  # fmt: skip
+    """Score SOURCES, files or folders, as a batch transform does; MODEL is fmtune's or SageMaker's."""
+    from fmtune.sagemaker import transform, verbs
+
+    written = transform.transform(
+        verbs.any_model(model), sources, out, content_type=content_type, accept=accept, split=split_type,
+        assemble=assemble_with, max_payload=max_payload << 20,
+    )  # fmt: skip
+    for path in written:
+        click.echo(str(path))
+
+
 @sagemaker.command("vectors")
 @click.argument("model", type=FILE)
 @click.option("-o", "--out", type=FILE, required=True, help="By suffix: .npz, .parquet.")

@@ -139,10 +139,13 @@ def export_model(model: Path, out: Path, *, dense: bool | None = None) -> None:
 
 def vectors(model: Path, out: Path, items: str | None = None, users: str | None = None) -> dict[str, int]:
     """Write the vectors of items and users for nearest-neighbour search; ``model`` is of fmtune or SageMaker."""
-    return topn.write(_any_model(model), out, topn.span(items), topn.span(users))
+    return topn.write(any_model(model), out, topn.span(items), topn.span(users))
 
 
-def _any_model(path: Path) -> Model:
+def any_model(path: Path) -> Model:
+    """Return a model of fmtune, or of SageMaker's (an artifact, or a folder with one)."""
+    if path.is_dir():
+        return import_artifact(path)
     try:
         with path.open("rb") as stream:
             ours = stream.read(6) == b"fmtune"
@@ -192,5 +195,5 @@ def export_tuning_job(study: Path, image: str | None = None) -> str:
     return json.dumps(tuning_export.job_of(specs.read(study), image), indent=2)
 
 
-__all__ = ["export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
+__all__ = ["any_model", "export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
 
