@@ -233,6 +233,8 @@ def test_limits_and_seed():
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"mini_batch_siz": "1"}),
          "did you mean 'mini_batch_size'?"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"_wd": "0.5"}), "_wd: 0.5 multiplies all"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"factors_init_method": "constant"}),
+         "factors_init_value is not given: it is 0"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"factors_lr": "1"}), "it is searched"),
         (changed("TrainingJobDefinition", "ResourceConfig", value={"InstanceCount": 4}), "4 instances"),
         (changed("TrainingJobDefinition", "InputDataConfig", value=[]), "no train channel"),

@@ -135,8 +135,7 @@ class Training:
                              hint="set shuffle to 'none', or use File mode with enough memory")  # fmt: skip
         self.channel.check(self.settings.epochs)
         self._test_rows = None if self.test_channel is None else self.test_channel.whole(self.memory)
-        for text in ("nvidia-smi identified 0 GPUs.", "Number of GPUs being used: 0"):
-            log.info(text)
+        log.info("Number of GPUs being used: 0")
         log.info(f"[{self.layout.capitalize()} network] Building a {self.layout} network.")
         compile_kernels(self.layout, optimizers=(self.settings.optimizer,), exact=self.settings.exact)
         self.recipe = Recipe.of(self.settings, self.layout)

@@ -11,7 +11,7 @@ from typing import Any
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Value
 from fmtune.sagemaker.dialect import Notes, number, scalar
-from fmtune.sagemaker.hyperparameters import SCHEMA, typed
+from fmtune.sagemaker.hyperparameters import SCHEMA, typed, unsaid
 from fmtune.tune import dimension, effect, yamlfile
 from fmtune.tune.dimension import SEARCHABLE, Dimension
 
@@ -80,6 +80,8 @@ def parameters(
     if not space:
         why = "; ".join(fault.what for fault in vain) or "no range is for a hyperparameter that is searched here"
         raise UsageError(f"the job leaves nothing to search: {why}", hint="give the job a range that has an effect")
+    for text in unsaid({**dict.fromkeys(space), **fixed}):
+        notes.add("hyperparameters", text)
     if "num_factors" not in {*fixed, *space}:
         default = PARAMETERS["num_factors"].default
         notes.add("hyperparameters", f"num_factors is required by SageMaker, and the job has none: it is {default}")

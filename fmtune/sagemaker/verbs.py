@@ -46,6 +46,7 @@ def train(
         Asked between windows of rows; None heeds SIGTERM and SIGINT.
     """
     container = Container(Path(root))
+    container.begin()
     say = _print if write is None else write
     with warnings.catch_warnings(), _signals(stop) as heeded:
         log = Log(say, "algo-1")
@@ -73,6 +74,8 @@ def _train(container: Container, log: Log, stop: Stop) -> int:
     log.info(f"Merging with provided configuration from {container.config / 'hyperparameters.json'}: {provided}")
     job = container.job()
     log.info(f"Final configuration: {job.final}")
+    for doubt in job.doubts():
+        log.warning(doubt)
     if len(names) == 1:
         return _job(container, job, log, stop, None)
     with joined(log.host, names, stop) as hosts:
