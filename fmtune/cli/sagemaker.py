@@ -107,6 +107,27 @@ def sagemaker_export_tuning_job(study: Path, image: str | None) -> None:
     click.echo(verbs.export_tuning_job(study, image))
 
 
+@sagemaker.command("import-training-job")
+@click.argument("job", type=FILE)
+@click.option("--data", default="data", show_default=True, help="Folder with the files of train and test.")
+def sagemaker_import_training_job(job: Path, data: str) -> None:
+    """Print a study file that searches around a CreateTrainingJob JSON, whose own values are tried first."""
+    from fmtune.sagemaker import verbs
+
+    click.echo(verbs.import_training_job(job, data=data), nl=False)
+
+
+@sagemaker.command("hyperparameters")
+@STUDY
+@click.option("--trial", type=int, help="By default the best one.")
+@click.option("--ours", is_flag=True, help="For an image of fmtune's Dockerfile, not SageMaker's own.")
+def sagemaker_hyperparameters(study: Path, trial: int | None, ours: bool) -> None:
+    """Print the best trial as the HyperParameters of a training job; what SageMaker cannot do is said."""
+    from fmtune.sagemaker import verbs
+
+    click.echo(verbs.hyperparameters(study, trial, ours))
+
+
 @sagemaker.command("serve")
 @click.option("--root", type=FILE, default=Path("/opt/ml"), show_default=True, help="The container's folder.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default what the environment asks for, or 1.")

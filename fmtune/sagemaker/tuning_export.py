@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fmtune.errors import UsageError
@@ -151,24 +152,44 @@ _ALWAYS: dict[str, tuple[Value, str]] = {
 }
 
 
-def _definition(spec: Spec, image: str | None, fixed: dict[str, str]) -> dict[str, Any]:
-    static: dict[str, str] = {"feature_dim": str(spec.data.feature_dim or "<feature_dim>"),
-                              "predictor_type": spec.predictor_type}  # fmt: skip
-    if spec.data.feature_dim is None:
-        _lost("feature_dim: SageMaker requires it, and the study leaves it open: write it below StaticHyperParameters")
-    if image is not None:
+def static_of(
+    values: Mapping[str, Value], predictor_type: str, feature_dim: int | str, ours: bool, searched: Collection[str] = ()
+) -> dict[str, str]:  # fmt: skip
+    """Return the hyperparameters of a job as SageMaker has them, texts; issues ``DialectWarning``.
+
+    Parameters
+    ----------
+    values
+        The study's, without those that are searched.
+    predictor_type, feature_dim
+        SageMaker requires both.
+    ours
+        Whether an image of fmtune's is to train.
+    searched
+        Names of those that are.
+    """
+    static = {"feature_dim": str(feature_dim), "predictor_type": predictor_type}
+    if ours:
         static["sagemaker_compat"] = "false"
-    for name, value in spec.hyperparameters.items():
-        if name in SCHEMA and (image is not None or not SCHEMA[name].ours):
+    for name, value in values.items():
+        if name in SCHEMA and (ours or not SCHEMA[name].ours):
             static |= {} if value is None else {name: _worded(value)}
         elif name not in _ALWAYS:
             _lost(f"{name}: {value}; SageMaker has no such hyperparameter")
-    for name, (value, words) in _ALWAYS.items() if image is None else ():
-        ours = spec.hyperparameters.get(name, PARAMETERS[name].default)
-        if ours != value and name not in spec.search_space:
-            _lost(f"{name}: {_worded(ours)}; {words}")
-    if "num_factors" not in {*static, *spec.search_space}:
+    for name, (value, words) in ({} if ours else _ALWAYS).items():
+        mine = values.get(name, PARAMETERS[name].default)
+        if mine != value and name not in searched:
+            _lost(f"{name}: {_worded(mine)}; {words}")
+    if "num_factors" not in {*static, *searched}:
         static["num_factors"] = str(PARAMETERS["num_factors"].default)
+    return static
+
+
+def _definition(spec: Spec, image: str | None, fixed: dict[str, str]) -> dict[str, Any]:
+    if spec.data.feature_dim is None:
+        _lost("feature_dim: SageMaker requires it, and the study leaves it open: write it below StaticHyperParameters")
+    static = static_of(spec.hyperparameters, spec.predictor_type, spec.data.feature_dim or "<feature_dim>",
+                       image is not None, spec.search_space)  # fmt: skip
     algorithm = {"TrainingImage": image or "<account>.dkr.ecr.<region>.amazonaws.com/factorization-machines:1",
                  "TrainingInputMode": "File"}  # fmt: skip
     # SageMaker knows what its own image prints.

@@ -75,7 +75,7 @@ def study_of(
     down = METRICS[objective.removeprefix("test:")].direction == "maximize"
     tried = {name: [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=down)]
              for name, found in (results or {}).items()}  # fmt: skip
-    lines = [f"# From the tuning job {plain(repr(job.get('HyperParameterTuningJobName')))} of Amazon SageMaker."]
+    lines = [f"# From the job {plain(repr(job.get('HyperParameterTuningJobName')))} of Amazon SageMaker."]
     body: list[tuple[str, list[str]]] = [
         ("study_name", [f"study_name: {scalar(_study_name(job))}"]),
         ("data", channels(definition, feature_dim, data, notes)),
@@ -106,8 +106,7 @@ def _parts(job: Mapping[str, Any], notes: Notes) -> tuple[dict[str, Any], dict[s
     config = job.get("HyperParameterTuningJobConfig")
     if config is None and "HyperParameters" in job:
         raise UsageError("this is a training job, which has nothing to search",
-                         hint="`fmtune sagemaker train` runs it: its HyperParameters are input/config/hyperparameters"
-                         ".json; or give the JSON of CreateHyperParameterTuningJob")  # fmt: skip
+                         hint="`fmtune sagemaker import-training-job` makes a study around it")
     if config is None:
         hint = "give the JSON of CreateHyperParameterTuningJob"
         raise UsageError("HyperParameterTuningJobConfig is missing", hint=hint)

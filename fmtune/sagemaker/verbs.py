@@ -15,7 +15,7 @@ from typing import Any
 from fmtune.errors import FmtuneError, ModelError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped
-from fmtune.sagemaker import topn, tuning_export, tuning_job, warm_start
+from fmtune.sagemaker import topn, training_job, tuning_export, tuning_job, warm_start
 from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.channels import Stop, never
 from fmtune.sagemaker.container import Container
@@ -178,13 +178,7 @@ def import_tuning_job(
     UsageError
         A file that cannot be read, or a job that makes no study.
     """
-    try:
-        content = json.loads(job.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(job)) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"not JSON: {error}", where=str(job), hint="aws sagemaker create-hyper-parameter-tuning-job "
-                         "--generate-cli-skeleton shows the form") from error  # fmt: skip
+    content = _json_of(job, "create-hyper-parameter-tuning-job")
     try:
         parents = warm_start.parents(content, runs)
         tried = {str(path): warm_start.results_of(path) for path in results}
@@ -193,10 +187,38 @@ def import_tuning_job(
         raise UsageError(error.what, where=error.where or str(job), hint=error.hint) from error
 
 
+def import_training_job(job: Path, *, data: str = "data") -> str:
+    """Return a study file for a training job's JSON; arguments and errors as in ``import_tuning_job``."""
+    content = _json_of(job, "create-training-job")
+    try:
+        return training_job.study_around(content, data)
+    except UsageError as error:
+        raise UsageError(error.what, where=f"{job}: {error.where}" if error.where else str(job),
+                         hint=error.hint) from error  # fmt: skip
+
+
+def _json_of(path: Path, command: str) -> Any:
+    """Return the content of a JSON file that is for a command of ``aws sagemaker``."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        hint = f"aws sagemaker {command} --generate-cli-skeleton shows the form"
+        raise UsageError(f"not JSON: {error}", where=str(path), hint=hint) from error
+
+
+def hyperparameters(study: Path, trial: int | None = None, ours: bool = False) -> str:
+    """Return HyperParameters as JSON; arguments and errors as in ``training_job.best_of``."""
+    return json.dumps(training_job.best_of(specs.read(study), trial, ours), indent=2)
+
+
 def export_tuning_job(study: Path, image: str | None = None) -> str:
     """Return the JSON of CreateHyperParameterTuningJob for a study file; issues ``DialectWarning``."""
     return json.dumps(tuning_export.job_of(specs.read(study), image), indent=2)
 
 
-__all__ = ["any_model", "export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
-
+__all__ = [
+    "any_model", "export_model", "export_tuning_job", "hyperparameters", "import_model", "import_training_job",
+    "import_tuning_job", "train", "vectors",
+]  # fmt: skip

@@ -37,6 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sagemaker/inference": ("sagemaker_inference",),
     "sagemaker/job_shape": ("sagemaker_job_shape",),
     "sagemaker/dialect": ("sagemaker_tuning_job",),
+    "sagemaker/training_job": ("sagemaker_training_job",),
     "sagemaker/tuning_data": ("sagemaker_tuning_job",),
     "sagemaker/tuning_job": ("sagemaker_tuning_job",),
     "sagemaker/tuning_ranges": ("sagemaker_tuning_job",),
