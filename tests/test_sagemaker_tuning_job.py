@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 from fmtune.errors import StudyFileError, UsageError
 from fmtune.sagemaker.dialect import DialectWarning
 from fmtune.sagemaker.logs import Log
-from fmtune.sagemaker.tuning_export import job_of
+from fmtune.sagemaker.tuning_export import job_of, metric_definition
 from fmtune.sagemaker.tuning_job import OBJECTIVES, study_of
 from fmtune.sagemaker.tuning_ranges import TUNABLE
 from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
@@ -350,6 +350,22 @@ def test_files_that_are_no_job(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
         import_tuning_job(tmp_path / "bad.json")
+
+
+def test_warnings_come_before_an_error_that_names_the_file(tmp_path):
+    """What was said of a job is not lost where the job makes no study."""
+    job = changed_static(ranges("ContinuousParameterRanges", continuous("bias_lr", "2", "1")), my_own="1")
+    file = dump(tmp_path / "job.json", job)
+    with pytest.warns(DialectWarning, match="my_own"), pytest.raises(UsageError, match="is not below high") as error:
+        import_tuning_job(file)
+    assert error.value.where == str(file)
+
+
+def test_the_docs_print_how_a_score_is_found_in_the_log():
+    """For each objective, as an exported job has it."""
+    text = (Path(__file__).parents[1] / "docs/sagemaker.md").read_text()
+    for made in map(metric_definition, OBJECTIVES):
+        assert f"| `{made['Name']}` | `{made['Regex']}` |" in text
 
 
 def test_there_and_back():
