@@ -23,7 +23,8 @@ from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import DenseRows, SparseRows
 from fmtune.sagemaker import inference
-from fmtune.sagemaker.inference import JSON, LINES, RECORDS, accepted, answer, media_type
+from fmtune.sagemaker.inference import answer
+from fmtune.sagemaker.media import JSON, LINES, RECORDS, accepted, media_type
 from fmtune.sagemaker.transform import transform
 
 DIM = 12

@@ -23,7 +23,7 @@ from fmtune.errors import ModelError, ResourceError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 from fmtune.sagemaker.connection import Limits, Request
 from fmtune.sagemaker.hosting import limits_of, port_of, workers_of
 from fmtune.sagemaker.server import Service, serve
@@ -32,7 +32,7 @@ from tests.processes import Limited
 
 DIM = 50
 BODY = b'{"instances": [{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}]}'
-TYPE = {"Content-Type": inference.JSON}
+TYPE = {"Content-Type": media.JSON}
 LIMITS = {"body": 400_000, "head": 4096, "head_seconds": 0.6, "body_seconds": 0.9, "stop_seconds": 1.0}
 
 # A process of its own: signals, and a loop that nothing else shares. The model may be held back by a file.
@@ -121,7 +121,7 @@ def read(client):
 
 
 def head(length, *lines):
-    rest = "".join(f"{line}\r\n" for line in ("Host: localhost", f"Content-Type: {inference.JSON}", *lines))
+    rest = "".join(f"{line}\r\n" for line in ("Host: localhost", f"Content-Type: {media.JSON}", *lines))
     return f"POST /invocations HTTP/1.1\r\n{rest}Content-Length: {length}\r\n\r\n".encode()
 
 
@@ -166,19 +166,19 @@ def test_requests_may_name_features(tmp_path):
         status, _, content = child.ask(body=json.dumps({"instances": [instance]}).encode())
         assert status == 400 and error(content).startswith(what)
     lines = b'{"user": "42"}\n\n{"user": "42", "age": "x"}'
-    assert error(child.ask(body=lines, headers={"Content-Type": inference.LINES})[2]).startswith("line 3: age: wants")
+    assert error(child.ask(body=lines, headers={"Content-Type": media.LINES})[2]).startswith("line 3: age: wants")
     assert child.stop()[0] == 0
 
 
 def test_invocations(server, expected):
     """A request is scored, in each type that is asked for."""
     status, headers, content = server.ask(body=BODY)
-    assert (status, headers["Content-Type"]) == (200, inference.JSON)
+    assert (status, headers["Content-Type"]) == (200, media.JSON)
     assert json.loads(content) == {"predictions": [{"score": expected, "predicted_label": float(expected >= 0.5)}]}
-    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": inference.LINES})
-    assert headers["Content-Type"] == inference.LINES and json.loads(content)["score"] == expected
-    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": f"{inference.RECORDS}, */*;q=0.1"})
-    assert headers["Content-Type"] == inference.RECORDS and np.float32(expected).tobytes() in content
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": media.LINES})
+    assert headers["Content-Type"] == media.LINES and json.loads(content)["score"] == expected
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": f"{media.RECORDS}, */*;q=0.1"})
+    assert headers["Content-Type"] == media.RECORDS and np.float32(expected).tobytes() in content
 
 
 def test_an_endpoints_address_is_invocations(server):
@@ -256,9 +256,9 @@ REFUSED = [
      "body: JSON is malformed: invalid character (byte 68)"),
     ("POST", "/invocations", changed(b"2]", b"1e999]"), TYPE, 400,
      "instances[0].data.features.values[1]: number out of range"),
-    ("POST", "/invocations", b"\n{}", {"Content-Type": inference.LINES}, 400,
+    ("POST", "/invocations", b"\n{}", {"Content-Type": media.LINES}, 400,
      "line 2: has neither 'features' nor 'data'"),
-    ("POST", "/invocations", b"junk", {"Content-Type": inference.RECORDS}, 400,
+    ("POST", "/invocations", b"junk", {"Content-Type": media.RECORDS}, 400,
      "body: record 1, byte 0: no record starts here (the bytes 0a 23 d7 ce are missing)"),
     ("POST", "/invocations", b" " * 400_001, TYPE, 413, "the body has more than 400000 bytes"),
     ("POST", "/invocations", BODY, {**TYPE, "X-Large": "x" * 5000}, 431,
@@ -273,7 +273,7 @@ def test_refused(server, method, path, body, headers, status, what):
     """A request that cannot be answered says why, as JSON, with the status that HTTP has for it."""
     given, got, content = server.ask(method, path, body, headers)
     assert (given, content) == (status, json.dumps({"message": what}).encode() + b"\n")
-    assert got["Content-Type"] == inference.JSON
+    assert got["Content-Type"] == media.JSON
     if status == 405:
         assert got["Allow"] in ("POST", "GET, HEAD")
 
@@ -297,7 +297,7 @@ def test_connection_is_kept(server):
     lines = b'{"data": {"features": {"keys": [%d], "values": [1]}}}\n'
     large = b"".join(lines % (i % DIM) for i in range(1000))
     one = head(len(BODY)) + BODY
-    many = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {inference.LINES}\r\n"
+    many = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media.LINES}\r\n"
     many = many.encode() + b"Content-Length: %d\r\n\r\n" % len(large) + large
     last = head(2, "Connection: close") + b"{}"
     content = server.talk(one + many + one + last)
@@ -397,7 +397,7 @@ def test_large_requests_do_not_hold_up_others(server, expected):
     line = b'{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}\n'
     large = line * 6000
     with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(server.ask, body=large, headers={"Content-Type": inference.LINES}) for _ in range(4)]
+        answers = [pool.submit(server.ask, body=large, headers={"Content-Type": media.LINES}) for _ in range(4)]
         assert server.ask(body=BODY)[0] == 200
         for status, _, content in (answer.result() for answer in answers):
             assert status == 200 and {json.loads(part)["score"] for part in content.splitlines()} == {expected}

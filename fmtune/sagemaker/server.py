@@ -47,7 +47,7 @@ from fmtune.extras import install
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 from fmtune.sagemaker.connection import Connection, Limits, Request, Response, busy, refusal
 from fmtune.sagemaker.hosting import as_endpoint, limits_of
 
@@ -61,7 +61,7 @@ log = logging.getLogger("fmtune.serve")
 
 _METHODS = {"/invocations": ("POST",), "/ping": ("GET", "HEAD"), "/execution-parameters": ("GET", "HEAD")}
 _ENDPOINT = re.compile(r"/endpoints/[A-Za-z0-9-]{1,63}/invocations")
-_TYPES = ", ".join(inference.READERS)
+_TYPES = ", ".join(media.TYPES)
 _SWEEP = 0.25
 """Seconds between two looks at the deadlines."""
 _TURN = 0.0005
@@ -177,17 +177,17 @@ class Service:
             return None
         if self.scorer is None:
             return busy("the model is not loaded yet")
-        content_type = inference.media_type(_text(headers.get(b"content-type")))
+        content_type = media.media_type(_text(headers.get(b"content-type")))
         # An empty body has no type.
         if content_type is None and headers.get(b"content-length", b"0") != b"0":
             given = (_text(headers.get(b"content-type")) or "none")[:100]
             return refusal(415, f"the Content-Type is {given}; it may be {_TYPES}, in UTF-8")
         if (coding := _text(headers.get(b"content-encoding")) or "identity") != "identity":
             return refusal(415, f"the Content-Encoding is {coding[:100]}; send the body as it is")
-        accept = inference.accepted(_text(headers.get(b"accept")), content_type or inference.JSON)
+        accept = media.accepted(_text(headers.get(b"accept")), content_type or media.JSON)
         if accept is None:
             return refusal(406, f"what Accept asks for is not made here; it may be {_TYPES}")
-        request.types = (content_type or inference.JSON, accept)
+        request.types = (content_type or media.JSON, accept)
         return None
 
     def answer(self, request: Request) -> Response | asyncio.Future[Response]:

@@ -30,7 +30,7 @@ from fmtune.files import atomic_write
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.kernels import frames
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 
 _HEAD = 4096
 
@@ -79,7 +79,7 @@ SPLITS: dict[str, Split] = {"None": whole, "Line": by_line, "RecordIO": by_recor
 ASSEMBLES = ("None", "Line")
 
 # content type -> split and assemble, unless named
-RULES = {inference.JSON: ("None", "None"), inference.LINES: ("Line", "Line"), inference.RECORDS: ("RecordIO", "None")}
+RULES = {media.JSON: ("None", "None"), media.LINES: ("Line", "Line"), media.RECORDS: ("RecordIO", "None")}
 
 
 def transform(
@@ -103,7 +103,7 @@ def transform(
     out
         The folder for the answers; a folder's own tree is kept below it.
     content_type
-        A key of ``inference.READERS``; None is told from each file: records, a document with ``instances``, or lines.
+        A key of ``media.TYPES``; None is told from each file: records, a document with ``instances``, or lines.
     split, assemble
         Keys of ``SPLITS``, one of ``ASSEMBLES``; by default those of the content type.
     accept
@@ -142,29 +142,29 @@ def kind_of(file: Path) -> str:
     with file.open("rb") as stream:
         head = stream.read(_HEAD)
     if recordio.sniff(head):
-        return inference.RECORDS
-    return inference.JSON if re.match(rb'\s*\{\s*"instances"', head) else inference.LINES
+        return media.RECORDS
+    return media.JSON if re.match(rb'\s*\{\s*"instances"', head) else media.LINES
 
 
 def _kinds(content_type: str | None, files: Iterable[Path]) -> set[str]:
     if content_type is None:
         return {kind_of(file) for file in files}
-    kind = inference.media_type(content_type)
+    kind = media.media_type(content_type)
     if kind is None:
-        hint = f"the types are {', '.join(inference.READERS)}"
+        hint = f"the types are {', '.join(media.TYPES)}"
         raise UsageError(f"no such content type: {content_type!r}", hint=hint)
     return {kind}
 
 
 def _rule(kind: str, accept: str | None, split: str | None, assemble: str | None) -> tuple[str, str, str]:
     """Return what is answered, and how files are split and put together."""
-    answered = inference.accepted(accept, kind)
+    answered = media.accepted(accept, kind)
     if answered is None:
-        raise UsageError(f"nothing is made that Accept asks for: {accept!r}", hint=", ".join(inference.WRITERS))
+        raise UsageError(f"nothing is made that Accept asks for: {accept!r}", hint=", ".join(media.TYPES))
     split, assemble = split or RULES[kind][0], assemble or RULES[kind][1]
     _check("split", split, tuple(SPLITS))
     _check("assemble", assemble, ASSEMBLES)
-    if assemble == "Line" and answered == inference.RECORDS:
+    if assemble == "Line" and answered == media.RECORDS:
         raise UsageError("records cannot be assembled by line", hint="assemble None, or another Accept")
     return answered, split, assemble
 
@@ -199,7 +199,7 @@ def _answers(
 ) -> bytes:  # fmt: skip
     """Return the answers to a file's parts, put together."""
     # A part of a JSON document is none: of those that stand on lines each is a request.
-    limit = 1 if kind == inference.JSON and split == "Line" else max_payload
+    limit = 1 if kind == media.JSON and split == "Line" else max_payload
     answers = []
     encoder = None if scorer.encoding is None else Encoder.from_json(scorer.encoding, "the model's encoding")
     with file.open("rb") as stream:

@@ -35,6 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sagemaker/ndarray": ("sagemaker_ndarray", "sagemaker_artifact"),
     "sagemaker/hyperparameters": ("sagemaker_hyperparameters",),
     "sagemaker/inference": ("sagemaker_inference",),
+    "sagemaker/media": ("sagemaker_inference",),
     "sagemaker/job_shape": ("sagemaker_job_shape",),
     "sagemaker/dialect": ("sagemaker_tuning_job",),
     "sagemaker/training_job": ("sagemaker_training_job",),
