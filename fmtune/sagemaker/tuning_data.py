@@ -64,9 +64,9 @@ def _copy(uri: str, folder: str) -> str:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     above, slash, begins = key.rpartition("/")
     if not begins:
-        return f"aws s3 cp --recursive {shlex.quote(uri)} {folder}"
+        return f"aws s3 cp --recursive {shlex.quote(uri)} {shlex.quote(folder)}"
     pattern = re.sub(r"([\[*?])", r"[\1]", begins) + "*"
     return (
-        f"aws s3 cp --recursive {shlex.quote(f's3://{bucket}/{above}{slash}')} {folder}"
+        f"aws s3 cp --recursive {shlex.quote(f's3://{bucket}/{above}{slash}')} {shlex.quote(folder)}"
         f" --exclude '*' --include {shlex.quote(pattern)}"
     )
