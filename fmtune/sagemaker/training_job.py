@@ -91,7 +91,11 @@ def best_of(spec: Spec, trial: int | None = None, ours: bool = False, root: Path
     if trial is not None and trial not in complete:
         raise UsageError(f"trial {trial} is not complete", where=str(spec.path), hint="the report lists them all")
     chosen = result.best if trial is None else complete[trial]
-    values: dict[str, Value] = {**spec.hyperparameters, **chosen.params}
+    # As the study was begun: its file may have been changed since.
+    values: dict[str, Value] = {**result.fixed, **chosen.params}
+    if not values.get("seed"):
+        values.pop("seed", None)  # 0 is nobody's wish
     if values.pop("patience", None) and chosen.best_epoch:
         values["epochs"] = chosen.best_epoch  # the model is that epoch's
-    return static_of(values, spec.predictor_type, result.channels["train"]["feature_dim"], ours)
+    predictor_type = str(values.get("predictor_type", spec.predictor_type))
+    return static_of(values, predictor_type, result.channels["train"]["feature_dim"], ours)
