@@ -10,7 +10,7 @@ import numpy as np
 from fmtune.data import source
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import DenseRows, Rows
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 from fmtune.sagemaker.artifact import import_artifact
 from fmtune.sagemaker.verbs import train
 
@@ -29,7 +29,7 @@ def warm(root: Path, rows: Rows) -> None:
     scorer = Scorer(import_artifact(root / "model"))
     instance = {"data": {"features": {"keys": [1], "shape": [4], "values": [1.0]}}}
     for body in ({"instances": [instance]}, {"instances": [{"features": [0.0, 1.0, 0.0, 0.0]}]}):
-        inference.answer(scorer, json.dumps(body).encode(), inference.JSON, inference.JSON)
+        inference.answer(scorer, json.dumps(body).encode(), media.JSON, media.JSON)
 
 
 if __name__ == "__main__":

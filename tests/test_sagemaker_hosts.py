@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,25 +85,25 @@ def scores(log: str) -> list[str]:
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_hosts_train_their_shards_and_move_to_the_mean(dense: bool, tmp_path: Path) -> None:
-    """Windows of 100 rows: as two packs do whose parameters and states are averaged by who touched them."""
+def test_hosts_train_their_shards_and_move_by_the_sum(dense: bool, tmp_path: Path) -> None:
+    """As two packs do whose parameters move by the sum of their changes, and whose states are their own."""
     blocks, test = (rows(500, seed=1), rows(320, seed=2)), rows(200, seed=3)
     if dense:
         blocks, test = tuple(block.to_dense() for block in blocks), test.to_dense()  # type: ignore[assignment]
-    found = train(lay(tmp_path, blocks, test, SHARDED, factors_lr="0.01", epochs="2"), window=100)
+    found = train(lay(tmp_path, blocks, test, SHARDED, factors_lr="0.01", epochs="2"))
     (first, log, _), (second, other, _) = found
     assert isinstance(first, Trained) and isinstance(second, Trained), (first, second)
     for name in ("bias", "linear", "factors"):
         assert np.array_equal(getattr(first.model, name), getattr(second.model, name))
     assert scores(log) == scores(other) and len(scores(log)) == 3
     assert "Create Store: dist_sync" in log and "host=localhost, epoch=1, train rmse" in other
-    expected = averaged(tmp_path, blocks, 2)
+    expected = moved(tmp_path, blocks, 2)
     np.testing.assert_allclose(first.model.factors, expected.factors, atol=1e-6)
     np.testing.assert_allclose(first.model.linear, expected.linear, atol=1e-6)
     assert first.model.bias == pytest.approx(expected.bias, abs=1e-6)
 
 
-def averaged(folder: Path, blocks: tuple[Rows, ...], epochs: int) -> Model:
+def moved(folder: Path, blocks: tuple[Rows, ...], epochs: int) -> Model:
     """Do with packs and float64 what the hosts do."""
     h = Container(folder / NAMES[0]).job().model_settings(dense=blocks[0].layout == "dense")
     packs = []
@@ -112,39 +113,52 @@ def averaged(folder: Path, blocks: tuple[Rows, ...], epochs: int) -> Model:
         for pack in packs[-1][1]:
             pack.change(enter=[h])
     state = packs[0][1][0].state()
-    whole, bias = state.rows.astype(np.float64), state.bias.astype(np.float64)
-    steps = [0] * len(blocks)
+    whole, bias = state.rows[:, 0].astype(np.float64), state.bias[0].astype(np.float64)
+    kept = [State(state.rows.copy(), state.bias.copy(), state.steps.copy()) for _ in blocks]
     for _ in range(epochs):
         for i in range(max(len(feeds) for feeds, _, _ in packs)):
-            total, counts, bits = np.zeros_like(whole), np.zeros(len(whole)), []
+            total, moved = np.zeros_like(whole), np.zeros_like(bias)
             for host, (feeds, own, _) in enumerate(packs):
                 if i >= len(feeds):
                     continue
                 at = own[i].state()
-                at.rows[:], at.bias[:], at.steps[0] = whole, bias, steps[host]
-                before = at.rows.copy()
+                at.rows[:], at.bias[:], at.steps[0] = kept[host].rows, kept[host].bias, kept[host].steps[0]
+                at.rows[:, 0], at.bias[0] = whole, bias
+                before, was = at.rows[:, 0].copy(), at.bias[0].copy()
                 own[i].epoch()
-                steps[host] = int(at.steps[0])
-                moved = at.rows - before
-                touched = np.abs(moved).sum(axis=(1, 2)) > 0
-                total, counts = total + moved, counts + touched
-                bits.append(at.bias - bias)
-            whole, bias = whole + total / np.maximum(counts, 1)[:, None, None], bias + np.mean(bits, axis=0)
+                kept[host] = State(at.rows.copy(), at.bias.copy(), at.steps.copy())
+                total, moved = total + (at.rows[:, 0] - before), moved + (at.bias[0] - was)
+            whole, bias = whole + total, bias + moved
     last = packs[0][1][0]
-    last.state().rows[:], last.state().bias[:] = whole, bias
+    last.state().rows[:, 0], last.state().bias[0] = whole, bias
     return last.model(last.lanes[0])
 
 
-def test_replicated_data_come_to_what_one_host_does(tmp_path: Path) -> None:
-    """FullyReplicated: each host passes over all rows; the changes are the same, and so is their mean."""
+def test_replicated_data_are_learned_once_by_each_host(tmp_path: Path) -> None:
+    """FullyReplicated: the changes are the same, and their sum is what one host does at twice the rates; it is said."""
     block = rows(900)
-    found = train(lay(tmp_path, (block, block), None, None, epochs="2"), window=100)
-    assert run(job(tmp_path / "alone", block, epochs="2"))[0] == 0
+    found = train(lay(tmp_path, (block, block), None, None, epochs="2"))
+    twice = {"bias_lr": "0.2", "linear_lr": "0.002", "factors_lr": "0.0002"}
+    assert run(job(tmp_path / "alone", block, epochs="2", **twice))[0] == 0
     alone = import_artifact(tmp_path / "alone/model/model_algo-1")
     for result, log, _ in found:
         assert isinstance(result, Trained), result
         np.testing.assert_allclose(result.model.factors, alone.factors, atol=1e-5)
-        assert "ShardedByS3Key divides the work" in log
+        assert "each mini-batch is learned 2 times an epoch; ShardedByS3Key divides the work" in log
+
+
+def test_two_hosts_learn_as_fast_an_epoch_as_one(tmp_path: Path) -> None:
+    """The shards of a channel: the test error falls as far as on one host; with the mean of changes, half as far."""
+    whole, test = (replace(r, labels=r.labels + np.float32(3)) for r in (rows(3000, seed=1), rows(500, seed=2)))
+    halves = whole.slice(0, 1500), whole.slice(1500, 3000)
+    results = train(lay(tmp_path, halves, test, SHARDED, epochs="1", mini_batch_size="100"))
+    code, log = run(job(tmp_path / "alone", whole, test, epochs="1", mini_batch_size="100"))
+    assert code == 0
+    start, one, both = (
+        float(re.findall(rf"{words} rmse <loss>=(\S+)", said)[0])
+        for words, said in (("batch=0 train", log), ("test", log), ("test", results[0][1]))
+    )
+    assert (start - both) / (start - one) == pytest.approx(1.0, abs=0.15)
 
 
 def test_one_that_is_asked_to_stop_stops_all(tmp_path: Path) -> None:
@@ -224,7 +238,8 @@ def reach(port: int) -> socket.socket:
 
 @pytest.mark.parametrize(
     "head",
-    [{"shape": [1, 3, 5]}, {"shape": [99, 3, 5]}, {"shape": [-1, 3, 5]}, {"shape": [1, 9, 5]}, {"shape": "x"}, {}],
+    [{"shape": [1, 5]}, {"shape": [99, 5]}, {"shape": [-1, 5]}, {"shape": [1, 9]}, {"shape": [1, 3, 5]},
+     {"shape": "x"}, {}],
 )
 def test_messages_that_do_not_fit_are_refused(head: dict[str, Any]) -> None:
     """Sizes are compared with the model before memory is taken, and features with those that there are."""

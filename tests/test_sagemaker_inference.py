@@ -23,7 +23,8 @@ from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import DenseRows, SparseRows
 from fmtune.sagemaker import inference
-from fmtune.sagemaker.inference import JSON, LINES, RECORDS, accepted, answer, media_type
+from fmtune.sagemaker.inference import answer
+from fmtune.sagemaker.media import JSON, LINES, RECORDS, accepted, media_type
 from fmtune.sagemaker.transform import transform
 
 DIM = 12
@@ -319,15 +320,17 @@ def test_score_not_finite():
 
 MEDIA = [
     (None, None), ("", None), ("text/csv", None), (JSON, JSON), ("Application/JSON; Charset=UTF-8", JSON),
-    ("application/json; charset=latin-1", None), (f"{RECORDS}; x=y", RECORDS), (LINES, LINES),
+    ("application/json; charset=utf8", JSON), ("application/json; charset=ISO-8859-1", JSON),
+    ("application/json; charset=utf-16", None), ("application/json; charset=x", None),
+    (f"{RECORDS}; x=y", RECORDS), (LINES, LINES),
     ('application/json; x=latin-1; charset="utf-8"', JSON), ("application/json; charset=us-ascii", JSON),
-    ("application/json; charset=utf-8; charset=latin-1", None),
+    ("application/json; charset=utf-8; charset=utf-32", None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("header", "expected"), MEDIA)
 def test_media_type(header, expected):
-    """A Content-Type is read without its parameters; a charset other than UTF-8 is refused."""
+    """A Content-Type is read without its parameters; a charset that does not have ASCII's bytes is refused."""
     assert media_type(header) == expected
 
 

@@ -23,15 +23,16 @@ from fmtune.errors import ModelError, ResourceError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 from fmtune.sagemaker.connection import Limits, Request
-from fmtune.sagemaker.server import Service, limits_of, serve
+from fmtune.sagemaker.hosting import limits_of, port_of, workers_of
+from fmtune.sagemaker.server import Service, serve
 from tests.load import steady
 from tests.processes import Limited
 
 DIM = 50
 BODY = b'{"instances": [{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}]}'
-TYPE = {"Content-Type": inference.JSON}
+TYPE = {"Content-Type": media.JSON}
 LIMITS = {"body": 400_000, "head": 4096, "head_seconds": 0.6, "body_seconds": 0.9, "stop_seconds": 1.0}
 
 # A process of its own: signals, and a loop that nothing else shares. The model may be held back by a file.
@@ -120,7 +121,7 @@ def read(client):
 
 
 def head(length, *lines):
-    rest = "".join(f"{line}\r\n" for line in ("Host: localhost", f"Content-Type: {inference.JSON}", *lines))
+    rest = "".join(f"{line}\r\n" for line in ("Host: localhost", f"Content-Type: {media.JSON}", *lines))
     return f"POST /invocations HTTP/1.1\r\n{rest}Content-Length: {length}\r\n\r\n".encode()
 
 
@@ -165,19 +166,19 @@ def test_requests_may_name_features(tmp_path):
         status, _, content = child.ask(body=json.dumps({"instances": [instance]}).encode())
         assert status == 400 and error(content).startswith(what)
     lines = b'{"user": "42"}\n\n{"user": "42", "age": "x"}'
-    assert error(child.ask(body=lines, headers={"Content-Type": inference.LINES})[2]).startswith("line 3: age: wants")
+    assert error(child.ask(body=lines, headers={"Content-Type": media.LINES})[2]).startswith("line 3: age: wants")
     assert child.stop()[0] == 0
 
 
 def test_invocations(server, expected):
     """A request is scored, in each type that is asked for."""
     status, headers, content = server.ask(body=BODY)
-    assert (status, headers["Content-Type"]) == (200, inference.JSON)
+    assert (status, headers["Content-Type"]) == (200, media.JSON)
     assert json.loads(content) == {"predictions": [{"score": expected, "predicted_label": float(expected >= 0.5)}]}
-    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": inference.LINES})
-    assert headers["Content-Type"] == inference.LINES and json.loads(content)["score"] == expected
-    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": f"{inference.RECORDS}, */*;q=0.1"})
-    assert headers["Content-Type"] == inference.RECORDS and np.float32(expected).tobytes() in content
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": media.LINES})
+    assert headers["Content-Type"] == media.LINES and json.loads(content)["score"] == expected
+    _, headers, content = server.ask(body=BODY, headers={**TYPE, "Accept": f"{media.RECORDS}, */*;q=0.1"})
+    assert headers["Content-Type"] == media.RECORDS and np.float32(expected).tobytes() in content
 
 
 def test_an_endpoints_address_is_invocations(server):
@@ -185,6 +186,20 @@ def test_an_endpoints_address_is_invocations(server):
     assert server.ask(path="/endpoints/my-FM-2/invocations", body=BODY)[2] == server.ask(body=BODY)[2]
     for path in ("/endpoints/a_b/invocations", "/endpoints//invocations", "/endpoints/a/invocations/x", "/endpoints/a"):
         assert server.ask(path=path, body=BODY)[0] == 404
+
+
+def test_a_fault_of_an_endpoint_is_a_model_error(server):
+    """What SageMaker makes of a container's answer: 424, as botocore's model has it; at /invocations it stays."""
+    path = "/endpoints/fm/invocations"
+    for body, headers, status in ((b"{", TYPE, 400), (BODY, {"Content-Type": "text/csv"}, 415)):
+        plain, _, said = server.ask(body=body, headers=headers)
+        got, told, content = server.ask(path=path, body=body, headers=headers)
+        assert (plain, got, told["x-amzn-ErrorType"]) == (status, 424, "ModelError")
+        found = json.loads(content)
+        assert found["OriginalStatusCode"] == status
+        assert json.loads(found["OriginalMessage"]) == json.loads(said)
+        assert found["Message"].startswith(f"Received client error ({status}) from primary with message ")
+    assert server.ask("GET", path)[0] == 405
 
 
 def test_ping_and_parameters(server):
@@ -213,11 +228,11 @@ REFUSED = [
     ("GET", "/", b"", {}, 404, f"there is nothing at /: {NOTHING}"),
     ("POST", "/invocation", BODY, TYPE, 404, f"there is nothing at /invocation: {NOTHING}"),
     ("GET", "/invocations/../ping", b"", {}, 404, f"there is nothing at /invocations/../ping: {NOTHING}"),
-    ("POST", "/invocations", BODY, {}, 415, f"the Content-Type is none; it may be {TYPES}"),
+    ("POST", "/invocations", BODY, {}, 415, f"the Content-Type is none; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", b"1,2", {"Content-Type": "text/csv"}, 415,
-     f"the Content-Type is text/csv; it may be {TYPES}"),
+     f"the Content-Type is text/csv; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", BODY, {"Content-Type": "application/json; charset=utf-16"}, 415,
-     f"the Content-Type is application/json; charset=utf-16; it may be {TYPES}"),
+     f"the Content-Type is application/json; charset=utf-16; it may be {TYPES}, in UTF-8"),
     ("POST", "/invocations", BODY, {**TYPE, "Content-Encoding": "gzip"}, 415,
      "the Content-Encoding is gzip; send the body as it is"),
     ("POST", "/invocations", BODY, {**TYPE, "Accept": "text/csv"}, 406,
@@ -241,9 +256,9 @@ REFUSED = [
      "body: JSON is malformed: invalid character (byte 68)"),
     ("POST", "/invocations", changed(b"2]", b"1e999]"), TYPE, 400,
      "instances[0].data.features.values[1]: number out of range"),
-    ("POST", "/invocations", b"\n{}", {"Content-Type": inference.LINES}, 400,
+    ("POST", "/invocations", b"\n{}", {"Content-Type": media.LINES}, 400,
      "line 2: has neither 'features' nor 'data'"),
-    ("POST", "/invocations", b"junk", {"Content-Type": inference.RECORDS}, 400,
+    ("POST", "/invocations", b"junk", {"Content-Type": media.RECORDS}, 400,
      "body: record 1, byte 0: no record starts here (the bytes 0a 23 d7 ce are missing)"),
     ("POST", "/invocations", b" " * 400_001, TYPE, 413, "the body has more than 400000 bytes"),
     ("POST", "/invocations", BODY, {**TYPE, "X-Large": "x" * 5000}, 431,
@@ -258,7 +273,7 @@ def test_refused(server, method, path, body, headers, status, what):
     """A request that cannot be answered says why, as JSON, with the status that HTTP has for it."""
     given, got, content = server.ask(method, path, body, headers)
     assert (given, content) == (status, json.dumps({"message": what}).encode() + b"\n")
-    assert got["Content-Type"] == inference.JSON
+    assert got["Content-Type"] == media.JSON
     if status == 405:
         assert got["Allow"] in ("POST", "GET, HEAD")
 
@@ -282,7 +297,7 @@ def test_connection_is_kept(server):
     lines = b'{"data": {"features": {"keys": [%d], "values": [1]}}}\n'
     large = b"".join(lines % (i % DIM) for i in range(1000))
     one = head(len(BODY)) + BODY
-    many = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {inference.LINES}\r\n"
+    many = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media.LINES}\r\n"
     many = many.encode() + b"Content-Length: %d\r\n\r\n" % len(large) + large
     last = head(2, "Connection: close") + b"{}"
     content = server.talk(one + many + one + last)
@@ -382,7 +397,7 @@ def test_large_requests_do_not_hold_up_others(server, expected):
     line = b'{"data": {"features": {"keys": [3, 7], "values": [1, 2]}}}\n'
     large = line * 6000
     with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(server.ask, body=large, headers={"Content-Type": inference.LINES}) for _ in range(4)]
+        answers = [pool.submit(server.ask, body=large, headers={"Content-Type": media.LINES}) for _ in range(4)]
         assert server.ask(body=BODY)[0] == 200
         for status, _, content in (answer.result() for answer in answers):
             assert status == 200 and {json.loads(part)["score"] for part in content.splitlines()} == {expected}
@@ -511,6 +526,17 @@ def test_container_limits():
     for odd in ("0", "101", "x", "-1"):
         with pytest.raises(UsageError, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
             limits_of({"SAGEMAKER_MAX_PAYLOAD_IN_MB": odd})
+
+
+def test_container_port_and_workers():
+    """The label of the image promises to heed SAGEMAKER_BIND_TO_PORT; a transform keeps so many workers busy."""
+    assert (port_of({}), workers_of({})) == (8080, 1)
+    assert port_of({"SAGEMAKER_HTTP_PORT": "9000"}) == 9000
+    assert port_of({"SAGEMAKER_HTTP_PORT": "9000", "SAGEMAKER_BIND_TO_PORT": "9001"}) == 9001
+    assert workers_of({"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "4"}) == 4
+    assert workers_of({"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "4", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
+    with pytest.raises(UsageError, match="SAGEMAKER_BIND_TO_PORT is 'x'"):
+        port_of({"SAGEMAKER_BIND_TO_PORT": "x"})
 
 
 def test_the_process_is_left_as_it_was():

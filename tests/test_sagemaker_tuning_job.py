@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from fmtune.errors import StudyFileError, UsageError
-from fmtune.sagemaker import tuning_job
-from fmtune.sagemaker.tuning_export import job_of
-from fmtune.sagemaker.tuning_job import OBJECTIVES, TUNABLE, DialectWarning, parents, study_of
+from fmtune.sagemaker.dialect import DialectWarning
+from fmtune.sagemaker.logs import Log
+from fmtune.sagemaker.tuning_export import job_of, metric_definition
+from fmtune.sagemaker.tuning_job import OBJECTIVES, study_of
+from fmtune.sagemaker.tuning_ranges import TUNABLE
 from fmtune.sagemaker.verbs import export_tuning_job, import_tuning_job
+from fmtune.sagemaker.warm_start import parents
 from fmtune.tune import study as studies
 from fmtune.tune.claims import New
 from fmtune.tune.spec import Spec, parse, read
@@ -69,6 +73,11 @@ def changed(*path: str, value: Any) -> dict[str, Any]:
     return job
 
 
+def changed_static(job: dict[str, Any], **static: str) -> dict[str, Any]:
+    job["TrainingJobDefinition"]["StaticHyperParameters"] |= static
+    return job
+
+
 def config(key: str, value: Any) -> dict[str, Any]:
     return changed("HyperParameterTuningJobConfig", key, value=value)
 
@@ -104,7 +113,8 @@ def test_a_job_becomes_a_study():
         "shuffle": "none", "pad_last_batch": True, "predictor_type": "regressor", "epochs": 50, "linear_lr": 0.01,
     }  # fmt: skip
     assert (spec.data.train, spec.data.test, spec.data.feature_dim) == (("data/train",), ("data/test",), 2625)
-    for words in ("aws s3 cp --recursive s3://bucket/train data/train", "RoleArn", "clip_gradient: 0 is off"):
+    copies = "aws s3 cp --recursive s3://bucket/ data/train --exclude '*' --include 'train*'"
+    for words in (copies, "RoleArn", "clip_gradient: 0 is off"):
         assert words in text
 
 
@@ -188,11 +198,10 @@ def test_grid():
 
 
 def test_early_stopping():
-    """Auto is SageMaker's rule, by name."""
+    """Auto ends no job of a factorization machine on SageMaker, nor a trial here; the file names the rule."""
     spec, text, said = noted(config("TrainingJobEarlyStoppingType", "Auto"))
-    assert spec.pruner.name == tuning_job.EARLY
-    assert "TrainingJobEarlyStoppingType Auto" in text
-    assert bool(said) == (tuning_job.EARLY != "running_median")
+    assert (spec.pruner.name, said) == ("none", [])
+    assert "TrainingJobEarlyStoppingType Auto" in text and "`pruner: running_median`" in text
 
 
 def test_limits_and_seed():
@@ -221,6 +230,11 @@ def test_limits_and_seed():
         (changed("TrainingJobDefinition", "NewThing", value=1), "NewThing"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"_kvstore": "dist"}), "_kvstore"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"my_own": "1"}), "my_own"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"mini_batch_siz": "1"}),
+         "did you mean 'mini_batch_size'?"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"_wd": "0.5"}), "_wd: 0.5 multiplies all"),
+        (changed("TrainingJobDefinition", "StaticHyperParameters", value={"factors_init_method": "constant"}),
+         "factors_init_value is not given: it is 0"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"factors_lr": "1"}), "it is searched"),
         (changed("TrainingJobDefinition", "ResourceConfig", value={"InstanceCount": 4}), "4 instances"),
         (changed("TrainingJobDefinition", "InputDataConfig", value=[]), "no train channel"),
@@ -248,7 +262,12 @@ def test_nothing_is_dropped_in_silence(job, said):
         (config("HyperParameterTuningJobObjective", {"MetricName": "test:rmse", "Type": "Maximize"}),
          "to maximize test:rmse"),
         (config("Strategy", "Guess"), "unknown Strategy 'Guess'"),
-        (config("ParameterRanges", {}), "search_space is empty"),
+        (config("ParameterRanges", {}), "leaves nothing to search: no range is for a hyperparameter that is searched"),
+        (config("ParameterRanges", {"ContinuousParameterRanges": [continuous("linear_lr")],
+                                    "CategoricalParameterRanges": [{"Name": "use_linear", "Values": ["false"]}]}),
+         "leaves nothing to search: linear_lr has no effect: use_linear is false"),
+        (ranges("ContinuousParameterRanges", continuous("num_factors", "2", "8")), "num_factors has two ranges"),
+        ({"TrainingJobName": "x", "HyperParameters": {}}, "this is a training job"),
         (ranges("ContinuousParameterRanges", continuous("bias_lr", "x")), "'x' is not a number"),
         (ranges("ContinuousParameterRanges", continuous("bias_lr", "2", "1")), "is not below high"),
         (changed("TrainingJobDefinition", "StaticHyperParameters", value={"predictor_type": "binary_classifier"}),
@@ -304,10 +323,9 @@ def test_warm_start_from_a_study_that_ran(tmp_path):
     job["HyperParameterTuningJobName"] = "first"
     job["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] = 3
     job["TrainingJobDefinition"]["StaticHyperParameters"] = {"feature_dim": "40", "epochs": "2"}
-    text, notes = import_tuning_job(dump(tmp_path / "job.json", job), data=".")
+    text = import_tuning_job(dump(tmp_path / "job.json", job), data=".")
     text = text.replace("./train", "train.npz").replace("./test", "test.npz")
     (tmp_path / "study.yaml").write_text(text)
-    assert notes == ()
     studies.run(read(tmp_path / "study.yaml"), root=tmp_path)
     warm = {
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "first"}],
@@ -315,7 +333,8 @@ def test_warm_start_from_a_study_that_ran(tmp_path):
     }
     second = {**job, "HyperParameterTuningJobName": "second", "WarmStartConfig": warm}
     assert len(parents(second, tmp_path)["first"]) == 3
-    text, _ = import_tuning_job(dump(tmp_path / "job2.json", second), runs=tmp_path)
+    with pytest.warns(DialectWarning, match="the best configurations of first are tried first"):
+        text = import_tuning_job(dump(tmp_path / "job2.json", second), runs=tmp_path)
     assert len(parse(text).enqueue) == 3
 
 
@@ -333,20 +352,38 @@ def test_files_that_are_no_job(tmp_path):
         import_tuning_job(tmp_path / "bad.json")
 
 
+def test_warnings_come_before_an_error_that_names_the_file(tmp_path):
+    """What was said of a job is not lost where the job makes no study."""
+    job = changed_static(ranges("ContinuousParameterRanges", continuous("bias_lr", "2", "1")), my_own="1")
+    file = dump(tmp_path / "job.json", job)
+    with pytest.warns(DialectWarning, match="my_own"), pytest.raises(UsageError, match="is not below high") as error:
+        import_tuning_job(file)
+    assert error.value.where == str(file)
+
+
+def test_the_docs_print_how_a_score_is_found_in_the_log():
+    """For each objective, as an exported job has it."""
+    text = (Path(__file__).parents[1] / "docs/sagemaker.md").read_text()
+    for made in map(metric_definition, OBJECTIVES):
+        assert f"| `{made['Name']}` | `{made['Regex']}` |" in text
+
+
 def test_there_and_back():
     """The exported job of an imported one has the same ranges, objective, limits and static values."""
+    given = changed("HyperParameterTuningJobConfig", "ParameterRanges", "CategoricalParameterRanges", value=[])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        back = job_of(noted(JOB)[0])
+        back = job_of(noted(changed_static(given, num_factors="16"))[0])
         again = job_of(noted(back)[0])
     assert back == again
-    ranges, given = (j["HyperParameterTuningJobConfig"]["ParameterRanges"] for j in (back, JOB))
-    assert ranges["CategoricalParameterRanges"] == given["CategoricalParameterRanges"]
+    ranges = back["HyperParameterTuningJobConfig"]["ParameterRanges"]
     assert ranges["ContinuousParameterRanges"][0] == {**continuous("factors_lr", "1e-08", "512.0")}
     assert back["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
         "Type": "Minimize", "MetricName": "test:rmse"}  # fmt: skip
     static = back["TrainingJobDefinition"]["StaticHyperParameters"]
-    assert static == {"feature_dim": "2625", "predictor_type": "regressor", "epochs": "50", "linear_lr": "0.01"}
+    assert static == {
+        "feature_dim": "2625", "predictor_type": "regressor", "epochs": "50", "linear_lr": "0.01", "num_factors": "16",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -355,7 +392,9 @@ def test_every_objective_goes_both_ways(objective):
     kind = "Minimize" if objective in ("test:rmse", "test:binary_classification_cross_entropy") else "Maximize"
     job = config("HyperParameterTuningJobObjective", {"Type": kind, "MetricName": objective})
     del job["TrainingJobDefinition"]["StaticHyperParameters"]["predictor_type"]
-    found = job_of(noted(job)[0])["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+    with pytest.warns(DialectWarning, match="num_factors"):
+        made = job_of(noted(job)[0])
+    found = made["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     assert found == {"Type": kind, "MetricName": objective}
 
 
@@ -364,7 +403,8 @@ study_name: my_study.2
 data: {train: a, test: b}
 objective: test:rmse
 hyperparameters: {optimizer: adagrad, use_bias: false}
-search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], linear_lr: 0..1 step 0.25}
+search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], linear_lr: 0..1 step 0.25,
+  mini_batch_size: 20..200, linear_wd: 0..1 step 0.01}
 sampler: gp
 pruner: {name: hyperband, min_resource: 1}
 n_trials: 30
@@ -380,7 +420,11 @@ def test_what_a_tuning_job_cannot_have_is_said():
         warnings.simplefilter("always")
         job = job_of(parse(STUDY))
     said = " | ".join(str(w.message) for w in caught)
-    expected = ("optimizer: adagrad", "lazy: SageMaker has no such", "num_factors: a range", "seeds: 3", "1 enqueued")
+    expected = ("optimizer: adagrad", "lazy: SageMaker has no such", "linear_wd: a range",
+                "num_factors: SageMaker does not tune it", "seeds: 3", "1 enqueued",
+                "feature_dim: SageMaker requires it",
+                "shuffle: once; SageMaker takes rows in the file's order", "pad_last_batch: false",
+                "mini_batch_size: 20..200 goes beyond what SageMaker's page has, 100 to 10000")
     for words in expected:
         assert words in said
     made = job["HyperParameterTuningJobConfig"]
@@ -393,13 +437,93 @@ def test_what_a_tuning_job_cannot_have_is_said():
     assert job["TrainingJobDefinition"]["StaticHyperParameters"]["use_bias"] == "false"
 
 
+def test_an_image_of_fmtunes_tunes_what_sagemakers_does_not():
+    """Its job says how the score is found in the log, and that training is as the study's."""
+    text = STUDY.replace("enqueue: [{epochs: 2}]\n", "").replace("seeds: 3\n", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        job = job_of(parse(text), "1.dkr.ecr.x.amazonaws.com/fmtune:1")
+    definition = job["TrainingJobDefinition"]
+    assert definition["AlgorithmSpecification"] == {
+        "TrainingImage": "1.dkr.ecr.x.amazonaws.com/fmtune:1", "TrainingInputMode": "File",
+        "MetricDefinitions": [{
+            "Name": "test:rmse", "Regex": r"#quality_metric: host=\S+, test rmse <loss>=(\S+)"}],
+    }  # fmt: skip
+    ranges = job["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    searched = {entry["Name"] for entries in ranges.values() for entry in entries}
+    assert searched == set(parse(text).search_space)
+    static = definition["StaticHyperParameters"]
+    assert static["optimizer"] == "adagrad" and static["sagemaker_compat"] == "false"
+    lines: list[str] = []
+    Log(lines.append, "algo-1").test({"rmse": 0.5})
+    (found,) = [m for m in map(re.compile(definition["AlgorithmSpecification"]["MetricDefinitions"][0]["Regex"]).search,
+                               lines) if m]  # fmt: skip
+    assert found[1] == "0.5"
+
+
+def test_what_a_job_leaves_open_can_be_imported_again():
+    """A study without feature_dim makes a job with a placeholder, and that job a study without feature_dim."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        job = job_of(parse(STUDY))
+        again = parse(study_of(job))
+    assert job["TrainingJobDefinition"]["StaticHyperParameters"]["feature_dim"] == "<feature_dim>"
+    assert (again.data.feature_dim, again.predictor_type) == (None, "regressor")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"S3Uri": "s3://b/p/test.protobuf", "S3DataType": "S3Prefix"},
+         "aws s3 cp --recursive s3://b/p/ data/test --exclude '*' --include 'test.protobuf*'"),
+        ({"S3Uri": "s3://b/p/test/"}, "aws s3 cp --recursive s3://b/p/test/ data/test\n"),
+        ({"S3Uri": "s3://b"}, "aws s3 cp --recursive s3://b data/test\n"),
+        ({"S3Uri": "s3://b/a b[1]"}, "aws s3 cp --recursive s3://b/ data/test --exclude '*' --include 'a b[[]1]*'\n"),
+        ({"S3Uri": "s3://b/fm/.amazon.manifest", "S3DataType": "ManifestFile"},
+         "aws s3 cp s3://b/fm/.amazon.manifest - | jq -r '.[0].prefix as $p | .[1:][] | $p + ., \"data/test/\" + .' | "
+         "xargs -n 2 aws s3 cp\n"),
+    ],
+)  # fmt: skip
+def test_a_channels_files_can_be_downloaded(source, words):
+    """By the AWS CLI's own rules: a prefix that is no folder, and the objects of a manifest."""
+    entries = [{"ChannelName": "train", "DataSource": {"S3DataSource": {"S3Uri": "s3://b/t/"}}},
+               {"ChannelName": "test", "DataSource": {"S3DataSource": source}}]  # fmt: skip
+    _, text, said = noted(changed("TrainingJobDefinition", "InputDataConfig", value=entries))
+    assert f"# test: {words}" in text
+    assert said == []
+
+
+def test_what_a_channel_says_beside_its_place_is_said():
+    """Compression, the order of objects, frames, and a place that is not on S3."""
+    entries = [
+        {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3Uri": "s3://b/t/"}}, "CompressionType": "Gzip",
+         "ShuffleConfig": {"Seed": 1}, "RecordWrapperType": "RecordIO", "InputMode": "Pipe"},
+        {"ChannelName": "test", "DataSource": {"FileSystemDataSource": {"DirectoryPath": "/x"}},
+         "CompressionType": "None", "RecordWrapperType": "None"},
+    ]  # fmt: skip
+    _, text, said = noted(changed("TrainingJobDefinition", "InputDataConfig", value=entries))
+    assert [words.split(":")[1].split()[0] for words in said] == [
+        "CompressionType", "ShuffleConfig", "RecordWrapperType", "put",
+    ]  # fmt: skip
+    assert "# train: InputMode Pipe: files are read here" in text
+
+
+def test_a_range_of_one_value_counts_more_than_a_static_one():
+    """As a range of several does; both are said."""
+    job = ranges("IntegerParameterRanges", {"Name": "mini_batch_size", "MinValue": "100", "MaxValue": "100"})
+    spec, _, said = noted(changed_static(job, mini_batch_size="200"))
+    assert spec.hyperparameters["mini_batch_size"] == 100
+    assert said == ["mini_batch_size: static (200) and in a range of one value, which counts"]
+
+
 def test_studies_that_make_no_job():
     """An objective that SageMaker does not tune for, nothing of its own to search, a grid of ranges."""
     for old, new, said in (
         ("test:rmse", "test:mse", "test:rmse ranks as test:mse does"),
-        ("search_space: {num_factors: 2..64 step 2, epochs: 1..64, lazy: [true, false], linear_lr: 0..1 step 0.25}\n"
-         , "search_space: {lazy: [true, false]}\n", "nothing that is searched"),
-        ("sampler: gp\npruner: {name: hyperband, min_resource: 1}", "sampler: grid", "lists of choices only"),
+        (STUDY[STUDY.index("search_space:"):STUDY.index("sampler:")],
+         "search_space: {lazy: [true, false]}\n", "nothing that is searched"),
+        (STUDY[STUDY.index("search_space:"):STUDY.index("n_trials:")],
+         "search_space: {epochs: 1..64, linear_lr: [0.1, 0.2]}\nsampler: grid\n", "lists of choices only"),
     ):  # fmt: skip
         text = STUDY.replace(old, new).replace("enqueue: [{epochs: 2}]\n", "").replace("optimizer: adagrad, ", "")
         with warnings.catch_warnings(), pytest.raises(UsageError, match=said):
@@ -409,7 +533,7 @@ def test_studies_that_make_no_job():
 
 def test_the_verb_prints_json(tmp_path):
     """For aws sagemaker create-hyper-parameter-tuning-job --cli-input-json."""
-    (tmp_path / "study.yaml").write_text(noted(JOB)[1])
+    (tmp_path / "study.yaml").write_text(noted(JOB)[1].replace("num_factors: [16, 64]", "bias_lr: 0.1..1"))
     assert json.loads(export_tuning_job(tmp_path / "study.yaml"))["HyperParameterTuningJobName"] == "fm-movielens-1"
 
 
@@ -434,10 +558,11 @@ SHAPES = {
 @pytest.mark.parametrize("said", SHAPES)
 def test_a_part_of_another_shape_is_named(said, tmp_path):
     """By its path, before any part is looked into; exit code 2."""
-    for read_job in (study_of, parents, lambda job: import_tuning_job(dump(tmp_path / "job.json", job))):
+    file = dump(tmp_path / "job.json", SHAPES[said])
+    for read_job, where in ((study_of, ""), (parents, ""), (lambda _: import_tuning_job(file), f"{file}: ")):
         with pytest.raises(UsageError) as error:
             read_job(SHAPES[said])
-        assert str(error.value) == f"{said}\n  hint: give the JSON of CreateHyperParameterTuningJob"
+        assert str(error.value) == f"{where}{said}\n  hint: give the JSON of CreateHyperParameterTuningJob"
         assert error.value.exit_code == 2
 
 
@@ -489,7 +614,10 @@ def test_a_warm_start_of_what_never_ran_is_said():
     warm = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "zero"}], "WarmStartType": "x"}
     spec, _, said = noted(changed("WarmStartConfig", value=warm), parents={"zero": [{"alpha": 1}]})
     assert spec.enqueue == ()
-    assert said == ["warm start from zero: no finished trial of it fits; run its study here first"]
+    assert said == [
+        "warm start from zero: no finished trial of it fits; run its study here first, or give its training jobs by "
+        "--results"
+    ]
 
 
 @pytest.mark.parametrize(("direction", "order"), [("minimize", [0.1, 0.2, 0.3]), ("maximize", [0.3, 0.2, 0.1])])

@@ -15,7 +15,9 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fmtune.cli import fmtune as cli
 from fmtune.data import source
 from fmtune.errors import ModelError
 from fmtune.fm.model import Model
@@ -47,6 +49,43 @@ def test_an_imported_model_predicts_like_any_other(tmp_path):
     assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "model.tar.gz").read_bytes()
     with pytest.raises(ModelError, match="not a fmtune model"):
         export_model(tmp_path / "model.tar.gz", tmp_path / "x.tar.gz")
+
+
+def test_a_file_that_is_sagemakers_is_told_from_one_that_is_nothing(tmp_path):
+    """predict and serve name the verb that takes it in."""
+    (tmp_path / "model.tar.gz").write_bytes(artifact_of(tmp_path))
+    with pytest.raises(ModelError) as error:
+        Model.load(tmp_path / "model.tar.gz")
+    assert error.value.hint == "`fmtune sagemaker import` makes one of SageMaker's model.tar.gz"
+
+
+def test_a_folder_with_the_archive_is_a_model_too(tmp_path):
+    """As one with what was in it: `sagemaker serve --root` finds either."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.tar.gz").write_bytes(artifact_of(tmp_path))
+    assert import_artifact(tmp_path / "model").feature_dim == 20
+
+
+def artifact_of(folder: Path) -> bytes:
+    model = Model("regressor", 0.5, np.zeros(20, "f"), np.zeros((20, 4), "f"))
+    export_artifact(model, folder / "made.tar.gz")
+    return (folder / "made.tar.gz").read_bytes()
+
+
+def test_transform_is_a_verb(tmp_path):
+    """Records and JSON of one folder, by what they are; of SageMaker's artifact as it is."""
+    (tmp_path / "model.tar.gz").write_bytes(artifact_of(tmp_path))
+    source.write(reference.rows(3, 20, 2), tmp_path / "in/a.pbr")
+    (tmp_path / "in/b.json").write_text('{"instances": [{"data": {"features": {"keys": [1], "values": [1]}}}]}')
+    (tmp_path / "in/c.jsonl").write_text('{"data": {"features": {"keys": [1], "values": [1]}}}\n' * 2)
+    out = tmp_path / "out"
+    words = ["sagemaker", "transform", f"{tmp_path}/model.tar.gz", f"{tmp_path}/in", "-o", str(out)]
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, result.exception) == (0, None)
+    assert result.output.split() == [f"{out}/a.pbr.out", f"{out}/b.json.out", f"{out}/c.jsonl.out"]
+    assert (out / "a.pbr.out").read_text() == '{"score":0.5}\n' * 3
+    assert (out / "b.json.out").read_text() == '{"predictions":[{"score":0.5}]}'
+    assert (out / "c.jsonl.out").read_text() == '{"score":0.5}\n' * 2
 
 
 def test_signals_are_given_back(tmp_path):
@@ -95,7 +134,7 @@ def test_a_container_that_trained_can_serve(tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "fmtune", "sagemaker", "serve", "--root", tmp_path]
-    with Limited(words, env={**os.environ, "SAGEMAKER_HTTP_PORT": str(port)}) as server:
+    with Limited(words, env={**os.environ, "SAGEMAKER_BIND_TO_PORT": str(port)}) as server:
         try:
             end = time.monotonic() + 60
             while not answers(port) and time.monotonic() < end:

@@ -65,6 +65,22 @@ def test_a_table_of_times_is_no_libsvm(content: bytes, name: str, format: str, t
     assert source.format_of(tmp_path / name) == format
 
 
+def test_a_folder_is_all_that_lies_below_it(shards: Path) -> None:
+    """Partitions of Spark and keys below an S3 prefix are read; what begins with a dot or ``_`` is not, nor is a link
+    that leads back; a linked folder is read once.
+    """
+    write(SPARSE, shards / "day=2" / "hour=1" / "part-2.pbr")
+    write(SPARSE, shards / "_temporary" / "part-3.pbr")
+    write(SPARSE, shards / ".cache" / "part-4.pbr")
+    (shards / "day=2" / "back").symlink_to(shards)
+    write(SPARSE, shards.parent / "elsewhere" / "part-5.pbr")
+    (shards / "linked").symlink_to(shards.parent / "elsewhere")
+    (shards / "again").symlink_to(shards.parent / "elsewhere")
+    files = [str(file.relative_to(shards)) for file in source.files_of(shards)]
+    assert files == ["again/part-5.pbr", "day=2/hour=1/part-2.pbr", "part-0.pbr", "part-1.libsvm"]
+    assert read_channel(shards).n == 11
+
+
 def test_gzip_is_unpacked_for_libsvm_only(tmp_path: Path) -> None:
     """Another format inside gzip is named."""
     path = tmp_path / "x.gz"

@@ -49,6 +49,30 @@ def sagemaker_export(model: Path, out: Path, dense: bool | None) -> None:
     click.echo(f"artifact: {out}")
 
 
+@sagemaker.command("transform")
+@click.argument("model", type=FILE)
+@click.argument("sources", type=FILE, nargs=-1, required=True)
+@click.option("-o", "--out", type=FILE, required=True, help="The folder for the answers, FILE.out each.")
+@click.option("--content-type", metavar="TYPE", help="Of the files; by default each is looked at.")
+@click.option("--accept", metavar="TYPE", help="Of the answers; by default JSON lines, of a JSON document JSON.")
+@click.option("--split-type", type=click.Choice(["None", "Line", "RecordIO"]), help="By default by content type.")
+@click.option("--assemble-with", type=click.Choice(["None", "Line"]), help="By default by content type.")
+@click.option("--max-payload", default=6, show_default=True, type=click.IntRange(1, 100), help="MiB of a request.")
+def sagemaker_transform(
+    model: Path, sources: tuple[Path, ...], out: Path, content_type: str | None, accept: str | None,
+    split_type: str | None, assemble_with: str | None, max_payload: int,
+) -> None:  # fmt: skip
+    """Score SOURCES, files or folders, as a batch transform does; MODEL is fmtune's or SageMaker's."""
+    from fmtune.sagemaker import transform, verbs
+
+    written = transform.transform(
+        verbs.any_model(model), sources, out, content_type=content_type, accept=accept, split=split_type,
+        assemble=assemble_with, max_payload=max_payload << 20,
+    )  # fmt: skip
+    for path in written:
+        click.echo(str(path))
+
+
 @sagemaker.command("vectors")
 @click.argument("model", type=FILE)
 @click.option("-o", "--out", type=FILE, required=True, help="By suffix: .npz, .parquet.")
@@ -65,35 +89,55 @@ def sagemaker_vectors(model: Path, out: Path, items: str | None, users: str | No
 @sagemaker.command("import-tuning-job")
 @click.argument("job", type=FILE)
 @click.option("--data", default="data", show_default=True, help="Folder with the files of train and test.")
-def sagemaker_import_tuning_job(job: Path, data: str) -> None:
+@click.option("--results", type=FILE, multiple=True, help="Jobs that AWS ran (JSON or csv); the best are tried first.")
+def sagemaker_import_tuning_job(job: Path, data: str, results: tuple[Path, ...]) -> None:
     """Print a study file for a CreateHyperParameterTuningJob JSON; what has no counterpart is said."""
     from fmtune.sagemaker import verbs
 
-    text, notes = verbs.import_tuning_job(job, data=data)
-    click.echo(text, nl=False)
-    for note in notes:
-        click.echo(f"warning: {note}", err=True)
+    click.echo(verbs.import_tuning_job(job, data=data, results=results), nl=False)
 
 
 @sagemaker.command("export-tuning-job")
 @STUDY
-def sagemaker_export_tuning_job(study: Path) -> None:
+@click.option("--image", metavar="URI", help="An image of fmtune's Dockerfile; by default SageMaker's own.")
+def sagemaker_export_tuning_job(study: Path, image: str | None) -> None:
     """Print CreateHyperParameterTuningJob JSON for a study; what SageMaker cannot do is said."""
     from fmtune.sagemaker import verbs
 
-    click.echo(verbs.export_tuning_job(study))
+    click.echo(verbs.export_tuning_job(study, image))
+
+
+@sagemaker.command("import-training-job")
+@click.argument("job", type=FILE)
+@click.option("--data", default="data", show_default=True, help="Folder with the files of train and test.")
+def sagemaker_import_training_job(job: Path, data: str) -> None:
+    """Print a study file that searches around a CreateTrainingJob JSON, whose own values are tried first."""
+    from fmtune.sagemaker import verbs
+
+    click.echo(verbs.import_training_job(job, data=data), nl=False)
+
+
+@sagemaker.command("hyperparameters")
+@STUDY
+@click.option("--trial", type=int, help="By default the best one.")
+@click.option("--ours", is_flag=True, help="For an image of fmtune's Dockerfile, not SageMaker's own.")
+def sagemaker_hyperparameters(study: Path, trial: int | None, ours: bool) -> None:
+    """Print the best trial as the HyperParameters of a training job; what SageMaker cannot do is said."""
+    from fmtune.sagemaker import verbs
+
+    click.echo(verbs.hyperparameters(study, trial, ours))
 
 
 @sagemaker.command("serve")
 @click.option("--root", type=FILE, default=Path("/opt/ml"), show_default=True, help="The container's folder.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
-def sagemaker_serve(root: Path, workers: int) -> None:
-    """Serve the model below ROOT as a hosting container does: port 8080, /ping, /invocations."""
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default what the environment asks for, or 1.")
+def sagemaker_serve(root: Path, workers: int | None) -> None:
+    """Serve the model below ROOT as a hosting container does, at port 8080 or the one that the environment names."""
     import functools
     import os
 
-    from fmtune.sagemaker import artifact, server
+    from fmtune.sagemaker import artifact, hosting, server
 
-    port = int(os.environ.get("SAGEMAKER_HTTP_PORT", "8080"))
     read = functools.partial(artifact.import_artifact, root / "model")
-    server.serve(read, "0.0.0.0", port, container=True, workers=workers)
+    several = workers or hosting.workers_of(os.environ)
+    server.serve(read, "0.0.0.0", hosting.port_of(os.environ), container=True, workers=several)

@@ -21,6 +21,7 @@ from fmtune.data import libsvm, npz, recordio, tables
 from fmtune.data.cache import Cache
 from fmtune.data.canonical import DataWarning, warn
 from fmtune.data.encoding import Encoder
+from fmtune.data.folder import files_below
 from fmtune.data.foreign import describe_bytes, unzipped
 from fmtune.data.index import check_index
 from fmtune.data.labels import not_binary
@@ -98,8 +99,8 @@ def read_channel(
     Parameters
     ----------
     paths
-        A file, a folder (all its files, by name; hidden ones and those that begin with ``_`` are left out), a glob,
-        or a list of these.
+        A file, a folder (all files below it, by name; what begins with ``.`` or ``_`` is left out), a glob, or a list
+        of these.
     feature_dim
         Number of features; None infers it.  A key beyond it is an error that names the record.
     labelled
@@ -285,7 +286,7 @@ def format_to_write(path: Path, format: str | None = None) -> str:
 def _expanded(path: Path) -> Iterable[Path]:
     """Return the file itself, a folder's files, or what a glob matches."""
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.name[0] not in "._" and _holds_rows(file)]
+        files = [file for file in files_below(path) if _holds_rows(file)]
         if not files:
             raise DataError("the folder holds no files", where=str(path), hint="name the folder that holds the shards")
         return files

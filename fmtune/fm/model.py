@@ -185,7 +185,10 @@ class Model:
     def from_bytes(cls, content: bytes, where: str = "model") -> Model:
         """Return the model of a file's content; errors as in :meth:`load`."""
         if not content.startswith((_MAGIC, _MAGIC_DRAWS)):
-            raise ModelError("not a fmtune model", where=where, hint="fmtune fit -o FILE writes one")
+            packed = content.startswith((b"\x1f\x8b", b"PK\x03\x04"))
+            hint = ("`fmtune sagemaker import` makes one of SageMaker's model.tar.gz" if packed
+                    else "fmtune fit -o FILE writes one")  # fmt: skip
+            raise ModelError("not a fmtune model", where=where, hint=hint)
         body, digest = content[:-_DIGEST], content[-_DIGEST:]
         if hashlib.sha256(body).digest() != digest:
             raise ModelError("the file is damaged: its digest does not fit its content", where=where, hint=_HINT)

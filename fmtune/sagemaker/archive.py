@@ -43,7 +43,8 @@ def read_parts(path: Path, limit: int = LIMIT) -> Parts:
     Parameters
     ----------
     path
-        ``model.tar.gz``, the tar or zip inside it, or a folder with what was in it, as a hosting container has it.
+        ``model.tar.gz``, the tar or zip inside it, or a folder with it or with what was in it, as a hosting container
+        has it.
     limit
         Bytes that it may unpack to.
 
@@ -52,6 +53,8 @@ def read_parts(path: Path, limit: int = LIMIT) -> Parts:
     ModelError
         Not there, cut off, damaged, hostile (links, devices, ``..``, a bomb), or without the files.
     """
+    packed = path / "model.tar.gz"
+    path = packed if packed.is_file() else path
     where = str(path)
     try:
         members = _folder(path, limit) if path.is_dir() else _packed(path, limit)

@@ -12,14 +12,18 @@ import stat
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+from google.protobuf.message import DecodeError
 
-from fmtune.data import recordio, source
+from fmtune.data import canonical, recordio, source, tables
+from fmtune.data.folder import files_below
+from fmtune.data.schema import Record
 from fmtune.errors import DataError
 from fmtune.fm.pack import Stopped
 from fmtune.rows import Float32, Rows, concatenate
@@ -85,14 +89,15 @@ class Channel:
     def files(self) -> list[Path]:
         """Return the channel's files in the order of their names, in folders below too; empty ones are left out."""
         if not self.path.is_dir():
-            return [self.path] if self.path.exists() else source.files_of(self.path, self.name)
-        found = [Path(folder) / name for folder, _, names in os.walk(self.path) for name in names]
-        plain = [f for f in found if all(part[0] not in "._" for part in f.relative_to(self.path).parts)]
-        full = [f for f in plain if _is_pipe(f) or f.stat().st_size]
+            if self.path.exists():
+                return [self.path]
+            raise DataError("the channel's folder is not there", where=f"{self.name} ({self.path})",
+                            hint="a channel of inputdataconfig.json has its files below input/data")  # fmt: skip
+        full = [f for f in files_below(self.path) if _is_pipe(f) or f.stat().st_size]
         if not full:
             raise DataError("the channel holds no data", where=f"{self.name} ({self.path})",
                             hint="check the channel's S3Uri, and that its objects are not empty")  # fmt: skip
-        return sorted(full)
+        return full
 
     def whole(self, memory: int | None = None) -> Rows | None:
         """Return all rows, or None where they are to be streamed: from pipes, or files too large for memory.
@@ -109,13 +114,21 @@ class Channel:
             return None
         free = psutil.virtual_memory().available // 2 if memory is None else memory
         # Rows and the transposes of their mini-batches come to five times a RecordIO file, about.
-        if 5 * sum(file.stat().st_size for file in files) > free and self._streams(files):
+        formats = [source.format_of(file) for file in files]
+        if 5 * sum(file.stat().st_size for file in files) > free and set(formats) == {"recordio"}:
             return None
-        rows = source.read_channel(files, feature_dim=self.feature_dim, name=self.name, map_labels=False)
-        return self._checked(rows)
-
-    def _streams(self, files: Sequence[Path]) -> bool:
-        return all(source.format_of(file) == "recordio" for file in files)
+        for file, kind in zip(files, formats, strict=True):
+            if kind in tables.TABLES:
+                raise DataError(f"a table ({kind}), where a job wants RecordIO-wrapped protobuf", where=str(file),
+                                hint=f"`fmtune data convert {file.name} train.pbr --label COLUMN` makes it, for the "
+                                "other channel with --vocabulary, and says feature_dim")  # fmt: skip
+            if kind != "recordio":
+                _foreign(file, f"it holds {kind}")
+            elif (tensor := _tensor(_first(file))) is not None:
+                _foreign(file, f"its records hold {tensor}")
+        with _in_a_job():
+            rows = source.read_channel(files, feature_dim=self.feature_dim, name=self.name, map_labels=False)
+            return self._checked(rows)
 
     def blocks(self, epoch: int) -> Iterator[Rows]:
         """Yield an epoch's rows as they come, in blocks of no fixed size.
@@ -137,12 +150,28 @@ class Channel:
 
     def _parsed(self, stream: Iterator[bytes], where: str) -> Iterator[Rows]:
         for content, record in records(stream):
+            if not record and (tensor := _tensor(content)) is not None:
+                _foreign(where, f"its records hold {tensor}")
             name = f"{where} (from record {record + 1} on)" if record else where
-            yield self._checked(recordio.parse(content, self.feature_dim, name))
+            with _in_a_job():
+                rows = self._checked(recordio.parse(content, self.feature_dim, name))
+            yield rows
 
     def _checked(self, rows: Rows) -> Rows:
         source.check_labels(rows.labels, self.binary, f"{self.name} ({self.path})")
         return rows.widen(self.feature_dim)
+
+
+@contextmanager
+def _in_a_job() -> Iterator[None]:
+    """Have faults say what is to be done in a job, where they say what is to be done in a study."""
+    try:
+        yield
+    except DataError as error:
+        if error.hint is None or "study" not in error.hint:
+            raise
+        raise DataError(error.what, where=error.where, hint="check the channel's files, and feature_dim and "
+                        "predictor_type among the job's hyperparameters") from error  # fmt: skip
 
 
 def windows(blocks: Iterator[Rows], size: int, layout: str | None = None) -> Iterator[Rows]:
@@ -198,6 +227,31 @@ def records(stream: Iterator[bytes], size: int = BLOCK) -> Iterator[tuple[bytes,
             at, cut, begin = at - cut, 0, count
     if held or not count:
         yield bytes(held), begin
+
+
+def _foreign(where: Path | str, what: str) -> None:
+    canonical.warn(f"{where}: {what}; SageMaker's own container takes RecordIO with float32 tensors alone")
+
+
+def _first(path: Path) -> bytes:
+    """Return a file's first record."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        return head + stream.read(struct.unpack("<II", head)[1] & 0x1FFFFFFF) if len(head) == 8 else head
+
+
+def _tensor(content: bytes) -> str | None:
+    """Return the kind of tensors that the first record of a stream holds, None for float32 or what is no record."""
+    if len(content) < 8:
+        return None
+    length = struct.unpack_from("<I", content, 4)[0]  # of a record in several parts this is too long, and it is None
+    try:
+        record = Record.FromString(content[8 : 8 + length])
+    except DecodeError:
+        return None
+    values = [entry["values"] for entry in (record.features, record.label) if "values" in entry]
+    kinds = {one.WhichOneof("value") for one in values} - {"float32_tensor", None}
+    return " and ".join(sorted(kinds)) or None
 
 
 def _is_pipe(path: Path) -> bool:

@@ -85,7 +85,7 @@ class Response(NamedTuple):
 class Request:
     """A head, then its body; header names are lower-case, of repeated headers the last counts.
 
-    ``types`` is the application's: what it read from the head, for when the body is there.
+    ``types`` and ``endpoint`` are the application's: what it read from the head, for when the body is there.
     """
 
     method: str
@@ -95,6 +95,7 @@ class Request:
     body: bytes | bytearray = b""
     refused: Response | None = None
     types: tuple[str, str] = ("", "")
+    endpoint: bool = False
 
     def add(self, part: bytes) -> None:
         """Add a part of the body; most have one, which is kept as it came."""

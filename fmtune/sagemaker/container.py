@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,9 @@ class Container:
         UsageError
             It is missing or no JSON object.
         """
+        if not self.root.is_dir():
+            raise UsageError("there is no such folder", where=str(self.root),
+                             hint="a job's folder is laid out as /opt/ml: input/config, input/data")  # fmt: skip
         found = self._json("hyperparameters.json")
         if found is None:
             raise UsageError("hyperparameters.json is missing", where=str(self.config),
@@ -107,12 +111,17 @@ class Container:
         atomic_write(path, member_of(model))
         return path
 
+    def begin(self) -> None:
+        """Take away what an earlier job has said of its failure."""
+        with contextlib.suppress(OSError):
+            (self.root / "output" / "failure").unlink(missing_ok=True)
+
     def fail(self, error: BaseException) -> str:
         """Write output/failure, where it can be written, and return its text: whose fault, and what."""
         text = reason(error)
         try:
             path = self.root / "output" / "failure"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # not the root, whose name may be mistyped
             path.write_text(text[:REASON])
         except OSError:
             pass  # the log has it
@@ -133,6 +142,9 @@ class Container:
 
 def reason(error: BaseException) -> str:
     """Return the text of a failure: ClientError for what the user can change, AlgorithmError for the rest."""
+    if isinstance(error, MemoryError):
+        return ("AlgorithmError: not enough memory\n\nhint: a model takes 12 * (num_factors + 1) bytes for each of its "
+                "feature_dim features; lower one of them, or take an instance with more memory")  # fmt: skip
     if not isinstance(error, FmtuneError):
         return f"AlgorithmError: {type(error).__name__}: {error}"
     whose = "ClientError" if isinstance(error, (UsageError, DataError)) else "AlgorithmError"

@@ -1,9 +1,10 @@
-"""Hosts: the machines of one job.  Each trains on its own rows; after each window a feature moves by the mean.
+"""Hosts: the machines of one job.  Each trains a mini-batch of its own rows; then all have what every one changed.
 
-The mean is over the hosts that touched the feature (local SGD, as ``fmtune.cluster`` has it).  The first host is the
-hub: it takes what the others changed, in their order, and answers with the rows as they are now, so that all hold the
-same parameters.  A message is the length of a head, the head as JSON, and arrays whose sizes follow from it; nothing
-of it is executed.
+A parameter moves by the sum of the hosts' changes, as on SageMaker, whose server applies each host's push at once: a
+job on several hosts learns as much an epoch as on one.  A sum over more than a mini-batch of each overshoots.  The
+states of the update rule are each host's own.  The first host is the hub: it takes what the others changed, in their
+order, and answers with the parameters as they are now, so that all hold the same.  A message is the length of a head,
+the head as JSON, and arrays whose sizes follow from it; nothing of it is executed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from numpy.typing import NDArray
 from fmtune.errors import FmtuneError, ResourceError
 from fmtune.fm.arena import State
 from fmtune.fm.pack import Stopped
-from fmtune.kernels import exchange
 from fmtune.sagemaker.channels import Stop
 
 PORT = 9000
@@ -39,7 +39,7 @@ Float32 = NDArray[np.float32]
 
 
 class Touched(NamedTuple):
-    """Features that a window may change, and what they and the bias (1 + states, 1) were before it."""
+    """Features that a window may change, and what their parameters and the bias (1,) were before it."""
 
     ids: Ids
     rows: Float32
@@ -48,7 +48,7 @@ class Touched(NamedTuple):
     @classmethod
     def of(cls, state: State, ids: Ids) -> Touched:
         """Remember what ``ids`` are now."""
-        return cls(ids, state.rows[ids], state.bias.copy())
+        return cls(ids, state.rows[ids, 0], state.bias[0].copy())
 
 
 class _Message(NamedTuple):
@@ -73,7 +73,6 @@ class Hosts:
         self.here, self.names, self._peers = here, names, dict(peers)
         self.hub = here == names[0]
         self.stopped = False
-        self._counts = np.zeros(0, np.int32)
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Compare what must be equal on all hosts.
@@ -101,7 +100,7 @@ class Hosts:
         Parameters
         ----------
         state
-            The parameters; all hosts' are the same afterwards.
+            The parameters, all hosts' are the same afterwards; what the rule keeps of each is the host's own.
         touched
             What this host's window may have changed; None where it has no rows left in this epoch.
         stop
@@ -114,7 +113,7 @@ class Hosts:
         """
         mine = _changes(state, touched, stop)
         if touched is not None:
-            state.rows[touched.ids], state.bias[:] = touched.rows, touched.bias
+            state.rows[touched.ids, 0], state.bias[0] = touched.rows, touched.bias
         answer = self._gather(state, mine) if self.hub else self._ask(state, mine)
         self.stopped = bool(answer.head["stop"])
         return bool(answer.head["worked"])
@@ -122,26 +121,18 @@ class Hosts:
     def _ask(self, state: State, mine: _Message) -> _Message:
         self._tell(self.names[0], mine.head, mine)
         answer = self._hear(self.names[0], state)
-        state.rows[answer.ids], state.bias[:, 0] = answer.rows, answer.bias
+        state.rows[answer.ids, 0], state.bias[0] = answer.rows, answer.bias
         return answer
 
     def _gather(self, state: State, mine: _Message) -> _Message:
         """On the hub: take all messages, move the parameters, and answer."""
         every = [mine, *(self._hear(name, state) for name in self._peers)]
-        if len(self._counts) != len(state.rows):
-            self._counts = np.zeros(len(state.rows), np.int32)
         for one in every:
-            exchange.count(one.ids, self._counts)
-        for one in every:
-            exchange.add(state.rows, one.ids, one.rows, self._counts)
-        for one in every:
-            exchange.clear(one.ids, self._counts)
-        worked = [one for one in every if one.head["worked"]]
-        if worked:
-            state.bias[:, 0] += np.mean([one.bias for one in worked], axis=0, dtype=np.float32)
+            state.rows[one.ids, 0] += one.rows
+            state.bias[0] += one.bias
         ids = np.unique(np.concatenate([one.ids for one in every]))
-        head = {"worked": bool(worked), "stop": any(one.head["stop"] for one in every)}
-        answer = _Message(head, ids, state.rows[ids], state.bias[:, 0].copy())
+        head = {name: any(one.head[name] for one in every) for name in ("worked", "stop")}
+        answer = _Message(head, ids, state.rows[ids, 0], state.bias[0].copy())
         for name in self._peers:
             self._tell(name, head, answer)
         return answer
@@ -158,8 +149,8 @@ class Hosts:
             peer.close()
 
     def _tell(self, name: str, head: Mapping[str, Any], body: _Message | None = None) -> None:
-        count, planes, columns = (0, 0, 0) if body is None else body.rows.shape
-        words = json.dumps({**head, "shape": [count, planes, columns]}).encode()
+        shape = [0, 0] if body is None else list(body.rows.shape)
+        words = json.dumps({**head, "shape": shape}).encode()
         try:
             self._peers[name].sendall(struct.pack("<I", len(words)) + words)
             for array in () if body is None else body[1:]:
@@ -169,25 +160,23 @@ class Hosts:
 
     def _hear(self, name: str, state: State | None = None) -> _Message:
         """Return a host's next message; its arrays must fit the state, or be none."""
-        features, *shape = (0, 0, 0) if state is None else state.rows.shape
-        states = 0 if state is None else len(state.bias)
+        features, _, columns = (0, 0, 0) if state is None else state.rows.shape
         try:
             head = _head(self._peers[name])
             if "failed" in head:
                 raise ResourceError(f"host {name} failed: {str(head['failed'])[:1000]}", hint="see that host's log")
-            count, *own = (int(number) for number in head.get("shape", (-1,)))
-            if own != shape or not 0 <= count <= features:
+            count, own = (int(number) for number in head.get("shape", (-1, 0)))
+            if own != columns or not 0 <= count <= features:
                 raise ResourceError(f"host {name} sends what does not fit the model",
                                     hint="give all hosts the same hyperparameters and image")  # fmt: skip
-            planes, columns = own
-            sizes = (8 * count, 4 * count * planes * columns, 4 * states)
+            sizes = (8 * count, 4 * count * columns, 0 if state is None else 4)
             ids, rows, bias = (_exact(self._peers[name], size) for size in sizes)
         except (OSError, EOFError, ValueError, TypeError) as error:
             raise self._gone(name) from error
         places = np.frombuffer(ids, np.int64)
         if count and (places.min() < 0 or places.max() >= features):
             raise ResourceError(f"host {name} names features that there are not", hint="see that host's log")
-        changes = np.frombuffer(rows, np.float32).reshape(count, planes, columns)
+        changes = np.frombuffer(rows, np.float32).reshape(count, columns)
         return _Message(head, places, changes, np.frombuffer(bias, np.float32))
 
     def _gone(self, name: str) -> ResourceError:
@@ -198,9 +187,8 @@ def _changes(state: State, touched: Touched | None, stop: bool) -> _Message:
     head = {"worked": touched is not None, "stop": stop}
     if touched is None:
         none = np.zeros(0, np.int64)
-        return _Message(head, none, state.rows[none], np.zeros(len(state.bias), np.float32))
-    rows, bias = state.rows[touched.ids] - touched.rows, state.bias - touched.bias
-    return _Message(head, touched.ids, rows, bias[:, 0])
+        return _Message(head, none, state.rows[none, 0], np.zeros(1, np.float32))
+    return _Message(head, touched.ids, state.rows[touched.ids, 0] - touched.rows, state.bias[0] - touched.bias)
 
 
 @contextmanager

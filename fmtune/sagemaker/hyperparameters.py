@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fmtune.data.canonical import LARGEST_DIM
 from fmtune.errors import UsageError
 from fmtune.fm.hyperparameters import PARAMETERS, Hyperparameters, Value
 
@@ -112,6 +113,12 @@ class Job:
         """Whether the job is trained as SageMaker trains it (``sagemaker_compat``, on unless turned off)."""
         return _flag(self.final.get("sagemaker_compat", "true"))
 
+    def doubts(self) -> Iterator[str]:
+        """Yield what the job may not mean as it is taken here, in words."""
+        yield from unsaid(self.final)
+        if self.final["_num_gpus"] not in ("auto", "0"):
+            yield f"_num_gpus is {self.final['_num_gpus']}, and training is on the processor"
+
     def model_settings(self, dense: bool) -> Hyperparameters:
         """Return what trains here.
 
@@ -135,6 +142,21 @@ class Job:
             for what, base in (("lr", "_learning_rate"), ("wd", "_wd")):
                 values[f"{group}_{what}"] = float(self.final[f"{group}_{what}"]) * float(self.final[base])
         return Hyperparameters.of(values)
+
+
+def unsaid(given: Mapping[str, object]) -> Iterator[str]:
+    """Yield which initial values are asked for by a method whose number is not given.
+
+    SageMaker has no default for them; fmtune has.
+    """
+    for array in ("bias", "linear", "factors"):
+        method = given.get(f"{array}_init_method")
+        name = f"{array}_init_{'value' if method == 'constant' else 'scale'}"
+        if method not in ("constant", "uniform") or name in given:
+            continue
+        flat = "; factors that are all 0 stay so, and only the linear model is trained" if name[0] == "f" else ""
+        yield (f"{array}_init_method is {method} and {name} is not given: it is {PARAMETERS[name].default}"
+               + (flat if method == "constant" else ""))  # fmt: skip
 
 
 def typed(name: str, text: str) -> Value:
@@ -224,6 +246,8 @@ def _fault(name: str, row: Row, text: str) -> tuple[str, str | None] | None:
         number = {"type": "number"} if row.low is None else {"minimum": row.low, "type": "number"}
         schema = {"oneOf": [{"pattern": _FLOAT, "type": "string"}, number]}
         return _said(f"{text!r} is not valid under any of the given schemas", "oneOf", name, schema, text), None
+    if name == "feature_dim" and int(text) > LARGEST_DIM:
+        return f"feature_dim {text} is beyond the {LARGEST_DIM} features that can be numbered", None
     if name in PARAMETERS:
         return _unusable(name, text)
     return None

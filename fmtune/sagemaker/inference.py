@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,16 +34,13 @@ from fmtune.errors import DataError, ResourceError
 from fmtune.extras import install
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import Float32, Int32, SparseRows
+from fmtune.sagemaker.media import JSON, LINES, RECORDS
 
 try:
     import msgspec
     from msgspec import UNSET, UnsetType
 except ImportError as error:
     raise ResourceError("msgspec is not installed", hint=install("serve")) from error
-
-JSON = "application/json"
-LINES = "application/jsonlines"
-RECORDS = "application/x-recordio-protobuf"
 
 # Below so many numbers, plain Python is quicker than numpy.
 _FEW = 32
@@ -375,53 +371,7 @@ class _Template:
 _SCORE_RECORD, _BINARY_RECORD = _Template(False), _Template(True)
 
 
-# ---- media types ----
-
-# What is answered when nothing is asked: batch transforms of records without an Accept gave JSON lines.
-DEFAULTS = {JSON: JSON, LINES: LINES, RECORDS: LINES}
-
-
-@lru_cache(256)
-def media_type(header: str | None) -> str | None:
-    """Return the media type that a Content-Type header names, None for one that cannot be read."""
-    if header is None:
-        return None
-    kind, *parameters = [part.strip().lower() for part in header.split(";")]
-    charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    return kind if kind in READERS and all(name in ("utf-8", "us-ascii") for name in charsets) else None
-
-
-@lru_cache(256)
-def accepted(header: str | None, content_type: str) -> str | None:
-    """Return the media type to answer in, None if there is none that an Accept header allows.
-
-    Of types that are wanted equally, the one that ``DEFAULTS`` gives for the request's own comes first.
-    """
-    if header is None or not header.strip():
-        return DEFAULTS[content_type]
-    ranges = [_range(part) for part in header.split(",") if part.strip()]
-    order = [DEFAULTS[content_type], *(kind for kind in WRITERS if kind != DEFAULTS[content_type])]
-    quality = {kind: _quality(kind, ranges) for kind in order}
-    best = max(order, key=lambda kind: quality[kind])
-    return best if quality[best] > 0 else None
-
-
-def _range(part: str) -> tuple[str, float]:
-    kind, *parameters = [word.strip().lower() for word in part.split(";")]
-    weights = [word.removeprefix("q=") for word in parameters if word.startswith("q=")]
-    try:
-        return kind, float(weights[0]) if weights else 1.0
-    except ValueError:
-        return kind, 0.0
-
-
-def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Return the weight of the range that names the type most closely."""
-    for wanted in (kind, "application/*", "*/*"):
-        weights = [weight for name, weight in ranges if name == wanted]
-        if weights:
-            return weights[0]
-    return 0.0
+# ---- both ----
 
 
 def answer(

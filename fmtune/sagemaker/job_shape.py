@@ -21,6 +21,8 @@ SHAPE: dict[str, Any] = {
     },
     "TrainingJobDefinition": _DEFINITION,
     "TrainingJobDefinitions": [_DEFINITION],
+    "BestTrainingJob": {"TunedHyperParameters": {}},
+    "OverallBestTrainingJob": {"TunedHyperParameters": {}},
     "WarmStartConfig": {"ParentHyperParameterTuningJobs": [{}]},
 }  # fmt: skip
 """An object's parts by name, or a list of parts; what is not named may be anything."""

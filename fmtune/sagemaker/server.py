@@ -6,7 +6,8 @@
     GET  /ping                   200 when the model is there and scores a row
     GET  /execution-parameters   what a batch transform may send at once
 
-``/endpoints/NAME/invocations``, where boto3 and the SDK send what is for an endpoint, is ``/invocations`` too.
+``/endpoints/NAME/invocations``, where boto3 and the SDK send what is for an endpoint, is ``/invocations`` too; a
+fault of the model's is there the ModelError that SageMaker makes of a container's.
 
 The server is uvicorn, with ``connection.py`` in the place of its HTTP protocol.  Compared on one core with one
 sparse row a request, in microseconds of processor time: FastAPI on uvicorn 200, granian with RSGI 90, an ASGI
@@ -32,7 +33,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache, partial
 from pathlib import Path
@@ -47,8 +47,9 @@ from fmtune.extras import install
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.rows import SparseRows
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
 from fmtune.sagemaker.connection import Connection, Limits, Request, Response, busy, refusal
+from fmtune.sagemaker.hosting import as_endpoint, limits_of
 
 try:
     import uvicorn
@@ -60,7 +61,7 @@ log = logging.getLogger("fmtune.serve")
 
 _METHODS = {"/invocations": ("POST",), "/ping": ("GET", "HEAD"), "/execution-parameters": ("GET", "HEAD")}
 _ENDPOINT = re.compile(r"/endpoints/[A-Za-z0-9-]{1,63}/invocations")
-_TYPES = ", ".join(inference.READERS)
+_TYPES = ", ".join(media.TYPES)
 _SWEEP = 0.25
 """Seconds between two looks at the deadlines."""
 _TURN = 0.0005
@@ -154,7 +155,11 @@ class Service:
     def check(self, request: Request) -> Response | None:
         """Return what is wrong with a head, or the answer to a request without a body."""
         if request.path not in _METHODS and _ENDPOINT.fullmatch(request.path):
-            request.path = "/invocations"
+            request.path, request.endpoint = "/invocations", True
+        refused = self._refused(request)
+        return as_endpoint(refused) if refused is not None and request.endpoint else refused
+
+    def _refused(self, request: Request) -> Response | None:
         methods = _METHODS.get(request.path)
         headers = request.headers
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
@@ -172,17 +177,17 @@ class Service:
             return None
         if self.scorer is None:
             return busy("the model is not loaded yet")
-        content_type = inference.media_type(_text(headers.get(b"content-type")))
+        content_type = media.media_type(_text(headers.get(b"content-type")))
         # An empty body has no type.
         if content_type is None and headers.get(b"content-length", b"0") != b"0":
             given = (_text(headers.get(b"content-type")) or "none")[:100]
-            return refusal(415, f"the Content-Type is {given}; it may be {_TYPES}")
+            return refusal(415, f"the Content-Type is {given}; it may be {_TYPES}, in UTF-8")
         if (coding := _text(headers.get(b"content-encoding")) or "identity") != "identity":
             return refusal(415, f"the Content-Encoding is {coding[:100]}; send the body as it is")
-        accept = inference.accepted(_text(headers.get(b"accept")), content_type or inference.JSON)
+        accept = media.accepted(_text(headers.get(b"accept")), content_type or media.JSON)
         if accept is None:
             return refusal(406, f"what Accept asks for is not made here; it may be {_TYPES}")
-        request.types = (content_type or inference.JSON, accept)
+        request.types = (content_type or media.JSON, accept)
         return None
 
     def answer(self, request: Request) -> Response | asyncio.Future[Response]:
@@ -218,6 +223,10 @@ class Service:
 
     def invoke(self, request: Request) -> Response:
         """Score a body; a fault of the request is 400 with its path."""
+        response = self._scored(request)
+        return as_endpoint(response) if request.endpoint else response
+
+    def _scored(self, request: Request) -> Response:
         assert self.scorer is not None
         try:
             content = inference.answer(self.scorer, bytes(request.body), *request.types, self._encoder)
@@ -265,16 +274,6 @@ def _host(header: bytes) -> str:
 
 
 # ---- the runner ----
-
-
-def limits_of(environment: Mapping[str, str]) -> Limits:
-    """Return the limits that SageMaker's container environment asks for: SAGEMAKER_MAX_PAYLOAD_IN_MB, 1 to 100."""
-    text = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
-    if not text:
-        return Limits()
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise UsageError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {text!r}", hint="a whole number from 1 to 100")
-    return replace(Limits(), body=int(text) << 20, held=max(Limits().held, 4 * int(text) << 20))
 
 
 def serve(

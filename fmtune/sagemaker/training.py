@@ -29,9 +29,6 @@ from fmtune.sagemaker.hosts import Hosts, Touched
 from fmtune.sagemaker.hyperparameters import Job
 from fmtune.sagemaker.logs import Counts, Log, Tally
 
-EXCHANGE = 6000
-"""Rows that a host of several trains between two exchanges, about."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -71,7 +68,7 @@ class Training:
     stop
         Asked between windows.
     window
-        Rows trained at a time, about; None takes few where hosts exchange what changed.
+        Rows trained at a time, about; None takes one mini-batch where hosts exchange what changed.
     memory
         Bytes that a channel's rows may take; None is half of what is free.
     hosts
@@ -83,7 +80,7 @@ class Training:
         window: int | None = None, memory: int | None = None, hosts: Hosts | None = None,
     ) -> None:  # fmt: skip
         self.job, self.channel, self.test_channel, self.log, self.stop = job, train, test, log, stop
-        self.window, self.memory, self.hosts = window or (WINDOW if hosts is None else EXCHANGE), memory, hosts
+        self.window, self.memory, self.hosts = window or (WINDOW if hosts is None else 1), memory, hosts
         self.began = log.clock()
         self._stopped = False
 
@@ -139,8 +136,7 @@ class Training:
                              hint="set shuffle to 'none', or use File mode with enough memory")  # fmt: skip
         self.channel.check(self.settings.epochs)
         self._test_rows = None if self.test_channel is None else self.test_channel.whole(self.memory)
-        for text in ("nvidia-smi identified 0 GPUs.", "Number of GPUs being used: 0"):
-            log.info(text)
+        log.info("Number of GPUs being used: 0")
         log.info(f"[{self.layout.capitalize()} network] Building a {self.layout} network.")
         compile_kernels(self.layout, optimizers=(self.settings.optimizer,), exact=self.settings.exact)
         self.recipe = Recipe.of(self.settings, self.layout)
@@ -165,8 +161,8 @@ class Training:
                              hint="several hosts take the rows in the file's order: set shuffle to 'none'")  # fmt: skip
         hosts.agree({"version": __version__, "network": self.layout, "hyperparameters": self.job.final})
         if not self.channel.sharded:
-            self.log.warning("every host passes over all of the train channel, and changes what the others change; "
-                             "ShardedByS3Key divides the work")  # fmt: skip
+            self.log.warning("every host passes over all of the train channel, so that each mini-batch is learned "
+                             f"{len(hosts.names)} times an epoch; ShardedByS3Key divides the work")  # fmt: skip
 
     def _touched(self, feed: Feed) -> Touched:
         state, rows = self.pack.state(), feed.rows

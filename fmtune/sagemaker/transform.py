@@ -16,18 +16,23 @@ fault gets no output and does not keep the others from theirs.
 from __future__ import annotations
 
 import mmap
+import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from fmtune.data import recordio
 from fmtune.data.encoding import Encoder
+from fmtune.data.folder import files_below
 from fmtune.data.source import files_of
 from fmtune.errors import DataError, UsageError
 from fmtune.files import atomic_write
 from fmtune.fm.model import Model
 from fmtune.fm.scorer import Scorer
 from fmtune.kernels import frames
-from fmtune.sagemaker import inference
+from fmtune.sagemaker import inference, media
+
+_HEAD = 4096
 
 Buffer = bytes | mmap.mmap
 Part = tuple[int, int]
@@ -74,7 +79,7 @@ SPLITS: dict[str, Split] = {"None": whole, "Line": by_line, "RecordIO": by_recor
 ASSEMBLES = ("None", "Line")
 
 # content type -> split and assemble, unless named
-RULES = {inference.JSON: ("None", "None"), inference.LINES: ("Line", "Line"), inference.RECORDS: ("RecordIO", "None")}
+RULES = {media.JSON: ("None", "None"), media.LINES: ("Line", "Line"), media.RECORDS: ("RecordIO", "None")}
 
 
 def transform(
@@ -82,7 +87,7 @@ def transform(
     sources: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    content_type: str = inference.RECORDS,
+    content_type: str | None = None,
     split: str | None = None,
     assemble: str | None = None,
     accept: str | None = None,
@@ -98,7 +103,7 @@ def transform(
     out
         The folder for the answers; a folder's own tree is kept below it.
     content_type
-        A key of ``inference.READERS``.
+        A key of ``media.TYPES``; None is told from each file: records, a document with ``instances``, or lines.
     split, assemble
         Keys of ``SPLITS``, one of ``ASSEMBLES``; by default those of the content type.
     accept
@@ -113,25 +118,14 @@ def transform(
     DataError
         A file with a fault, with its place; the other files' answers are written.
     """
-    kind = inference.media_type(content_type)
-    if kind is None:
-        raise UsageError(
-            f"no such content type: {content_type!r}", hint=f"the types are {', '.join(inference.READERS)}"
-        )
-    answered = inference.accepted(accept, kind)
-    if answered is None:
-        raise UsageError(f"nothing is made that Accept asks for: {accept!r}", hint=", ".join(inference.WRITERS))
-    split, assemble = split or RULES[kind][0], assemble or RULES[kind][1]
-    _check("split", split, tuple(SPLITS))
-    _check("assemble", assemble, ASSEMBLES)
-    if assemble == "Line" and answered == inference.RECORDS:
-        raise UsageError("records cannot be assembled by line", hint="assemble None, or another Accept")
-    scorer = model if isinstance(model, Scorer) else Scorer(model)
     jobs = _named(sources, Path(out))
+    rules = {kind: _rule(kind, accept, split, assemble) for kind in _kinds(content_type, jobs)}
+    scorer = model if isinstance(model, Scorer) else Scorer(model)
     written, faults = [], []
     for file, target in jobs.items():
         try:
-            content = _answers(scorer, file, kind, answered, split, assemble, max_payload)
+            kind = kind_of(file) if content_type is None else next(iter(rules))
+            content = _answers(scorer, file, kind, *rules[kind], max_payload)
         except DataError as error:
             faults.append(error)
             continue
@@ -141,6 +135,38 @@ def transform(
         more = f"; {len(faults) - 1} more of {len(jobs)} files are at fault" if len(faults) > 1 else ""
         raise DataError(faults[0].what + more, where=faults[0].where, hint="the other files' answers are written")
     return written
+
+
+def kind_of(file: Path) -> str:
+    """Return the content type that a file looks like."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if recordio.sniff(head):
+        return media.RECORDS
+    return media.JSON if re.match(rb'\s*\{\s*"instances"', head) else media.LINES
+
+
+def _kinds(content_type: str | None, files: Iterable[Path]) -> set[str]:
+    if content_type is None:
+        return {kind_of(file) for file in files}
+    kind = media.media_type(content_type)
+    if kind is None:
+        hint = f"the types are {', '.join(media.TYPES)}"
+        raise UsageError(f"no such content type: {content_type!r}", hint=hint)
+    return {kind}
+
+
+def _rule(kind: str, accept: str | None, split: str | None, assemble: str | None) -> tuple[str, str, str]:
+    """Return what is answered, and how files are split and put together."""
+    answered = media.accepted(accept, kind)
+    if answered is None:
+        raise UsageError(f"nothing is made that Accept asks for: {accept!r}", hint=", ".join(media.TYPES))
+    split, assemble = split or RULES[kind][0], assemble or RULES[kind][1]
+    _check("split", split, tuple(SPLITS))
+    _check("assemble", assemble, ASSEMBLES)
+    if assemble == "Line" and answered == media.RECORDS:
+        raise UsageError("records cannot be assembled by line", hint="assemble None, or another Accept")
+    return answered, split, assemble
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:
@@ -154,7 +180,7 @@ def _named(sources: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
     for source in [sources] if isinstance(sources, str | Path) else sources:
         top = Path(source)
         if top.is_dir():
-            found = [f for f in sorted(top.rglob("*")) if f.is_file() and not _is_hidden(f.relative_to(top))]
+            found = [file for file in files_below(top) if file.is_file()]
             if not found:
                 raise DataError("the folder holds no files", where=str(top), hint="name the folder that holds the data")
             named = {file: file.relative_to(top) for file in found}
@@ -168,16 +194,12 @@ def _named(sources: str | Path | Sequence[str | Path], out: Path) -> dict[Path, 
     return jobs
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part[0] in "._" for part in path.parts)
-
-
 def _answers(
     scorer: Scorer, file: Path, kind: str, accept: str, split: str, assemble: str, max_payload: int
 ) -> bytes:  # fmt: skip
     """Return the answers to a file's parts, put together."""
     # A part of a JSON document is none: of those that stand on lines each is a request.
-    limit = 1 if kind == inference.JSON and split == "Line" else max_payload
+    limit = 1 if kind == media.JSON and split == "Line" else max_payload
     answers = []
     encoder = None if scorer.encoding is None else Encoder.from_json(scorer.encoding, "the model's encoding")
     with file.open("rb") as stream:

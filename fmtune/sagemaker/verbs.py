@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from typing import Any
 from fmtune.errors import FmtuneError, ModelError, UsageError
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped
-from fmtune.sagemaker import topn, tuning_export, tuning_job
+from fmtune.sagemaker import topn, training_job, tuning_export, tuning_job, warm_start
 from fmtune.sagemaker.artifact import export_artifact, import_artifact
 from fmtune.sagemaker.channels import Stop, never
 from fmtune.sagemaker.container import Container
@@ -46,6 +46,7 @@ def train(
         Asked between windows of rows; None heeds SIGTERM and SIGINT.
     """
     container = Container(Path(root))
+    container.begin()
     say = _print if write is None else write
     with warnings.catch_warnings(), _signals(stop) as heeded:
         log = Log(say, "algo-1")
@@ -73,6 +74,8 @@ def _train(container: Container, log: Log, stop: Stop) -> int:
     log.info(f"Merging with provided configuration from {container.config / 'hyperparameters.json'}: {provided}")
     job = container.job()
     log.info(f"Final configuration: {job.final}")
+    for doubt in job.doubts():
+        log.warning(doubt)
     if len(names) == 1:
         return _job(container, job, log, stop, None)
     with joined(log.host, names, stop) as hosts:
@@ -139,10 +142,13 @@ def export_model(model: Path, out: Path, *, dense: bool | None = None) -> None:
 
 def vectors(model: Path, out: Path, items: str | None = None, users: str | None = None) -> dict[str, int]:
     """Write the vectors of items and users for nearest-neighbour search; ``model`` is of fmtune or SageMaker."""
-    return topn.write(_any_model(model), out, topn.span(items), topn.span(users))
+    return topn.write(any_model(model), out, topn.span(items), topn.span(users))
 
 
-def _any_model(path: Path) -> Model:
+def any_model(path: Path) -> Model:
+    """Return a model of fmtune, or of SageMaker's (an artifact, or a folder with one)."""
+    if path.is_dir():
+        return import_artifact(path)
     try:
         with path.open("rb") as stream:
             ours = stream.read(6) == b"fmtune"
@@ -152,9 +158,9 @@ def _any_model(path: Path) -> Model:
 
 
 def import_tuning_job(
-    job: Path, *, data: str | None = None, runs: Path | None = None
-) -> tuple[str, tuple[str, ...]]:
-    """Return a study file for a tuning job's JSON, and what could not be taken over as it was.
+    job: Path, *, data: str | None = None, runs: Path | None = None, results: Sequence[Path] = ()
+) -> str:  # fmt: skip
+    """Return a study file for a tuning job's JSON; issues ``DialectWarning`` for what is not taken over as it was.
 
     Parameters
     ----------
@@ -164,27 +170,55 @@ def import_tuning_job(
         Folder with the channels' files; None takes ``data``.
     runs
         Folder below which earlier studies lie (``runs/<name>``), for warm starts; None is the current one.
+    results
+        What AWS tried already, as ``warm_start.results_of`` reads it.
+
+    Raises
+    ------
+    UsageError
+        A file that cannot be read, or a job that makes no study.
     """
+    content = _json_of(job, "create-hyper-parameter-tuning-job")
     try:
-        content = json.loads(job.read_bytes())
+        parents = warm_start.parents(content, runs)
+        tried = {str(path): warm_start.results_of(path) for path in results}
+        return tuning_job.study_of(content, data=data or "data", parents=parents, results=tried)
+    except UsageError as error:
+        raise UsageError(error.what, where=error.where or str(job), hint=error.hint) from error
+
+
+def import_training_job(job: Path, *, data: str = "data") -> str:
+    """Return a study file for a training job's JSON; arguments and errors as in ``import_tuning_job``."""
+    content = _json_of(job, "create-training-job")
+    try:
+        return training_job.study_around(content, data)
+    except UsageError as error:
+        raise UsageError(error.what, where=f"{job}: {error.where}" if error.where else str(job),
+                         hint=error.hint) from error  # fmt: skip
+
+
+def _json_of(path: Path, command: str) -> Any:
+    """Return the content of a JSON file that is for a command of ``aws sagemaker``."""
+    try:
+        return json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(job)) from error
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"not JSON: {error}", where=str(job), hint="aws sagemaker create-hyper-parameter-tuning-job "
-                         "--generate-cli-skeleton shows the form") from error  # fmt: skip
-    parents = tuning_job.parents(content, runs)
-    notes: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", tuning_job.DialectWarning)
-        warnings.showwarning = lambda message, *_, **__: notes.append(str(message))
-        text = tuning_job.study_of(content, data=data or "data", parents=parents)
-    return text, tuple(notes)
+        hint = f"aws sagemaker {command} --generate-cli-skeleton shows the form"
+        raise UsageError(f"not JSON: {error}", where=str(path), hint=hint) from error
 
 
-def export_tuning_job(study: Path) -> str:
+def hyperparameters(study: Path, trial: int | None = None, ours: bool = False) -> str:
+    """Return HyperParameters as JSON; arguments and errors as in ``training_job.best_of``."""
+    return json.dumps(training_job.best_of(specs.read(study), trial, ours), indent=2)
+
+
+def export_tuning_job(study: Path, image: str | None = None) -> str:
     """Return the JSON of CreateHyperParameterTuningJob for a study file; issues ``DialectWarning``."""
-    return json.dumps(tuning_export.job_of(specs.read(study)), indent=2)
+    return json.dumps(tuning_export.job_of(specs.read(study), image), indent=2)
 
 
-__all__ = ["export_model", "export_tuning_job", "import_model", "import_tuning_job", "train", "vectors"]
-
+__all__ = [
+    "any_model", "export_model", "export_tuning_job", "hyperparameters", "import_model", "import_training_job",
+    "import_tuning_job", "train", "vectors",
+]  # fmt: skip
