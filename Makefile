@@ -95,7 +95,7 @@ bench-gpu: .venv/.gpu ## the suite of a CUDA card, into reports/, within CARD_WI
 	  echo "installing the extra gpu into .venv: 0.8 GB" && $(PIP) install -q -e '.[gpu]' --no-build-isolation; fi
 	@touch $@
 
-test-gpu-compile: build/gpu-compile/.tools ## every CUDA kernel compiled for sm_80 and sm_90, with no card: downloads 0.8 GB
+test-gpu-compile: build/gpu-compile/.tools ## every CUDA kernel compiled for sm_80 and sm_90a, with no card: downloads 0.8 GB
 	build/gpu-compile/bin/python -W ignore -m tests.gpu.compile
 
 build/gpu-compile/.tools: | python
@@ -104,8 +104,7 @@ build/gpu-compile/.tools: | python
 	@touch $@
 
 # The compiler alone, without a driver: what the extra gpu brings on a machine with a card.
-CUDA_TOOLS = "numba-cuda>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc \
-  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+CUDA_TOOLS = "numba-cuda[cu13]>=0.30.4,<0.31" "numpy<2.5" nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 
 test-cluster: .venv/.dev build/ray/.tools ## real PostgreSQL and Ray: needs Debian's postgresql; iproute2 and root for a part
 	@mkdir -p build

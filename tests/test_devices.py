@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_the_suite_of_a_card_says_that_there_is_none(tmp_path: Path) -> None:
     done = cli(tmp_path, "bench", "--suite", "gpu", "--json")
     assert done.returncode == 0 and "not run: no CUDA device" in done.stderr
     assert json.loads(done.stdout)["not_run"] == "no CUDA device"
+
+
+def test_numba_cuda_is_used_wherever_it_lies(tmp_path: Path) -> None:
+    """What pip leaves beside it, and Python reads in its own folders only, is done before CUDA is imported."""
+    (tmp_path / "_numba_cuda_redirector.py").touch()
+    code = "import sys; from fmtune.fm import cuda_card; print('_numba_cuda_redirector' in sys.modules)"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert done.stdout == b"True\n", done.stderr
 
 
 _CLAIM = """

@@ -29,7 +29,8 @@ def measured(lanes: int, rate: float, device: str = "gpu", way: str = "exact") -
 
 CARD = {
     "card": {"name": "a card", "memory": 2e9, "cards": 1, "free": 1e9},
-    "ceilings": [{"ceiling": "copy", "gb_s": 100.0}, {"ceiling": "gather", "gb_s": 50.0, "table_mb": 6.0}],
+    "ceilings": [{"ceiling": "copy", "gb_s": 100.0}, {"ceiling": "gather", "gb_s": 50.0, "table_mb": 6.0},
+                 {"ceiling": "products", "tflop_s": 250.0, "row_lanes_s": 8e8}],
     "checks": [{"check": "sparse adam", "score_to_float64": 1e-6, "model_to_cpu": 1e-6, "same_twice": True,
                 "fine": False}],
     "rates": [measured(1, 1e6), measured(64, 6.4e7), measured(64, 8e6, "cpu", "16 threads"),
@@ -44,6 +45,7 @@ def test_the_card_beside_a_lone_lane_the_cpu_and_torch() -> None:
     said = "Sparse, 64 lanes, mini-batches of 1000, exact: 64.0 M row-lanes/s, "
     assert said + "64.0 times a lone lane, 8.0 times the CPU and 16.0 times torch." in page
     assert all(text in page for text in ("gather, table of 6 MB", "50 GB/s", "cpu, 16 threads"))
+    assert "250 TFLOP/s, 800 M row-lanes/s" in page
     assert 'id="sparse"' in page and 'id="dense"' not in page
     assert HOSTILE not in page and extract(page)["rates"][1]["row_lanes_s"] == 6.4e7
 

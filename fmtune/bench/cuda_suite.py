@@ -60,9 +60,9 @@ def run(
         "suite": "gpu", "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": place.commit(),
         "machine": place.describe(),
     }  # fmt: skip
-    if not cuda_card.cards():
-        say("not run: no CUDA device")
-        return {**result, "not_run": "no CUDA device"}
+    if (why := cuda_card.absent()) is not None:
+        say(f"not run: {why}")
+        return {**result, "not_run": why}
     tables: dict[str, list[Part]] = {name: [] for name in TABLES}
     result |= {"card": None, **tables}
     began = time.monotonic()
@@ -148,12 +148,13 @@ class Ceiling(_Open):
 
 
 class Check(_Open):
-    """How near it comes to float64 and to the CPU, and whether it does the same twice."""
+    """How near it comes to float64 and to the CPU, and whether it does the same twice, and in a pack as alone."""
 
     check: str
     score_to_float64: float
     model_to_cpu: float
     same_twice: bool
+    same_alone: bool | None = None
     fine: bool
 
 
@@ -246,6 +247,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     checks, rates, ceilings = result["checks"], result["rates"], result["ceilings"]
     exact = [part for part in checks if "tf32" not in part["check"]]
     rough = [part for part in checks if "tf32" in part["check"]]
+    alone = [part["same_alone"] for part in checks if part.get("same_alone") is not None]
     most = max((part["lanes"] for part in rates if part["device"] == "gpu"), default=0)
 
     def best(layout: str, size: int, device: str = "gpu", **of: Any) -> float | None:
@@ -268,6 +270,8 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("scores to float64's, relative, at most", 1e-4, _worst(checks, "score_to_float64"), False),
         ("checks whose two runs differ by a bit", 0.0, sum(not c["same_twice"] for c in checks) if checks else None,
          False),
+        ("exact packs with a lane that differs by a bit from itself alone", 0.0,
+         sum(not same for same in alone) if alone else None, False),
         (f"sparse, mini-batches of {large}: row-lanes/s", 2e8, sparse, True),
         (f"dense, mini-batches of {small}, {most} lanes: row-lanes/s", 4e8, pack, True),
         (f"dense, {most} lanes: times a lone lane", 8.0, _ratio(pack, lone), True),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fmtune.fm.arena import GROUP, Float32, initial, knobs_of
 from fmtune.fm.cuda_card import Card, card
 from fmtune.fm.cuda_memory import copy, empty, sent, zeros
-from fmtune.fm.cuda_product import Cublas, Simulated
+from fmtune.fm.cuda_product import Aside, Cublas, Simulated, product
 from fmtune.fm.cuda_queue import Graphs, Queue, addresses
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.model import Model
@@ -221,11 +221,11 @@ class CudaSparseArena(_CardArena):
     """All lanes' parameters of a feature in one row, on the card; see ``kernels.cuda_sparse``.
 
     A pass is one launch where a mini-batch has fewer than ``together`` numbers (rows times columns), and four launches
-    a mini-batch where it has more: see ``kernels.cuda_sparse``.  Recorded, four cost no more than one: they are sooner
-    done from ``small`` numbers on.
+    a mini-batch where it has more: see ``kernels.cuda_sparse``.  Recorded, four cost no more than one.  A pass keeps to
+    one of the two ways: a kernel that ran before is loaded, and what is being recorded must not wait for a compiler.
     """
 
-    together, small = 2**21, 2**18
+    together = 2**18
 
     def _columns(self, factors: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         width = np.array([-(-k // GROUP) * GROUP for k in factors], np.int64)
@@ -249,16 +249,15 @@ class CudaSparseArena(_CardArena):
         self._count(first, last)
         longest = int(np.diff(batches.rows).max())
         work, numbers = self._work(longest, most), longest * self._arena.shape[2]
-        launches = 0 if numbers < min(self.small, self.together) else 4
-        args = (numbers < self.together, rows, cut, work, batches.rows)
-        self._learnt(scores, first, last, launches, args, self._queued)
+        together = numbers < self.together
+        self._learnt(scores, first, last, 0 if together else 4, (together, rows, cut, work, batches.rows), self._queued)
 
     def _queued(
         self, together: bool, rows: cuda_sparse.Rows, cut: cuda_sparse.Batches, work: cuda_sparse.Work,
         starts: NDArray[np.int64], out: Any, origin: int, first: int, last: int, stream: Any,
     ) -> None:  # fmt: skip
         args = (self._codes, self._arena, self._lanes, rows, cut, work, out, starts, first, last, int(starts[origin]))
-        if together and stream is self.queue.stream:  # on another it is recorded
+        if together:
             try:
                 cuda_sparse.learn(*args, stream, True)
                 return
@@ -331,7 +330,12 @@ class CudaDenseArena(_CardArena):
 
     @cached_property
     def _product(self) -> Cublas | Simulated:
-        return Simulated() if SIMULATED else Cublas()
+        return product()
+
+    @cached_property
+    def aside(self) -> Aside:
+        """Where products that need not wait are queued."""
+        return Aside()
 
     def product_on(self, stream: Any) -> Cublas | Simulated:
         """Return its product, queued on a stream from now on."""
@@ -346,8 +350,8 @@ class CudaDenseArena(_CardArena):
             spans = [(int(a), int(b - a)) for a, b in zip(first, [*first[1:], columns], strict=True)]
         tf32 = not self._exact and not scored
         # A lane's bits may then depend on its neighbours; and a few lanes are done sooner without.
-        thin = tf32 and len(self._factors) >= self.many
-        return cuda_dense.Way(self.product_on(stream), spans, tf32, thin, stream)
+        aside = self.aside if tf32 and len(self._factors) >= self.many else None
+        return cuda_dense.Way(self.product_on(stream), spans, tf32, aside, stream)
 
     def learn(self, batches: object, first: int, last: int, scores: Float32) -> None:
         """Train all lanes on some mini-batches; see ``kernels.cuda_dense.learn``."""

@@ -6,6 +6,7 @@ The only door to CUDA: nothing behind it is imported before a card is asked for.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import tempfile
@@ -19,6 +20,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fmtune.errors import ResourceError
+
+# numba-cuda takes the place of numba's own CUDA by a .pth file, which Python reads in its own folders only: not in one
+# that PYTHONPATH names.
+with contextlib.suppress(ImportError):
+    importlib.import_module("_numba_cuda_redirector")
 
 # Locks of the card that is this process's.
 _held: list[FileLock] = []
@@ -60,10 +66,22 @@ def cards() -> int:
     return len(cuda.gpus) if cuda.is_available() else 0
 
 
+def absent() -> str | None:
+    """Return why this process can use no CUDA device, or None."""
+    if cards():
+        return None
+    from numba import cuda
+
+    # A device without a compiler is not available either, and must not be looked for in vain.
+    if cuda.cudadrv.driver.driver.is_available:
+        return "no compiler for the CUDA device: CUDA_HOME must name a toolkit (nvvm), or numba-cuda[cu13] be installed"
+    return "no CUDA device"
+
+
 def missing(layout: str) -> str | None:
     """Return why a layout cannot run on a card here, or None."""
-    if not cards():
-        return "no CUDA device"
+    if (why := absent()) is not None:
+        return why
     from numba.core import config
 
     if config.ENABLE_CUDASIM:

@@ -15,7 +15,9 @@ from numba import cuda
 
 from fmtune.errors import ResourceError
 from fmtune.extras import install
-from fmtune.kernels.cuda_dense import Part
+from fmtune.fm.cuda_queue import Graphs
+from fmtune.kernels.cuda_dense import Part, Product
+from fmtune.kernels.cuda_quads import SIMULATED
 
 # NVIDIA's advice for cards since Hopper.
 _WORKSPACE = 32 * 2**20
@@ -72,6 +74,31 @@ class Cublas:
             raise ResourceError(f"cuBLAS refused {name}: status {status}", where="device: gpu")
 
 
+class Aside:
+    """See ``cuda_dense.Aside``.
+
+    It waits for nobody but those whom it is told to: so it can be part of what is recorded.  Products on two streams
+    have a handle and scratch each, which keeps their bytes the same each time.
+    """
+
+    def __init__(self) -> None:
+        self.stream: Any = 0 if SIMULATED else Graphs().unbound(self)
+        own = product()
+        own.on(int(self.stream))
+        self.product: Product = own
+        self._parted, self._met = (cuda.event() if SIMULATED else cuda.event(timing=False) for _ in range(2))
+
+    def part(self, stream: Any) -> None:
+        """See ``cuda_dense.Aside``."""
+        self._parted.record(stream)
+        self._parted.wait(self.stream)
+
+    def meet(self, stream: Any) -> None:
+        """See ``cuda_dense.Aside``."""
+        self._met.record(self.stream)
+        self._met.wait(stream)
+
+
 def library() -> ctypes.CDLL:
     """Return cuBLAS.
 
@@ -110,6 +137,11 @@ class Simulated:
         """See ``cuda_dense.Product``."""
         left, right, into = (_view(part) for part in (a, b, out))
         into[:] = (left.T if turn_a else left) @ (right.T if turn_b else right)
+
+
+def product() -> Cublas | Simulated:
+    """Return a product."""
+    return Simulated() if SIMULATED else Cublas()
 
 
 def _view(part: Part) -> Any:

@@ -40,9 +40,13 @@ class Graphs:
 
     @cached_property
     def _recorder(self) -> Any:
+        return self.unbound(self)
+
+    def unbound(self, owner: object) -> Any:
+        """Return a stream that waits for nobody, and ends with its owner."""
         cuda.current_context()
         handle = self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
-        weakref.finalize(self, self._driver.cuStreamDestroy, handle).atexit = False
+        weakref.finalize(owner, self._driver.cuStreamDestroy, handle).atexit = False
         return cuda.external_stream(int(handle))
 
     def stream(self) -> Any:

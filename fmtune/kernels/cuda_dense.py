@@ -11,7 +11,8 @@ what is multiplied and ``q_i`` for ``|t_i|^2``::
     update   feature x lane          g_if = G_if - t_if sum_b e x^2, the rule, and q_i for the next mini-batch
 
 For a few lanes ``rows`` computes ``X^2 q`` and ``(X^2)' e`` itself.  For many it would read each row once a lane: then
-they are two products too, of ``X^2``, which ``square`` writes for the mini-batch.
+they are two products too, of ``X^2``, which ``square`` writes for the mini-batch.  They keep few of the card's threads
+busy, so they are queued aside (:class:`Aside`), each while one of the large products runs.
 
 The products are handed in (:class:`Product`), so that a test can use NumPy.  With tf32, ``X`` and ``T`` are rounded
 before they are multiplied and ``q`` is that of the rounded ``T``: a tensor core then multiplies them exactly,
@@ -66,19 +67,37 @@ class Product(Protocol):
     ) -> None: ...
 
 
+class Aside(Protocol):
+    """A second stream, with a product queued on it, for what need not wait for the first stream's next work."""
+
+    stream: Any
+    product: Product
+
+    def part(self, stream: Any) -> None:
+        """Let what is queued here from now on wait for what is queued on a stream so far."""
+
+    def meet(self, stream: Any) -> None:
+        """Let what is queued on a stream from now on wait for what is queued here so far."""
+
+
 class Way(NamedTuple):
     """How mini-batches are multiplied.
 
     ``product``; ``spans``: (first column, columns) of each product: one a lane, whose bits then depend on nothing
     else, or one of all; ``tf32``: whether what is multiplied is rounded to tf32, then ``Batches.matrix`` must be, too;
-    ``thin``: whether ``X^2`` is multiplied by products; ``stream``: where kernels are queued.
+    ``aside``: where ``X^2`` is multiplied by products, if it is; ``stream``: where all else is queued.
     """
 
     product: Product
     spans: list[tuple[int, int]]
     tf32: bool
-    thin: bool
+    aside: Aside | None
     stream: Any
+
+    @property
+    def thin(self) -> bool:
+        """Whether ``X^2`` is multiplied by products."""
+        return self.aside is not None
 
     @property
     def launches(self) -> int:
@@ -349,7 +368,7 @@ def learn(
     """
     rule, loss, lazy = codes
     (planes, dim, columns), count = arena.shape, len(lanes.first)
-    product, stream = way.product, way.stream
+    product, stream, aside = way.product, way.stream, way.aside
     kernels, team = KERNELS[way.thin], MANY if way.thin else FEW
     length = THREADS // team if way.thin else length_of(len(work.s))
     own, at = Work(*map(flat, work)), flat(arena)
@@ -358,21 +377,27 @@ def learn(
     for k in range(first, last):
         r0, n = int(starts[k]), int(starts[k + 1] - starts[k])
         x, e, pieces = Part(batches.matrix, r0, n, 0, dim), Part(work.e, 0, n, 0, count), -(-n // length)
+        if aside is not None:
+            aside.part(stream)
+            wide = work.x2.shape[1]
+            square[blocks(n * wide), THREADS, aside.stream](matrix, dim, wide, r0, n, own.x2)
+            aside.product(Part(work.x2, 0, n, 0, dim), Part(work.q, 0, count, 0, dim), Part(work.p, 0, n, 0, count),
+                          turn_b=True)  # fmt: skip
         for c, width in way.spans:
             product(x, Part(work.theta, 0, dim, c, width), Part(work.s, 0, n, c, width), tf32=way.tf32)
-        if way.thin:
-            width = work.x2.shape[1]
-            square[blocks(n * width), THREADS, stream](matrix, dim, width, r0, n, own.x2)
-            product(Part(work.x2, 0, n, 0, dim), Part(work.q, 0, count, 0, dim), Part(work.p, 0, n, 0, count),
-                    turn_b=True)  # fmt: skip
+        if aside is not None:
+            aside.meet(stream)
         kernels.rows[blocks(pieces * count, 1), THREADS, stream](
             loss, True, way.tf32, lanes, matrix, dim, columns, batches.labels, batches.weights, own.s, own.q,
             own.p, own.e, own.w, scores, r0, n, length, r0 - origin,
         )  # fmt: skip
-        if way.thin:
-            product(e, Part(work.x2, 0, n, 0, dim + 1), Part(work.w, 0, count, 0, dim + 1), turn_a=True)
+        if aside is not None:
+            aside.part(stream)
+            aside.product(e, Part(work.x2, 0, n, 0, dim + 1), Part(work.w, 0, count, 0, dim + 1), turn_a=True)
         for c, width in way.spans:
             product(x, Part(work.s, 0, n, c, width), Part(work.g, 0, dim, c, width), turn_a=True, tf32=way.tf32)
+        if aside is not None:
+            aside.meet(stream)
         kernels.update[blocks((dim + 1) * count * team), THREADS, stream](
             rule, lazy, way.tf32, at, planes, dim, columns, lanes, touched, own.g, own.w, own.theta, own.q, k,
             1 if way.thin else pieces,

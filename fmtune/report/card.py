@@ -6,7 +6,7 @@ import json
 
 from markupsafe import Markup
 
-from fmtune.bench.cuda_suite import Rate, Result
+from fmtune.bench.cuda_suite import Ceiling, Rate, Result
 from fmtune.report import words
 from fmtune.report.charts import Chart
 from fmtune.report.page import assembled
@@ -119,10 +119,15 @@ def _targets(result: Result) -> list[tuple[str, str, str, str]]:
 
 def _checks(result: Result) -> Section:
     ceilings = [
-        (
-            part.ceiling if part.table_mb is None else f"{part.ceiling}, table of {part.table_mb:.3g} MB",
-            f"{part.gb_s:.4g} GB/s" if part.gb_s is not None else f"{part.tflop_s or 0.0:.4g} TFLOP/s",
-        )
+        (part.ceiling if part.table_mb is None else f"{part.ceiling}, table of {part.table_mb:.3g} MB", _reached(part))
         for part in result.ceilings
     ]
     return Section("checks", "Checks and ceilings", render("card", checks=result.checks, ceilings=ceilings))
+
+
+def _reached(part: Ceiling) -> str:
+    """Return how fast a ceiling is; of products also how many row-lanes a second they alone would allow."""
+    if part.gb_s is not None:
+        return f"{part.gb_s:.4g} GB/s"
+    allowed = f", {words.rate(part.row_lanes_s, 'row-lanes/s')}" if part.row_lanes_s is not None else ""
+    return f"{part.tflop_s or 0.0:.4g} TFLOP/s{allowed}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numba import cuda
 
 from fmtune.fm import cuda_arena
-from fmtune.fm.cuda_product import Simulated
+from fmtune.fm.cuda_product import Aside, Simulated
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.groups import Groups
 from fmtune.fm.hyperparameters import Hyperparameters
@@ -204,6 +208,36 @@ def test_many_lanes_are_multiplied_otherwise(rule: str) -> None:
     for one, other in zip(*found, strict=True):
         for x, y in zip(one, other, strict=True):
             np.testing.assert_allclose(x, y, atol=2e-4)
+
+
+class Late(Aside):
+    """Does nothing of its products before somebody waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        own, self.left = self.product, deque[Callable[[], None]]()
+        self.product = lambda *args, **how: self.left.append(lambda: own(*args, **how))
+
+    def meet(self, stream: Any) -> None:
+        """Do what is left."""
+        while self.left:
+            self.left.popleft()()
+
+
+def test_products_that_are_queued_aside_are_waited_for() -> None:
+    """They may end as late as the stream that waits for them: models have the same bytes, and nothing is left over."""
+    batches = Feed(DATA).batches(Recipe.of(BASE, "dense", "gpu"), 0)
+    found, late = [], Late()
+    for aside in (Aside(), late):
+        arena = cuda_arena.CudaDenseArena(7, "adagrad", "binary_classifier", exact=False)
+        arena.many, arena.aside = 3, aside
+        arena.place([], RAGGED)
+        arena.learn(batches, 0, 3, np.empty((3, 0), np.float32))
+        found.append([arena.parameters(lane) for lane in range(3)])
+    assert not late.left
+    for one, other in zip(*found, strict=True):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 def test_products_take_parts_of_matrices_turned_or_not() -> None:

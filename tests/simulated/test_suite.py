@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fmtune.bench import cuda_suite, cuda_tables
 from fmtune.machine import cores
@@ -28,6 +29,7 @@ def test_every_table_is_filled() -> None:
     assert [part["ceiling"] for part in result["ceilings"]][:3] == ["copy", "gather", "gather"]
     assert {part["lanes"] for part in result["ceilings"][3:]} == {1, 2}
     assert len(result["checks"]) == 2 + 4 and all(part["same_twice"] for part in result["checks"])
+    assert [part["same_alone"] for part in result["checks"] if "same_alone" in part] == [True, True]
     ways = {(part["layout"], part["device"], part["way"]) for part in result["rates"]}
     assert {("sparse", "gpu", "exact"), ("dense", "gpu", "exact"), ("dense", "gpu", "tf32")} <= ways
     assert {(part["way"], part["lanes"]) for part in result["rates"] if part["device"] == "cpu"} == {
@@ -40,6 +42,13 @@ def test_every_table_is_filled() -> None:
     page = build_card(cuda_suite.Result.model_validate(result))
     assert all(f'id="{name}"' in page for name in ("verdict", "targets", "sparse", "dense", "checks"))
     assert kept == sorted(kept) and kept[-1] == len(result["rates"])
+
+
+def test_a_pack_in_tf32_is_held_against_the_exact_pass_of_a_cpu() -> None:
+    """A CPU that rounds products to eight bits would be further from the card than the card's eleven are."""
+    shape = (64, 16, 16, 4)
+    part = cuda_tables._check("dense", "adagrad", "tf32", 1, replace(TINY, check=shape))
+    assert part["fine"] and part["model_to_cpu"] < 5e-4
 
 
 def test_what_fails_is_said_and_the_rest_is_kept() -> None:

@@ -73,7 +73,11 @@ def machine(
 def _adagrad(table: Any, lr: float, dense: bool) -> Any:
     """Return Adagrad of a table, fused for dense gradients where torch has that for the table's device."""
     if dense:
+        # Some versions find only in a step that a device has no fused one.
+        probe = torch.zeros(1, device=table.device, requires_grad=True)
+        probe.grad = torch.zeros_like(probe)
         with contextlib.suppress(RuntimeError):
+            torch.optim.Adagrad([probe], lr=lr, fused=True).step()
             return torch.optim.Adagrad([table], lr=lr, fused=True)
     return torch.optim.Adagrad([table], lr=lr)
 
