@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from bench_fixtures import LOSSES, entry, result
 
-from fmtune.bench import gate
+from fmtune.bench import baseline, gate
+from fmtune.bench.worker import OURS
 
 
 def judged(slower: float, *, seed: int = 1, **values):
@@ -147,6 +148,51 @@ def test_another_machine_is_divided_by_its_calibration_and_labelled():
     assert verdict.ratio == pytest.approx(1.0, abs=0.02)
     now["machine"]["fingerprint"] = "here"
     assert gate.check(base, now)[0].verdict == "regressed"
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [(0.0, "regressed"), (0.1, "cannot tell"), (0.2, "cannot tell")]
+)
+@pytest.mark.parametrize("side", ["base", "new"])
+def test_an_uncertain_calibration_cannot_tell(spread, verdict, side):
+    """Kernels whose times spread open the interval, and beyond the tolerance it is they that the verdict names."""
+    kernels = {side: (1.0 - spread, 1.0 + spread) * 2}
+    base = result(entry(kernels=kernels.get("base", (1.0,) * 4)))
+    now = result(entry(level=0.0132, seed=1, kernels=kernels.get("new", (1.0,) * 4)), fingerprint="there")
+    (found,) = gate.check(base, now)
+    assert found.verdict == verdict
+    if spread == 0.2:
+        who = {"base": "the baseline", "new": "this run"}[side]
+        assert found.ratio is None and f"the gather kernel of {who} is too uncertain" in found.notes[0]
+
+
+def test_calibration_is_pooled_over_the_cases():
+    """One case's odd kernel moves no verdict where all the others agree: the median of the whole run is taken."""
+    names = [f"case-{i}" for i in range(12)]
+    base = result(*(entry(name, kernel=0.004 if name == "case-3" else 0.001) for name in names))
+    now = result(*(entry(name, seed=1) for name in names), fingerprint="there")
+    assert {verdict.verdict for verdict in gate.check(base, now)} == {"ok"}
+
+
+def test_kernels_of_another_definition_are_not_compared():
+    """A baseline from before gather was changed cannot tell; its fma is the same and still tells."""
+    for kernel, verdict in (("gather", "cannot tell"), ("fma", "ok")):
+        base, now = result(entry()), result(entry(seed=1), fingerprint="there")
+        del base["calibration"]
+        for side in (base, now):
+            side["cases"][0]["case"]["calibrate"] = kernel
+        (found,) = gate.check(base, now)
+        assert found.verdict == verdict
+        assert ("an older one" in found.notes[0]) == (verdict == "cannot tell")
+
+
+def test_the_shipped_baseline_tells_what_its_calibration_allows():
+    """Its gather and copy kernels were read out of a shared cache: cases divided by them cannot be told elsewhere."""
+    base = baseline.read(OURS / "reports" / "baseline.json")
+    now = {**base, "machine": {**base["machine"], "fingerprint": "there"}}
+    for verdict in gate.check(base, now):
+        (kernel,) = [case["case"]["calibrate"] for case in base["cases"] if case["name"] == verdict.name]
+        assert (verdict.verdict == "ok") == (kernel == "fma"), verdict
 
 
 def test_only_restricts_what_may_be_missing():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from bench_fixtures import CACHE
 
-from fmtune.bench import baseline, ceilings, versions
+from fmtune.bench import baseline, calibration, ceilings, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
 from fmtune.bench.kinds.study import seeded
@@ -46,9 +46,19 @@ def test_a_result(tmp_path):
     assert [(s["round"], s["block"]) for s in fit["samples"]] == [(0, 0)] * 2 + [(1, 0)] * 2
     assert fit["companions"]["passes"] == 4
     assert len(fit["companions"]["loss"]) == 2
+    assert [set(one) for one in fit["calibrations"]] == [{"copy", "gather", "fma"}] * 2
+    assert result["calibration"]["kernels"] == 2 and result["calibration"]["gather"]["count"] == 4
     assert fit["ceiling"]["share"] > 0
     assert {"import", "first", "cold"} == set(fit["starts"][0])
     assert startup["error"] is None and "ceiling" in startup and startup["ceiling"] is None
+
+
+def test_calibration_is_the_machines_and_not_its_memorys():
+    """Kernels on buffers made anew take the same time: neither their places nor a shared cache matters."""
+    times = [calibration.Calibrator().measure() for _ in range(5)]
+    for kernel in ("copy", "gather", "fma"):
+        found = sorted(one[kernel] for one in times)
+        assert found[3] / found[1] < 1.15
 
 
 def test_companions_are_exact_and_planted_work_leaves_them(tmp_path):

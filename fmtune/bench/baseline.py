@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fmtune.bench import calibration
 from fmtune.errors import DataError
 from fmtune.files import atomic_write
 
@@ -103,7 +104,8 @@ def accept(result: Mapping[str, Any], path: Path) -> None:
     line = json.dumps({
         "date": result["date"], "commit": result["commit"], "suite": result["suite"],
         "fingerprint": result["machine"]["fingerprint"], "version": result["machine"].get("fmtune"),
-        "cases": {entry["name"]: _point(entry) for entry in result["cases"] if entry["error"] is None},
+        "calibration": {"kernels": calibration.kernels(result)},
+        "cases": {entry["name"]: _point(entry, result) for entry in result["cases"] if entry["error"] is None},
     })  # fmt: skip
     place = path.parent / HISTORY
     torn = place.exists() and place.stat().st_size > 0 and not place.read_bytes().endswith(b"\n")
@@ -111,11 +113,11 @@ def accept(result: Mapping[str, Any], path: Path) -> None:
         stream.write("\n" * torn + line + "\n")
 
 
-def _point(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _point(entry: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     cpu = statistics.median(sample["cpu"] for sample in entry["samples"])
     losses = entry["companions"].get("loss")
-    kernel = entry["calibration"].get(entry["case"].get("calibrate", ""), math.nan)
-    return {"cpu": cpu, "calibrated": cpu / kernel if kernel > 0 else None,
+    kernel = calibration.pool(result, entry["case"].get("calibrate", ""))
+    return {"cpu": cpu, "calibrated": cpu / kernel.seconds if kernel else None,
             "loss": sum(losses) / len(losses) if losses else None}  # fmt: skip
 
 
