@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fmtune.bench import calibration
+from fmtune.bench.case import suite_name
 from fmtune.errors import DataError
 from fmtune.files import atomic_write
 
@@ -104,8 +104,7 @@ def accept(result: Mapping[str, Any], path: Path) -> None:
     line = json.dumps({
         "date": result["date"], "commit": result["commit"], "suite": result["suite"],
         "fingerprint": result["machine"]["fingerprint"], "version": result["machine"].get("fmtune"),
-        "calibration": {"kernels": calibration.kernels(result)},
-        "cases": {entry["name"]: _point(entry, result) for entry in result["cases"] if entry["error"] is None},
+        "cases": {entry["name"]: _point(entry) for entry in result["cases"] if entry["error"] is None},
     })  # fmt: skip
     place = path.parent / HISTORY
     torn = place.exists() and place.stat().st_size > 0 and not place.read_bytes().endswith(b"\n")
@@ -113,12 +112,10 @@ def accept(result: Mapping[str, Any], path: Path) -> None:
         stream.write("\n" * torn + line + "\n")
 
 
-def _point(entry: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+def _point(entry: Mapping[str, Any]) -> dict[str, Any]:
     cpu = statistics.median(sample["cpu"] for sample in entry["samples"])
     losses = entry["companions"].get("loss")
-    kernel = calibration.pool(result, entry["case"].get("calibrate", ""))
-    return {"cpu": cpu, "calibrated": cpu / kernel.seconds if kernel else None,
-            "loss": sum(losses) / len(losses) if losses else None}  # fmt: skip
+    return {"cpu": cpu, "loss": sum(losses) / len(losses) if losses else None}
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -133,11 +130,40 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[str], list[float]]:
-    """Return a case's dates and calibrated times over the history, for a chart that spans machines."""
-    points = [(line["date"], line["cases"][name]["calibrated"]) for line in lines if name in line["cases"]]
-    kept = [(date, value) for date, value in points if value]
-    return [date for date, _ in kept], [value for _, value in kept]
+def of_suite(lines: Sequence[Mapping[str, Any]], suite: str) -> list[Mapping[str, Any]]:
+    """Return the lines of one suite; lines from before a suite's own name was kept have its file's path."""
+    return [line for line in lines if suite in (line["suite"], suite_name(line["suite"]))]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A case over the history: ``values`` are CPU seconds on the first machine's scale.
+
+    ``moves`` are the indices at which the machine is another one than before: nothing is known of what changed there,
+    and the first time on a machine stands at the level before it.
+    """
+
+    dates: list[str]
+    values: list[float]
+    moves: list[int]
+
+
+def series(lines: Sequence[Mapping[str, Any]], name: str) -> Course:
+    """Return a case's CPU times over the history, as measured where machines are the same, by their fingerprint."""
+    found = Course([], [], [])
+    scales: dict[str | None, float] = {}
+    last: str | None = None
+    for line in lines:
+        seconds, machine = line["cases"].get(name, {}).get("cpu"), line.get("fingerprint")
+        if not seconds:
+            continue
+        if found.values and machine != last:
+            found.moves.append(len(found.values))
+        scale = scales.setdefault(machine, found.values[-1] / seconds if found.values else 1.0)
+        found.dates.append(line["date"])
+        found.values.append(seconds * scale)
+        last = machine
+    return found
 
 
 @dataclass(frozen=True)

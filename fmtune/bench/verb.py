@@ -68,7 +68,8 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
     _together(options)
     if options.suite == "gpu":
         return _cards(options, say, put)
-    cases = case.choose(case.read(options.suite), options.cases)
+    suite = case.read(options.suite)
+    cases = case.choose(suite.cases, options.cases)
     # Read before anything is measured: a slip must not cost two minutes.
     old = None if options.check is None or options.accept else baseline.read(options.check)
     with tempfile.TemporaryDirectory(prefix="fmtune-bench-") as scratch:
@@ -77,7 +78,7 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         verdicts: list[Verdict] = []
         if options.ci or options.against is not None:
             try:
-                result, verdicts = _compare(options, cases, folder, say)
+                result, verdicts = _compare(options, suite.name, cases, folder, say)
             except (FmtuneError, OSError) as error:
                 slip = options.against is not None and isinstance(error, UsageError)
                 if slip or not options.ci:
@@ -85,7 +86,7 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
                 say(f"not compared: {error}")
                 return 0
         else:
-            result = run_suite(cases, folder, suite=options.suite, cache=folder / "cache", peers=peers, say=say)
+            result = run_suite(cases, folder, suite=suite.name, cache=folder / "cache", peers=peers, say=say)
     if old is not None:
         verdicts = gate.check(old, result, tolerance=options.tolerance, only=options.cases)
         result = {**result, "mode": "stored"}
@@ -121,7 +122,7 @@ def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
 
 
 def _compare(
-    options: Options, cases: tuple[Case, ...], folder: Path, say: Say
+    options: Options, suite: str, cases: tuple[Case, ...], folder: Path, say: Say
 ) -> tuple[dict[str, Any], list[Verdict]]:  # fmt: skip
     """Measure this version and another one in turns."""
     began = time.monotonic()
@@ -137,7 +138,7 @@ def _compare(
         tolerance=gate.TOLERANCES["paired"] if options.tolerance is None else options.tolerance, budget=options.budget,
         within=options.within - (time.monotonic() - began), rounds=3 if options.ci else 4, twice=options.ci,
     )  # fmt: skip
-    found = run_paired(cases, folder, base, Side("new", folder / "cache-new"), effort, suite=options.suite, say=say)
+    found = run_paired(cases, folder, base, Side("new", folder / "cache-new"), effort, suite=suite, say=say)
     if options.ci and gate.exit_code(found[1]):
         say(f"if this is meant: fmtune bench --accept --check {versions.BASELINE}, in the same commit")
     return found
