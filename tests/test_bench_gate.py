@@ -131,6 +131,18 @@ def test_a_redefined_case_is_not_compared():
     assert (verdict.verdict, "defined otherwise" in verdict.notes[0]) == ("new", True)
 
 
+def test_other_data_are_not_compared():
+    """A study's loss on other rows says nothing: new, and why; a baseline from before the digest is compared."""
+    base, now = entry(), entry(seed=1, loss=[x + 0.02 for x in LOSSES])
+    for then, today, verdict in (("a", "b", "new"), ("a", "a", "worse"), (None, "b", "worse")):
+        for side, digest in ((base, then), (now, today)):
+            side.pop("data", None)
+            side.update({"data": digest} if digest else {})
+        (found,) = gate.check(result(base), result(now))
+        assert found.verdict == verdict
+        assert ("files are others" in " ".join(found.notes)) == (verdict == "new")
+
+
 def test_a_field_that_cases_had_not_yet_redefines_none():
     """A baseline from before a field compares with a case that has the field's default, and with no other."""
     for peers, verdict in (({}, "ok"), ({"epochs": 10}, "new")):

@@ -93,6 +93,27 @@ def test_a_study_of_ones_own_data(tmp_path, monkeypatch):
     assert "data/none.pbr" in said and "hint: " in said
 
 
+def test_a_studys_files_are_known_by_their_bytes(tmp_path, monkeypatch):
+    """The result has a digest of them: the same wherever they lie, another for other rows; a card has none."""
+    for folder, seed in (("one", 3), ("two", 3), ("three", 4)):
+        (tmp_path / folder).mkdir()
+        write(reference.rows(60, 12, seed), tmp_path / folder / "rows.pbr")
+    monkeypatch.chdir(tmp_path)
+    study = {"objective": "test:rmse", "search_space": {"linear_lr": "1e-3..1e-1 log"}, "n_trials": 1}
+
+    def case(data):
+        return Case("s", "study", study={**study, "data": data}, calibrate="fma")
+
+    found = {name: Stock(tmp_path).digest(case({"train": f"{name}/rows.pbr", "test": f"{name}/*.pbr"}))
+             for name in ("one", "two", "three", "none")}  # fmt: skip
+    assert found["one"] == found["two"] != found["three"]
+    assert found["one"] is not None and found["none"] is None
+    assert Stock(tmp_path).digest(case("digits")) is None
+    one = case({"train": "one/rows.pbr", "test": "one/rows.pbr"})
+    (entry,) = run_suite([one], tmp_path, cache=CACHE, **ONCE)["cases"]
+    assert entry["error"] is None and entry["data"] == found["one"]
+
+
 def test_a_failing_case_says_why(tmp_path):
     """A worker that dies leaves its last words, and no samples."""
     found = measured(replace(FIT, hyperparameters={**FIT.hyperparameters, "epochs": 0}), tmp_path)

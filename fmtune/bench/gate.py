@@ -95,6 +95,9 @@ def stored(
     if _definition(base) != _definition(new):
         note = "the case is defined otherwise than in the baseline: not compared; accept a new baseline"
         return Verdict(name, "new", notes=(note,))
+    if base.get("data") != new.get("data") and "data" in base:
+        note = "the study's files are others than in the baseline: not compared; accept a new baseline"
+        return Verdict(name, "new", notes=(note,))
     limit = TOLERANCES["elsewhere" if results else "stored"] if tolerance is None else tolerance
     logs = interval(log_seconds(base["samples"]), log_seconds(new["samples"]), turns=False)
     notes: tuple[str, ...] = ()

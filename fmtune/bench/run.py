@@ -164,6 +164,8 @@ def run_suite(
         else:
             measure(case, stock.files(case), sides, found, rounds=_calibrated(rounds, calibrator, times), blocks=blocks)
         entry = record(case, found["fmtune"], times, ceilings)
+        if (data := stock.digest(case)) is not None:
+            entry["data"] = data
         if len(sides) > 1:
             entry["peers"] = {peer.name: _short(found[peer.name], found["fmtune"]) for peer in sides[1:]}
         done.append(entry)
