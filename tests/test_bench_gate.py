@@ -220,6 +220,14 @@ def test_strict_exit_code():
     assert gate.exit_code([unsure, bad], strict=True) == 1
 
 
+def test_least_exit_code():
+    """What was neither compared nor decided is not told; fewer than asked for is 3, and a failure comes first."""
+    verdicts = [gate.Verdict(word, word) for word in ("ok", "cannot tell", "new", "ok")]
+    assert gate.told(verdicts) == 2
+    assert [gate.exit_code(verdicts, least=least) for least in (0, 2, 3)] == [0, 0, 3]
+    assert gate.exit_code([*verdicts, gate.Verdict("bad", "worse")], least=9) == 1
+
+
 def test_intervals_widen_with_luck():
     """Processes with more luck of their own give a wider interval."""
 

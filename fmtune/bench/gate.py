@@ -143,11 +143,17 @@ def check(
     return verdicts + [Verdict(name, "missing", notes=(gone,)) for name in before if name not in after]
 
 
-def exit_code(verdicts: Sequence[Verdict], *, strict: bool = False) -> int:
-    """Return 1 if any case fails, 3 if ``strict`` and any cannot be told, else 0."""
+def told(verdicts: Sequence[Verdict]) -> int:
+    """Return how many cases were compared and decided: neither ``cannot tell`` nor ``new``."""
+    return sum(verdict.verdict not in ("cannot tell", "new") for verdict in verdicts)
+
+
+def exit_code(verdicts: Sequence[Verdict], *, strict: bool = False, least: int = 0) -> int:
+    """Return 1 if any case fails, 3 if ``strict`` and any cannot be told or fewer than ``least`` were, else 0."""
     if any(verdict.verdict in FAILS for verdict in verdicts):
         return 1
-    return STRICT_EXIT if strict and any(v.verdict == "cannot tell" for v in verdicts) else 0
+    unsure = strict and any(verdict.verdict == "cannot tell" for verdict in verdicts)
+    return STRICT_EXIT if unsure or told(verdicts) < least else 0
 
 
 def log_seconds(samples: Sequence[Mapping[str, Any]]) -> list[Float64]:

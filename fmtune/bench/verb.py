@@ -44,6 +44,7 @@ class Options:
     within: float = math.inf
     ci: bool = False
     strict: bool = False
+    least: int = 0
 
 
 def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
@@ -70,6 +71,9 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         return _cards(options, say, put)
     suite = case.read(options.suite)
     cases = case.choose(suite.cases, options.cases)
+    if not 0 <= options.least <= len(cases):
+        count = f"{len(cases)} case{'s' * (len(cases) != 1)}"
+        raise UsageError(f"there are {count}, not {options.least}", where="--least", hint="ask for no more than those")
     # Read before anything is measured: a slip must not cost two minutes.
     old = None if options.check is None or options.accept else baseline.read(options.check)
     with tempfile.TemporaryDirectory(prefix="fmtune-bench-") as scratch:
@@ -84,7 +88,7 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
                 if slip or not options.ci:
                     raise
                 say(f"not compared: {error}")
-                return 0
+                return 0 if isinstance(error, versions.Unchanged) else _short([], options.least, say)
         else:
             result = run_suite(cases, folder, suite=suite.name, cache=folder / "cache", peers=peers, say=say)
     if old is not None:
@@ -96,7 +100,8 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         result = {**result, "verdicts": [verdict.plain() for verdict in verdicts]}
     _show(options, result, verdicts, say, put)
     if verdicts:
-        return gate.exit_code(verdicts, strict=options.strict)
+        _short(verdicts, options.least, say)
+        return gate.exit_code(verdicts, strict=options.strict, least=options.least)
     failed = any(entry["error"] for entry in result["cases"])
     if options.accept and options.check is not None:
         if failed:
@@ -105,6 +110,14 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
             baseline.accept(result, options.check)
             say(f"accepted: {options.check}; history: {options.check.parent / baseline.HISTORY}")
     return int(failed)
+
+
+def _short(verdicts: Sequence[Verdict], least: int, say: Say) -> int:
+    """Say so where fewer cases were told than ``--least`` asks for; return the exit code that this comes to."""
+    count = gate.told(verdicts)
+    if count < least:
+        say(f"--least {least}: only {count} told; give it more time (--within, --budget) or a calmer machine")
+    return gate.STRICT_EXIT if count < least else 0
 
 
 def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
@@ -153,6 +166,8 @@ def _together(options: Options) -> None:
         raise UsageError("--accept needs the file to write", hint="--accept --check reports/baseline.json")
     if options.accept and options.cases:
         raise UsageError("--accept takes the whole suite", hint="leave --case away")
+    if options.least and not (options.ci or options.against is not None or (options.check and not options.accept)):
+        raise UsageError("--least is for a comparison", hint="compare by --check, --against or --ci")
     if options.peers and options.against is not None:
         raise UsageError("--peer and --against do not go together", hint="run one after the other")
     if options.tolerance is not None and not 0 < options.tolerance < 1:
