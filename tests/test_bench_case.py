@@ -12,19 +12,19 @@ from fmtune.errors import StudyFileError, UsageError
 @pytest.mark.parametrize("suite", ["quick", "full"])
 def test_shipped_suites(suite):
     """Both have at least eight cases, of every kind."""
-    cases = case.read(suite)
+    cases = case.read(suite).cases
     assert len(cases) >= 8
     assert {one.kind for one in cases} == set(case.KINDS)
 
 
 def test_cases_for_peers_are_of_their_kinds():
     """The suite of comparisons has what a peer runs: fits and whole studies."""
-    assert {one.kind for one in case.read("peers")} == {kind for *_, kind in PEERS.values()}
+    assert {one.kind for one in case.read("peers").cases} == {kind for *_, kind in PEERS.values()}
 
 
 def test_full_holds_quick():
     """What quick measures, full measures under the same name and definition."""
-    assert set(map(str, case.read("quick"))) <= set(map(str, case.read("full")))
+    assert set(map(str, case.read("quick").cases)) <= set(map(str, case.read("full").cases))
 
 
 SLIPS = [
@@ -52,6 +52,14 @@ def test_slips_have_places(text, fault, tmp_path):
     assert f"{path}:" in str(caught.value)
 
 
+@pytest.mark.parametrize(("given", "name"), [("suite: ours\n", "ours"), ("", "file")])
+def test_a_suite_goes_by_its_own_name(given, name, tmp_path):
+    """It is the one in the file, or the file's; not the path as it was typed."""
+    (tmp_path / "file.yaml").write_text(f"{given}cases:\n  - {{name: a, kind: startup}}\n")
+    assert case.read(tmp_path / "file.yaml").name == name
+    assert case.read("quick").name == "quick"
+
+
 def test_a_suite_without_cases(tmp_path):
     """An empty file is refused."""
     (tmp_path / "suite.yaml").write_text("suite: none\n")
@@ -64,4 +72,4 @@ def test_unknown_names():
     with pytest.raises(UsageError, match="unknown suite 'quik'"):
         case.read("quik")
     with pytest.raises(UsageError, match="did you mean 'startup-help'"):
-        case.choose(case.read("quick"), ("startup-hepl",))
+        case.choose(case.read("quick").cases, ("startup-hepl",))

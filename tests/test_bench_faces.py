@@ -71,6 +71,19 @@ def test_summary_is_a_table_that_names_cannot_break():
     assert "<script>" not in text
 
 
+def test_the_lead_says_how_many_were_told():
+    """Cases that were not compared, or not decided, are no part of what has no regression."""
+
+    def lead(*words):
+        return faces.lead(result(), [Verdict(word, word) for word in words])
+
+    assert lead("ok", "cannot tell", "new") == (
+        "No regression found in the 1 of 3 cases that were told; 1 cannot be told; 1 new"
+    )
+    assert lead("new") == "Nothing is known of a regression: none of 1 case was told; 1 new"
+    assert lead("worse", "cannot tell") == "1 of 2 cases fail: worse worse; 1 cannot be told"
+
+
 def test_summary_is_cut_to_what_github_takes():
     """Thousands of cases stay below 1 MiB, and the rest is counted."""
     many = [entry(f"case-{i}-" + "x" * 80) for i in range(40)] * 200

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from bench_fixtures import LOSSES, entry, result
 
-from fmtune.bench import gate
+from fmtune.bench import baseline, gate
+from fmtune.bench.worker import OURS
 
 
 def judged(slower: float, *, seed: int = 1, **values):
@@ -130,6 +131,18 @@ def test_a_redefined_case_is_not_compared():
     assert (verdict.verdict, "defined otherwise" in verdict.notes[0]) == ("new", True)
 
 
+def test_other_data_are_not_compared():
+    """A study's loss on other rows says nothing: new, and why; a baseline from before the digest is compared."""
+    base, now = entry(), entry(seed=1, loss=[x + 0.02 for x in LOSSES])
+    for then, today, verdict in (("a", "b", "new"), ("a", "a", "worse"), (None, "b", "worse")):
+        for side, digest in ((base, then), (now, today)):
+            side.pop("data", None)
+            side.update({"data": digest} if digest else {})
+        (found,) = gate.check(result(base), result(now))
+        assert found.verdict == verdict
+        assert ("files are others" in " ".join(found.notes)) == (verdict == "new")
+
+
 def test_a_field_that_cases_had_not_yet_redefines_none():
     """A baseline from before a field compares with a case that has the field's default, and with no other."""
     for peers, verdict in (({}, "ok"), ({"epochs": 10}, "new")):
@@ -149,6 +162,51 @@ def test_another_machine_is_divided_by_its_calibration_and_labelled():
     assert gate.check(base, now)[0].verdict == "regressed"
 
 
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [(0.0, "regressed"), (0.1, "cannot tell"), (0.2, "cannot tell")]
+)
+@pytest.mark.parametrize("side", ["base", "new"])
+def test_an_uncertain_calibration_cannot_tell(spread, verdict, side):
+    """Kernels whose times spread open the interval, and beyond the tolerance it is they that the verdict names."""
+    kernels = {side: (1.0 - spread, 1.0 + spread) * 2}
+    base = result(entry(kernels=kernels.get("base", (1.0,) * 4)))
+    now = result(entry(level=0.0132, seed=1, kernels=kernels.get("new", (1.0,) * 4)), fingerprint="there")
+    (found,) = gate.check(base, now)
+    assert found.verdict == verdict
+    if spread == 0.2:
+        who = {"base": "the baseline", "new": "this run"}[side]
+        assert found.ratio is None and f"the gather kernel of {who} is too uncertain" in found.notes[0]
+
+
+def test_calibration_is_pooled_over_the_cases():
+    """One case's odd kernel moves no verdict where all the others agree: the median of the whole run is taken."""
+    names = [f"case-{i}" for i in range(12)]
+    base = result(*(entry(name, kernel=0.004 if name == "case-3" else 0.001) for name in names))
+    now = result(*(entry(name, seed=1) for name in names), fingerprint="there")
+    assert {verdict.verdict for verdict in gate.check(base, now)} == {"ok"}
+
+
+def test_kernels_of_another_definition_are_not_compared():
+    """A baseline from before gather was changed cannot tell; its fma is the same and still tells."""
+    for kernel, verdict in (("gather", "cannot tell"), ("fma", "ok")):
+        base, now = result(entry()), result(entry(seed=1), fingerprint="there")
+        del base["calibration"]
+        for side in (base, now):
+            side["cases"][0]["case"]["calibrate"] = kernel
+        (found,) = gate.check(base, now)
+        assert found.verdict == verdict
+        assert ("an older one" in found.notes[0]) == (verdict == "cannot tell")
+
+
+def test_the_shipped_baseline_tells_what_its_calibration_allows():
+    """Its gather and copy kernels were read out of a shared cache: cases divided by them cannot be told elsewhere."""
+    base = baseline.read(OURS / "reports" / "baseline.json")
+    now = {**base, "machine": {**base["machine"], "fingerprint": "there"}}
+    for verdict in gate.check(base, now):
+        (kernel,) = [case["case"]["calibrate"] for case in base["cases"] if case["name"] == verdict.name]
+        assert (verdict.verdict == "ok") == (kernel == "fma"), verdict
+
+
 def test_only_restricts_what_may_be_missing():
     """Checking one case of a baseline does not miss the others."""
     verdicts = gate.check(result(entry("a"), entry("b")), result(entry("a", seed=1)), only=("a",))
@@ -160,6 +218,14 @@ def test_strict_exit_code():
     unsure, bad = gate.Verdict("a", "cannot tell"), gate.Verdict("b", "regressed")
     assert [gate.exit_code([unsure]), gate.exit_code([unsure], strict=True)] == [0, 3]
     assert gate.exit_code([unsure, bad], strict=True) == 1
+
+
+def test_least_exit_code():
+    """What was neither compared nor decided is not told; fewer than asked for is 3, and a failure comes first."""
+    verdicts = [gate.Verdict(word, word) for word in ("ok", "cannot tell", "new", "ok")]
+    assert gate.told(verdicts) == 2
+    assert [gate.exit_code(verdicts, least=least) for least in (0, 2, 3)] == [0, 0, 3]
+    assert gate.exit_code([*verdicts, gate.Verdict("bad", "worse")], least=9) == 1
 
 
 def test_intervals_widen_with_luck():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from bench_fixtures import CACHE
 
-from fmtune.bench import baseline, ceilings, versions
+from fmtune.bench import baseline, calibration, ceilings, versions
 from fmtune.bench.case import Case
 from fmtune.bench.gate import Verdict
 from fmtune.bench.kinds.study import seeded
@@ -46,9 +46,19 @@ def test_a_result(tmp_path):
     assert [(s["round"], s["block"]) for s in fit["samples"]] == [(0, 0)] * 2 + [(1, 0)] * 2
     assert fit["companions"]["passes"] == 4
     assert len(fit["companions"]["loss"]) == 2
+    assert [set(one) for one in fit["calibrations"]] == [{"copy", "gather", "fma"}] * 2
+    assert result["calibration"]["kernels"] == 2 and result["calibration"]["gather"]["count"] == 4
     assert fit["ceiling"]["share"] > 0
     assert {"import", "first", "cold"} == set(fit["starts"][0])
     assert startup["error"] is None and "ceiling" in startup and startup["ceiling"] is None
+
+
+def test_calibration_is_the_machines_and_not_its_memorys():
+    """Kernels on buffers made anew take the same time: neither their places nor a shared cache matters."""
+    times = [calibration.Calibrator().measure() for _ in range(5)]
+    for kernel in ("copy", "gather", "fma"):
+        found = sorted(one[kernel] for one in times)
+        assert found[3] / found[1] < 1.15
 
 
 def test_companions_are_exact_and_planted_work_leaves_them(tmp_path):
@@ -81,6 +91,27 @@ def test_a_study_of_ones_own_data(tmp_path, monkeypatch):
     study["data"] = {**study["data"], "test": "data/none.pbr"}
     said = measured(Case("t", "study", study=study), tmp_path).error or ""
     assert "data/none.pbr" in said and "hint: " in said
+
+
+def test_a_studys_files_are_known_by_their_bytes(tmp_path, monkeypatch):
+    """The result has a digest of them: the same wherever they lie, another for other rows; a card has none."""
+    for folder, seed in (("one", 3), ("two", 3), ("three", 4)):
+        (tmp_path / folder).mkdir()
+        write(reference.rows(60, 12, seed), tmp_path / folder / "rows.pbr")
+    monkeypatch.chdir(tmp_path)
+    study = {"objective": "test:rmse", "search_space": {"linear_lr": "1e-3..1e-1 log"}, "n_trials": 1}
+
+    def case(data):
+        return Case("s", "study", study={**study, "data": data}, calibrate="fma")
+
+    found = {name: Stock(tmp_path).digest(case({"train": f"{name}/rows.pbr", "test": f"{name}/*.pbr"}))
+             for name in ("one", "two", "three", "none")}  # fmt: skip
+    assert found["one"] == found["two"] != found["three"]
+    assert found["one"] is not None and found["none"] is None
+    assert Stock(tmp_path).digest(case("digits")) is None
+    one = case({"train": "one/rows.pbr", "test": "one/rows.pbr"})
+    (entry,) = run_suite([one], tmp_path, cache=CACHE, **ONCE)["cases"]
+    assert entry["error"] is None and entry["data"] == found["one"]
 
 
 def test_a_failing_case_says_why(tmp_path):

@@ -71,6 +71,9 @@ CONFLICTS = [
     {"accept": True, "check": Path("b.json"), "cases": ("startup-help",)},
     {"peers": ("torch",), "against": "main"},
     {"tolerance": 5.0},
+    {"least": 1},
+    {"least": 1, "accept": True, "check": Path("b.json")},
+    {"least": 100, "ci": True},
     {"ci": True, "check": Path("b.json")},
     {"peers": ("torhc",)},
     {"cases": ("no-such",)},
@@ -92,7 +95,23 @@ def test_ci_says_what_hinders_it(suite):
     """With --ci what cannot be compared is said and passes, and no time at all is no failure either."""
     code, lines, _ = run(suite=suite, ci=True, within=0.0)
     assert code == 0
-    assert lines[-1].startswith("not compared: ") or lines[-1].startswith("No regression found in 0 of 1")
+    assert lines[-1].startswith("not compared: ") or lines[-1].startswith("Nothing is known of a regression: none of 1")
+
+
+def test_too_few_told_cases_fail_on_demand(suite, tmp_path, monkeypatch):
+    """Without time nothing is told: with --least that is code 3, and so is a comparison that cannot be made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where an environment is begun
+    code, lines, _ = run(suite=suite, ci=True, against=str(OURS), within=0.0, least=1)
+    assert code == 3
+    assert "none of 1 case was told; 1 cannot be told" in lines[-2] and lines[-1].startswith("--least 1: only 0 told")
+    other = tmp_path / "other"
+    (other / "fmtune").mkdir(parents=True)
+    (other / "fmtune" / "__init__.py").touch()
+    (other / "requirements.lock").write_text("no such lock")
+    code, lines, _ = run(suite=suite, ci=True, against=str(other), within=0.0, least=1)
+    assert code == 3 and lines[0].startswith("not compared: ") and lines[-1].startswith("--least 1")
+    code, lines, _ = run(suite=suite, ci=True, against=str(other), within=0.0)
+    assert code == 0
 
 
 def test_ci_takes_turns_with_another_tree(suite):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from fmtune.bench.versions import accepted
+from fmtune.bench.versions import Unchanged, accepted
 from fmtune.errors import UsageError
 
 
@@ -53,14 +53,14 @@ def test_the_last_accepted_version(repository):
 def test_nothing_to_compare(repository, files):
     """Prose, the measuring code itself, and a baseline that was accepted with the change."""
     commit(repository, **files)
-    with pytest.raises(UsageError, match="nothing that is measured has changed"):
+    with pytest.raises(Unchanged, match="nothing that is measured has changed"):
         accepted(repository)
 
 
 def test_a_baseline_that_is_not_yet_committed(repository):
     """Accepting counts before the commit too."""
     (repository / "reports" / "baseline.json").write_text("2")
-    with pytest.raises(UsageError, match="accepted with this change"):
+    with pytest.raises(Unchanged, match="accepted with this change"):
         accepted(repository)
 
 

@@ -15,13 +15,14 @@ from fmtune.report.page import extract
 HOSTILE = "<script>alert(1)</script>"
 
 
-def lines(*levels: float, names=("a", HOSTILE), each: int = 8):
+def lines(*levels: float, names=("a", HOSTILE), each: int = 8, suite: str = "quick", fingerprint: str = "here"):
     rng = np.random.default_rng(0)
     values = [level * math.exp(rng.normal(0, 0.01)) for level in levels for _ in range(each)]
     return [
-        {"date": f"2026-01-{day + 1:02d}T00:00:00+00:00", "cases": {name: {"calibrated": value} for name in names}}
+        {"date": f"2026-01-{day + 1:02d}T00:00:00+00:00", "suite": suite, "fingerprint": fingerprint,
+         "cases": {name: {"cpu": value} for name in names}}
         for day, value in enumerate(values)
-    ]
+    ]  # fmt: skip
 
 
 def test_the_gates_words_lead_and_every_case_has_its_row():
@@ -52,9 +53,24 @@ def test_steps_are_marked_and_said():
     assert steady is not None and "No lasting step found" in steady.caption
 
 
+def test_only_the_results_own_suite_is_drawn():
+    """The history beside a result may hold other suites with cases of the same names."""
+    found = result(entry("a"))
+    assert "Accepted results" in build_benchmark(found, lines(1.0))
+    assert "Accepted results" not in build_benchmark(found, lines(1.0, suite="ours"))
+
+
+def test_another_machine_is_no_step():
+    """A machine that is twice as fast is marked and said, and is no lasting step."""
+    chart = history_chart([*lines(1.0), *lines(0.5, fingerprint="there")])
+    assert chart is not None
+    assert "No lasting step found" in chart.caption and "another machine" in chart.caption
+
+
 def test_names_are_text():
     """A hostile name of a case, a suite or a machine is not markup."""
     found = result(entry(HOSTILE))
     found |= {"suite": HOSTILE, "commit": HOSTILE, "machine": found["machine"] | {"processor": HOSTILE}}
-    page = build_benchmark(found, lines(1.0, 1.3))
+    page = build_benchmark(found, lines(1.0, 1.3, suite=HOSTILE))
+    assert "Accepted results" in page
     assert HOSTILE not in page and "alert(1)" in page

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fmtune.bench.case import suite_name
 from fmtune.errors import DataError
 from fmtune.files import atomic_write
 
@@ -114,9 +115,7 @@ def accept(result: Mapping[str, Any], path: Path) -> None:
 def _point(entry: Mapping[str, Any]) -> dict[str, Any]:
     cpu = statistics.median(sample["cpu"] for sample in entry["samples"])
     losses = entry["companions"].get("loss")
-    kernel = entry["calibration"].get(entry["case"].get("calibrate", ""), math.nan)
-    return {"cpu": cpu, "calibrated": cpu / kernel if kernel > 0 else None,
-            "loss": sum(losses) / len(losses) if losses else None}  # fmt: skip
+    return {"cpu": cpu, "loss": sum(losses) / len(losses) if losses else None}
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -131,11 +130,40 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[str], list[float]]:
-    """Return a case's dates and calibrated times over the history, for a chart that spans machines."""
-    points = [(line["date"], line["cases"][name]["calibrated"]) for line in lines if name in line["cases"]]
-    kept = [(date, value) for date, value in points if value]
-    return [date for date, _ in kept], [value for _, value in kept]
+def of_suite(lines: Sequence[Mapping[str, Any]], suite: str) -> list[Mapping[str, Any]]:
+    """Return the lines of one suite; lines from before a suite's own name was kept have its file's path."""
+    return [line for line in lines if suite in (line["suite"], suite_name(line["suite"]))]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A case over the history: ``values`` are CPU seconds on the first machine's scale.
+
+    ``moves`` are the indices at which the machine is another one than before: nothing is known of what changed there,
+    and the first time on a machine stands at the level before it.
+    """
+
+    dates: list[str]
+    values: list[float]
+    moves: list[int]
+
+
+def series(lines: Sequence[Mapping[str, Any]], name: str) -> Course:
+    """Return a case's CPU times over the history, as measured where machines are the same, by their fingerprint."""
+    found = Course([], [], [])
+    scales: dict[str | None, float] = {}
+    last: str | None = None
+    for line in lines:
+        seconds, machine = line["cases"].get(name, {}).get("cpu"), line.get("fingerprint")
+        if not seconds:
+            continue
+        if found.values and machine != last:
+            found.moves.append(len(found.values))
+        scale = scales.setdefault(machine, found.values[-1] / seconds if found.values else 1.0)
+        found.dates.append(line["date"])
+        found.values.append(seconds * scale)
+        last = machine
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fmtune.bench.kinds.startup import COMMANDS
 from fmtune.data.catalog import check_keys, find
@@ -26,6 +26,7 @@ from fmtune.tune import yamlfile
 KINDS = ("fit", "predict", "parse", "study", "startup")
 DEVICES = ("cpu",)
 LAYOUTS = ("sparse", "dense")
+_SUFFIXES = (".yaml", ".yml")
 
 # Which ceiling moves like the case does, on another machine.
 _LIKE = {"fit": "gather", "predict": "gather", "parse": "copy", "study": "fma", "startup": "gather"}
@@ -83,6 +84,13 @@ class Case:
         return asdict(self)
 
 
+class Suite(NamedTuple):
+    """A suite: its own name, and its cases."""
+
+    name: str
+    cases: tuple[Case, ...]
+
+
 def folder() -> Path:
     """Return the folder of the suites: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
@@ -90,8 +98,14 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "studies" / "bench"
 
 
-def read(suite: str | Path) -> tuple[Case, ...]:
-    """Return the cases of a suite: ``quick``, ``full``, or a file.
+def suite_name(suite: str | Path) -> str:
+    """Return the name that a suite goes by unless its file gives another: that of the file, without the folder."""
+    path = Path(suite)
+    return path.stem if path.suffix in _SUFFIXES else str(suite)
+
+
+def read(suite: str | Path) -> Suite:
+    """Return a suite: ``quick``, ``full``, or a file.
 
     Raises
     ------
@@ -101,7 +115,7 @@ def read(suite: str | Path) -> tuple[Case, ...]:
         A case has an unknown field or a wrong value, with its line.
     """
     path = Path(suite)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _SUFFIXES:
         known = sorted(p.stem for p in folder().glob("*.yaml"))
         if str(suite) not in known:
             raise UsageError(f"unknown suite {str(suite)!r}", hint=f"the suites are {', '.join(known)}; or name a file")
@@ -117,7 +131,10 @@ def read(suite: str | Path) -> tuple[Case, ...]:
         cases.append(_case(document, ("cases", i), item))
         if cases[-1].name in {case.name for case in cases[:-1]}:
             raise document.fault(("cases", i, "name"), f"a second case is called {cases[-1].name!r}")
-    return tuple(cases)
+    name = document.value.get("suite", suite_name(path))
+    if wanted := _word(name):
+        raise document.fault(("suite",), f"suite must be {wanted}, not {name!r}")
+    return Suite(name, tuple(cases))
 
 
 def choose(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 _COPY_BYTES = 1 << 26
 _GATHER_ROWS = 1 << 16
-_FMA_STEPS = 200_000
-_LANES = 128
+FMA_STEPS = 200_000
+LANES = 128
 
 
 @njit(nogil=True)
-def _copy(source: Any, target: Any) -> None:
+def copy(source: Any, target: Any) -> None:
     for i in range(len(source)):
         target[i] = source[i]
 
 
 @njit(nogil=True, fastmath=True)
-def _gather(table: Any, places: Any, total: Any) -> None:
+def gather(table: Any, places: Any, total: Any) -> None:
     """Sum rows of ``table`` (float32, (rows, width)) at random places: nothing but the reading."""
     for i in range(len(places)):
         r = places[i]
@@ -38,7 +38,7 @@ def _gather(table: Any, places: Any, total: Any) -> None:
 
 
 @njit(nogil=True, fastmath=True)
-def _fma(steps: int, a: Any, b: Any, sums: Any) -> None:
+def fma(steps: int, a: Any, b: Any, sums: Any) -> None:
     """Do ``steps`` rounds of 128 independent multiply-adds; the sums fit in the registers."""
     own = np.zeros(128, np.float32)
     for _ in range(steps):
@@ -55,9 +55,9 @@ class Ceilings:
         self._gathers: dict[tuple[int, int], float] = {}
         self._source = np.ones(_COPY_BYTES // 8, np.float32)
         self._target = np.empty_like(self._source)
-        self._sums = np.zeros(_LANES, np.float32)
+        self._sums = np.zeros(LANES, np.float32)
         self.copy = _COPY_BYTES / self._time(self._once_copy)
-        self.fma = _FMA_STEPS * _LANES / self._time(self._once_fma)
+        self.fma = FMA_STEPS * LANES / self._time(self._once_fma)
 
     def gather(self, rows: int, width: int) -> float:
         """Return bytes a second of reading rows of ``width`` float32 at random from a table of ``rows``."""
@@ -67,23 +67,17 @@ class Ceilings:
             self._gathers[rows, width] = _GATHER_ROWS * width * 4 / self._time(run)
         return self._gathers[rows, width]
 
-    def calibrate(self) -> dict[str, float]:
-        """Return the CPU seconds of fixed amounts of copying, gathering and multiplying, measured now."""
-        run = self._gatherer(1 << 18, 16)
-        runs = {"copy": self._once_copy, "gather": run, "fma": self._once_fma}
-        return {name: self._time(once) for name, once in runs.items()}
-
     def _once_copy(self) -> None:
-        _copy(self._source, self._target)
+        copy(self._source, self._target)
 
     def _once_fma(self) -> None:
-        _fma(_FMA_STEPS, np.float32(0.999), np.float32(0.001), self._sums)
+        fma(FMA_STEPS, np.float32(0.999), np.float32(0.001), self._sums)
 
     def _gatherer(self, rows: int, width: int) -> Callable[[], None]:
         table = np.ones((rows, width), np.float32)
         places: NDArray[np.int64] = np.random.default_rng(0).integers(0, rows, _GATHER_ROWS)
         total = np.zeros(width, np.float32)
-        return lambda: _gather(table, places, total)
+        return lambda: gather(table, places, total)
 
     @staticmethod
     def _time(run: Callable[[], None], times: int = 7) -> float:

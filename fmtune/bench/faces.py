@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from fmtune.bench.gate import FAILS, Verdict
+from fmtune.bench.gate import FAILS, Verdict, told
 
 # GitHub refuses a step summary above 1 MiB.
 SUMMARY_BYTES = 1 << 20
@@ -103,11 +103,15 @@ def lead(result: Mapping[str, Any], verdicts: Sequence[Verdict] = ()) -> str:
         return f"{count} case{'s' * (count != 1)} measured" + (f", {failed} failed" if failed else "")
     words = [verdict.verdict for verdict in verdicts]
     bad = [v for v in verdicts if v.verdict in FAILS]
+    count = told(verdicts)
     if bad:
-        return f"{len(bad)} of {len(words)} cases fail: " + ", ".join(f"{v.name} {v.verdict}" for v in bad)
-    unsure = words.count("cannot tell")
-    text = f"No regression found in {len(words) - unsure} of {len(words)} cases"
-    return text + (f"; {unsure} cannot be told apart within the budget" if unsure else "")
+        text = f"{len(bad)} of {len(words)} cases fail: " + ", ".join(f"{v.name} {v.verdict}" for v in bad)
+    elif count:
+        text = f"No regression found in the {count} of {len(words)} cases that were told"
+    else:
+        text = f"Nothing is known of a regression: none of {len(words)} case{'s' * (len(words) != 1)} was told"
+    unsure, fresh = words.count("cannot tell"), words.count("new")
+    return text + f"; {unsure} cannot be told" * bool(unsure) + f"; {fresh} new" * bool(fresh)
 
 
 def _row(entry: Mapping[str, Any], verdict: Verdict | None) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fmtune.bench import calibration
 from fmtune.bench.case import Case
 
 # What a change of speed may be before it counts: in one interleaved run, in a run against stored samples of the
@@ -82,22 +83,43 @@ def paired(
 
 def stored(
     name: str, base: Mapping[str, Any], new: Mapping[str, Any], *, tolerance: float | None = None,
-    elsewhere: bool = False,
+    results: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Verdict:  # fmt: skip
-    """Judge a case against samples of another day; ``elsewhere`` divides both by their own calibration."""
+    """Judge a case against samples of another day.
+
+    ``results``: of another machine; the two whole results, base and new.  Both times are divided by a kernel's over the
+    whole of their own result.
+    """
     if (known := _unmeasured(name, base, new)) is not None:
         return known
     if _definition(base) != _definition(new):
         note = "the case is defined otherwise than in the baseline: not compared; accept a new baseline"
         return Verdict(name, "new", notes=(note,))
-    a, b, notes = log_seconds(base["samples"]), log_seconds(new["samples"]), []
-    if elsewhere:
-        kernel = new["case"]["calibrate"]
-        a = [one - math.log(base["calibration"][kernel]) for one in a]
-        b = [one - math.log(new["calibration"][kernel]) for one in b]
-        notes.append(f"another machine than the baseline's: divided by the {kernel} kernel of each")
-    limit = TOLERANCES["elsewhere" if elsewhere else "stored"] if tolerance is None else tolerance
-    return _judged(name, interval(a, b, turns=False), limit, base, new, tuple(notes))
+    if base.get("data") != new.get("data") and "data" in base:
+        note = "the study's files are others than in the baseline: not compared; accept a new baseline"
+        return Verdict(name, "new", notes=(note,))
+    limit = TOLERANCES["elsewhere" if results else "stored"] if tolerance is None else tolerance
+    logs = interval(log_seconds(base["samples"]), log_seconds(new["samples"]), turns=False)
+    notes: tuple[str, ...] = ()
+    if results is not None:
+        logs, notes = _divided(logs, *results, new["case"]["calibrate"], limit)
+    return _judged(name, logs, limit, base, new, notes)
+
+
+def _divided(
+    logs: tuple[float, float, float], base: Mapping[str, Any], new: Mapping[str, Any], kernel: str, tolerance: float
+) -> tuple[tuple[float, float, float], tuple[str, ...]]:
+    """Return a log ratio over that of a kernel, and what was done; NaN where the kernel cannot be trusted."""
+    elsewhere = "another machine than the baseline's"
+    if why := calibration.doubt(base, new, kernel, tolerance):
+        return (math.nan, math.nan, math.nan), (f"{elsewhere}, and {why}",)
+    then, now = calibration.pool(base, kernel), calibration.pool(new, kernel)
+    assert then is not None and now is not None
+    shift = math.log(now.seconds / then.seconds)
+    # A kernel's median may be off by as much as its times are apart.
+    room = math.hypot(math.log1p(then.spread), math.log1p(now.spread)) / 2
+    note = f"{elsewhere}: divided by the {kernel} kernel of each; here {now}, there {then}"
+    return (logs[0] - shift, logs[1] - shift - room, logs[2] - shift + room), (note,)
 
 
 def check(
@@ -107,7 +129,7 @@ def check(
 
     A case that only the baseline has is ``missing``, one that only the new result has is ``new``.
     """
-    elsewhere = base["machine"]["fingerprint"] != new["machine"]["fingerprint"]
+    results = (base, new) if base["machine"]["fingerprint"] != new["machine"]["fingerprint"] else None
     before = {case["name"]: case for case in base["cases"] if not only or case["name"] in only}
     after = {case["name"]: case for case in new["cases"]}
     verdicts = []
@@ -116,16 +138,22 @@ def check(
             fresh = Verdict(name, "new", notes=("not in the baseline",))
             verdicts.append(_unmeasured(name, {"error": None}, case) or fresh)
         else:
-            verdicts.append(stored(name, before[name], case, tolerance=tolerance, elsewhere=elsewhere))
+            verdicts.append(stored(name, before[name], case, tolerance=tolerance, results=results))
     gone = "in the baseline, but not in this run: accept a new baseline if it was taken out on purpose"
     return verdicts + [Verdict(name, "missing", notes=(gone,)) for name in before if name not in after]
 
 
-def exit_code(verdicts: Sequence[Verdict], *, strict: bool = False) -> int:
-    """Return 1 if any case fails, 3 if ``strict`` and any cannot be told, else 0."""
+def told(verdicts: Sequence[Verdict]) -> int:
+    """Return how many cases were compared and decided: neither ``cannot tell`` nor ``new``."""
+    return sum(verdict.verdict not in ("cannot tell", "new") for verdict in verdicts)
+
+
+def exit_code(verdicts: Sequence[Verdict], *, strict: bool = False, least: int = 0) -> int:
+    """Return 1 if any case fails, 3 if ``strict`` and any cannot be told or fewer than ``least`` were, else 0."""
     if any(verdict.verdict in FAILS for verdict in verdicts):
         return 1
-    return STRICT_EXIT if strict and any(v.verdict == "cannot tell" for v in verdicts) else 0
+    unsure = strict and any(verdict.verdict == "cannot tell" for verdict in verdicts)
+    return STRICT_EXIT if unsure or told(verdicts) < least else 0
 
 
 def log_seconds(samples: Sequence[Mapping[str, Any]]) -> list[Float64]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fmtune.bench import machine
+from fmtune.bench import calibration, machine
+from fmtune.bench.calibration import Calibrator
 from fmtune.bench.case import Case
 from fmtune.bench.ceilings import Ceilings, floor
 from fmtune.bench.peer import sooner
@@ -150,23 +151,33 @@ def run_suite(
         ``{"schema", "machine", "suite", "date", "commit", "cases": [...]}``, see ``docs/bench.md``.
     """
     ours = Side("fmtune", cache or folder / "cache")
-    stock, ceilings = Stock(folder), Ceilings()
+    stock, ceilings, calibrator = Stock(folder), Ceilings(), Calibrator()
     done = []
     for case in cases:
         sides = [ours, *(peer for peer in peers if peer.kind == case.kind)]
         found = {side.name: Measured() for side in sides}
-        calibration = ceilings.calibrate()
+        times: list[dict[str, float]] = []
         if case.kind == "study" and len(sides) > 1:  # a peer's search takes minutes: few, and with patience
             files, turns = stock.files(case, apart=True), -(-case.seeds // 2)
-            measure(case, files, sides, found, rounds=range(1), blocks=turns, seconds=math.inf, patience=_SEARCH)
+            measure(case, files, sides, found, rounds=_calibrated(1, calibrator, times), blocks=turns,
+                    seconds=math.inf, patience=_SEARCH)  # fmt: skip
         else:
-            measure(case, stock.files(case), sides, found, rounds=range(rounds), blocks=blocks)
-        entry = record(case, found["fmtune"], calibration, ceilings)
+            measure(case, stock.files(case), sides, found, rounds=_calibrated(rounds, calibrator, times), blocks=blocks)
+        entry = record(case, found["fmtune"], times, ceilings)
+        if (data := stock.digest(case)) is not None:
+            entry["data"] = data
         if len(sides) > 1:
             entry["peers"] = {peer.name: _short(found[peer.name], found["fmtune"]) for peer in sides[1:]}
         done.append(entry)
         say(line_of(entry))
-    return envelope(suite, done)
+    return {**envelope(suite, done), "calibration": calibration.summary(done)}
+
+
+def _calibrated(rounds: int, calibrator: Calibrator, times: list[dict[str, float]]) -> Iterator[int]:
+    """Yield the numbers of rounds; before each one the kernels are timed."""
+    for number in range(rounds):
+        times.append(calibrator.measure())
+        yield number
 
 
 def envelope(suite: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,13 +189,17 @@ def envelope(suite: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def record(
-    case: Case, measured: Measured, calibration: Mapping[str, float] | None = None, ceilings: Ceilings | None = None
+    case: Case, measured: Measured, times: Sequence[Mapping[str, float]] = (), ceilings: Ceilings | None = None
 ) -> dict[str, Any]:
-    """Return a case's part of the result: its definition, raw samples, warm-ups, companions, rate and share."""
+    """Return a case's part of the result: its definition, raw samples, warm-ups, companions, rate and share.
+
+    ``times``: those of the calibration kernels, before each round.
+    """
     entry: dict[str, Any] = {
         "name": case.name, "kind": case.kind, "case": case.plain(), "error": measured.error,
         "disturbed": measured.disturbed, "samples": measured.samples, "starts": measured.starts,
-        "companions": measured.companions, "about": measured.about, "calibration": dict(calibration or {}),
+        "companions": measured.companions, "about": measured.about, "calibrations": [dict(one) for one in times],
+        "calibration": {name: statistics.median(one[name] for one in times) for name in (times[0] if times else ())},
     }  # fmt: skip
     if measured.samples and measured.error is None:
         entry["summary"] = summary(measured.samples, measured.about)

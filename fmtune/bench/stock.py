@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from fmtune import digests
 from fmtune.bench.case import Case
 from fmtune.data import catalog
-from fmtune.data.source import write
+from fmtune.data.source import files_of, write
+from fmtune.errors import FmtuneError
 from fmtune.rows import DenseRows, Rows
 from fmtune.tune.channels import bring
-from fmtune.tune.spec import parse
+from fmtune.tune.spec import Spec, parse
 
 
 class Stock:
@@ -44,6 +46,21 @@ class Stock:
             found["channel"] = str(self._channel(case))
         return found
 
+    def digest(self, case: Case) -> str | None:
+        """Return a digest of the files that a study reads, of their bytes; None where a card names the data.
+
+        Also None where the files cannot be read: that is for the worker to say.
+        """
+        if case.kind != "study":
+            return None
+        try:
+            spec = _spec(case)
+            given = [spec.data.paths(channel, spec.path) for channel in ("train", "test", "holdout")]
+            files = [[digests.of_file(file) for file in files_of(paths)] if paths else None for paths in given]
+        except (FmtuneError, OSError):
+            return None
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16] if any(files) else None
+
     def _rows(self, case: Case) -> Path:
         path = self._path(case, ".npz")
         if not path.exists():
@@ -56,9 +73,8 @@ class Stock:
         return path
 
     def _channels(self, case: Case) -> tuple[Rows, Rows | None]:
-        if "study" in case.data:
-            spec = parse(json.dumps({"study_name": case.name, **case.data["study"]}), Path.cwd() / "bench.yaml")
-            channels = bring(spec).channels
+        if case.kind == "study":
+            channels = bring(_spec(case)).channels
             return channels.train, channels.test(case.layout)
         loaded = catalog.load(case.data)
         return loaded.train, loaded.test
@@ -73,6 +89,10 @@ class Stock:
     def _path(self, case: Case, suffix: str) -> Path:
         text = json.dumps([case.data, case.layout], sort_keys=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
+
+
+def _spec(case: Case) -> Spec:
+    return parse(json.dumps({"study_name": case.name, **case.study}), Path.cwd() / "bench.yaml")
 
 
 def _arrays(rows: Rows, layout: str) -> dict[str, Any]:

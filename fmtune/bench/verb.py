@@ -44,6 +44,7 @@ class Options:
     within: float = math.inf
     ci: bool = False
     strict: bool = False
+    least: int = 0
 
 
 def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
@@ -68,7 +69,11 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
     _together(options)
     if options.suite == "gpu":
         return _cards(options, say, put)
-    cases = case.choose(case.read(options.suite), options.cases)
+    suite = case.read(options.suite)
+    cases = case.choose(suite.cases, options.cases)
+    if not 0 <= options.least <= len(cases):
+        count = f"{len(cases)} case{'s' * (len(cases) != 1)}"
+        raise UsageError(f"there are {count}, not {options.least}", where="--least", hint="ask for no more than those")
     # Read before anything is measured: a slip must not cost two minutes.
     old = None if options.check is None or options.accept else baseline.read(options.check)
     with tempfile.TemporaryDirectory(prefix="fmtune-bench-") as scratch:
@@ -77,15 +82,15 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         verdicts: list[Verdict] = []
         if options.ci or options.against is not None:
             try:
-                result, verdicts = _compare(options, cases, folder, say)
+                result, verdicts = _compare(options, suite.name, cases, folder, say)
             except (FmtuneError, OSError) as error:
                 slip = options.against is not None and isinstance(error, UsageError)
                 if slip or not options.ci:
                     raise
                 say(f"not compared: {error}")
-                return 0
+                return 0 if isinstance(error, versions.Unchanged) else _short([], options.least, say)
         else:
-            result = run_suite(cases, folder, suite=options.suite, cache=folder / "cache", peers=peers, say=say)
+            result = run_suite(cases, folder, suite=suite.name, cache=folder / "cache", peers=peers, say=say)
     if old is not None:
         verdicts = gate.check(old, result, tolerance=options.tolerance, only=options.cases)
         result = {**result, "mode": "stored"}
@@ -95,7 +100,8 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
         result = {**result, "verdicts": [verdict.plain() for verdict in verdicts]}
     _show(options, result, verdicts, say, put)
     if verdicts:
-        return gate.exit_code(verdicts, strict=options.strict)
+        _short(verdicts, options.least, say)
+        return gate.exit_code(verdicts, strict=options.strict, least=options.least)
     failed = any(entry["error"] for entry in result["cases"])
     if options.accept and options.check is not None:
         if failed:
@@ -104,6 +110,14 @@ def bench(options: Options, *, say: Say, put: Callable[[str], None]) -> int:
             baseline.accept(result, options.check)
             say(f"accepted: {options.check}; history: {options.check.parent / baseline.HISTORY}")
     return int(failed)
+
+
+def _short(verdicts: Sequence[Verdict], least: int, say: Say) -> int:
+    """Say so where fewer cases were told than ``--least`` asks for; return the exit code that this comes to."""
+    count = gate.told(verdicts)
+    if count < least:
+        say(f"--least {least}: only {count} told; give it more time (--within, --budget) or a calmer machine")
+    return gate.STRICT_EXIT if count < least else 0
 
 
 def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
@@ -121,7 +135,7 @@ def _cards(options: Options, say: Say, put: Callable[[str], None]) -> int:
 
 
 def _compare(
-    options: Options, cases: tuple[Case, ...], folder: Path, say: Say
+    options: Options, suite: str, cases: tuple[Case, ...], folder: Path, say: Say
 ) -> tuple[dict[str, Any], list[Verdict]]:  # fmt: skip
     """Measure this version and another one in turns."""
     began = time.monotonic()
@@ -137,7 +151,7 @@ def _compare(
         tolerance=gate.TOLERANCES["paired"] if options.tolerance is None else options.tolerance, budget=options.budget,
         within=options.within - (time.monotonic() - began), rounds=3 if options.ci else 4, twice=options.ci,
     )  # fmt: skip
-    found = run_paired(cases, folder, base, Side("new", folder / "cache-new"), effort, suite=options.suite, say=say)
+    found = run_paired(cases, folder, base, Side("new", folder / "cache-new"), effort, suite=suite, say=say)
     if options.ci and gate.exit_code(found[1]):
         say(f"if this is meant: fmtune bench --accept --check {versions.BASELINE}, in the same commit")
     return found
@@ -152,6 +166,8 @@ def _together(options: Options) -> None:
         raise UsageError("--accept needs the file to write", hint="--accept --check reports/baseline.json")
     if options.accept and options.cases:
         raise UsageError("--accept takes the whole suite", hint="leave --case away")
+    if options.least and not (options.ci or options.against is not None or (options.check and not options.accept)):
+        raise UsageError("--least is for a comparison", hint="compare by --check, --against or --ci")
     if options.peers and options.against is not None:
         raise UsageError("--peer and --against do not go together", hint="run one after the other")
     if options.tolerance is not None and not 0 < options.tolerance < 1:

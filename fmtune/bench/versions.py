@@ -23,6 +23,10 @@ BASELINE = "reports/baseline.json"
 _MEASURED = ("fmtune", "datasets", _LOCK, ":(exclude)fmtune/bench")
 
 
+class Unchanged(UsageError):
+    """There is nothing to compare: the accepted version measures the same, or was accepted with this change."""
+
+
 def side_of(against: str, folder: Path, envs: Path, patience: float | None = None) -> Side:
     """Return the side of a git ref or a path.
 
@@ -63,18 +67,20 @@ def accepted(repository: Path = OURS) -> str:
 
     Raises
     ------
+    Unchanged
+        Nothing that is measured has changed since.
     UsageError
-        Nothing that is measured has changed since, the history does not say, or there is no repository here.
+        The history does not say, or there is no repository here.
     """
     if _git("status", "--porcelain", "--", BASELINE, at=repository):
-        raise UsageError(f"{BASELINE} was accepted with this change")
+        raise Unchanged(f"{BASELINE} was accepted with this change")
     commit = _git("log", "-1", "--format=%H", "--", BASELINE, at=repository)
     # Where a shallow clone begins, every file seems to be new.
     if not commit or commit in _shallow(repository):
         raise UsageError(f"the history does not say when {BASELINE} was accepted", hint="fetch the whole history")
     changed = _git("diff", "--name-only", commit, "--", *_MEASURED, at=repository)
     if not changed and not _git("ls-files", "--others", "--exclude-standard", "--", *_MEASURED, at=repository):
-        raise UsageError(f"nothing that is measured has changed since {BASELINE} was accepted, in {commit[:12]}")
+        raise Unchanged(f"nothing that is measured has changed since {BASELINE} was accepted, in {commit[:12]}")
     return commit
 
 

@@ -29,19 +29,20 @@ from fmtune.cli.common import FILE
 @click.option("--within", default=math.inf, metavar="SECONDS", help="Limit of all cases compared, or of suite gpu.")
 @click.option("--ci", is_flag=True, help="Against the last accepted version; fails only for what two runs find.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a case cannot be told.")
+@click.option("--least", default=0, metavar="N", help="Exit with 3 when fewer than N cases are told.")
 @click.pass_context
 def bench(
     context: click.Context, suite: str, cases: tuple[str, ...], against: str | None, check: Path | None, accept: bool,
     as_json: bool, out: Path | None, junit: Path | None, summary: Path | None, smaller: Path | None,
     peers: tuple[str, ...], peer_python: str | None, tolerance: float | None, budget: float,
-    within: float, ci: bool, strict: bool,
+    within: float, ci: bool, strict: bool, least: int,
 ) -> None:  # fmt: skip
     """Measure, and say slower, faster and worse, no change, or cannot tell; docs/bench.md says how."""
     from fmtune.bench import verb
 
     options = verb.Options(
         suite, cases, against, check, accept, as_json, out, junit, summary, smaller, peers, peer_python, tolerance,
-        budget, within, ci, strict,
+        budget, within, ci, strict, least,
     )  # fmt: skip
 
     def say(text: str) -> None:

@@ -23,6 +23,10 @@ from fmtune.report.sections import Section
 from fmtune.report.style import INK, MUTED, SERIES, Save, figure_of, label_of, to_svg
 
 _COLUMNS = 3
+_MOVED = (
+    " Dotted: another machine, or other versions of Python, numba or numpy; what changed there is not known,"
+    " and the line goes on at the level it had."
+)
 _MACHINE = ("processor", "cores", "memory", "system", "python", "numpy", "numba")
 
 
@@ -34,10 +38,11 @@ def build_benchmark(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]
     result
         As ``fmtune bench --json`` prints it; every string in it is treated as hostile text.
     lines
-        The history of accepted results, oldest first (``bench.baseline.history``).
+        The history of accepted results, oldest first (``bench.baseline.history``); those of other suites are left out.
     """
     verdicts = {v["name"]: Verdict(**{**v, "notes": tuple(v["notes"])}) for v in result.get("verdicts", ())}
-    parts = [_verdict(result, list(verdicts.values())), _cases(result, verdicts), _accepted(history_chart(lines))]
+    own = baseline.of_suite(lines, str(result["suite"]))
+    parts = [_verdict(result, list(verdicts.values())), _cases(result, verdicts), _accepted(history_chart(own))]
     version = str(result["machine"].get("fmtune", ""))
     return assembled([p for p in parts if p is not None], json.loads(json.dumps(result)), won=False, version=version)
 
@@ -74,11 +79,11 @@ def _row(name: str, entry: Mapping[str, Any] | None, verdict: Verdict | None) ->
 def history_chart(lines: Sequence[Mapping[str, Any]], save: Save = to_svg) -> Chart | None:
     """Return each case's time over the accepted results, a panel each, with lasting steps marked.
 
-    Times are divided by a kernel measured beside them, so that machines may change, and by the first of them.
+    Times are as measured, over the first of them; where the machine changes, the line goes on at the level it had.
     Returns None without two accepted results of any case.
     """
     names = dict.fromkeys(name for line in lines for name in line["cases"])
-    courses = {name: course for name in names if len((course := baseline.series(lines, name))[1]) > 1}
+    courses = {name: course for name in names if len((course := baseline.series(lines, name)).values) > 1}
     if not courses:
         return None
     columns, said = min(_COLUMNS, len(courses)), []
@@ -86,30 +91,36 @@ def history_chart(lines: Sequence[Mapping[str, Any]], save: Save = to_svg) -> Ch
     with figure_of(360 * columns, 190 * deep, (deep, columns)) as (figure, grid):
         for panel in grid.flat[len(courses) :]:
             panel.set_axis_off()
-        for panel, (name, (dates, values)) in zip(grid.flat, courses.items(), strict=False):
-            steps = baseline.steps(values)
-            _course(panel, name, [value / values[0] for value in values], steps)
-            said += [f"{words.short(name, 60)} {_percent(step.ratio)} at {dates[step.index][:10]}" for step in steps]
+        for panel, (name, course) in zip(grid.flat, courses.items(), strict=False):
+            steps = baseline.steps(course.values)
+            _course(panel, name, [value / course.values[0] for value in course.values], steps, course.moves)
+            short = words.short(name, 60)
+            said += [f"{short} {_percent(step.ratio)} at {course.dates[step.index][:10]}" for step in steps]
         drawing = save(figure, "accepted", f"times of {words.count(len(courses), 'case')} over the accepted results")
-    count = words.count(max(len(values) for _, values in courses.values()), "accepted result")
+    count = words.count(max(len(course.values) for course in courses.values()), "accepted result")
     found = f"Lasting steps: {'; '.join(said)}." if said else "No lasting step found."
-    caption = f"CPU time of {count} over the first, each divided by a kernel measured beside it. {found}"
+    moved = any(course.moves for course in courses.values())
+    caption = f"CPU time of {count} over the first. {found}" + _MOVED * moved
     rows = tuple(
-        (name, date[:16].replace("T", " "), f"{value / values[0]:.3f}")
-        for name, (dates, values) in courses.items()
-        for date, value in zip(dates, values, strict=True)
+        (name, date[:16].replace("T", " "), f"{value / course.values[0]:.3f}")
+        for name, course in courses.items()
+        for date, value in zip(course.dates, course.values, strict=True)
     )
     return Chart("accepted", "Accepted results", drawing, caption, ("case", "accepted", "time over the first"), rows)
 
 
-def _course(panel: Axes, name: str, ratios: Sequence[float], steps: Sequence[baseline.Step]) -> None:
-    """Draw one case: its points, the level between steps, and each step with its size."""
+def _course(
+    panel: Axes, name: str, ratios: Sequence[float], steps: Sequence[baseline.Step], moves: Sequence[int]
+) -> None:
+    """Draw one case: its points, the level between steps, each step with its size, and changes of machine."""
     panel.plot(range(1, len(ratios) + 1), ratios, ls="none", marker="o", ms=4, color=SERIES[0], clip_on=False)
     edges = [0, *(step.index for step in steps), len(ratios)]
     for low, high in itertools.pairwise(edges):
         panel.plot([low + 0.5, high + 0.5], [statistics.median(ratios[low:high])] * 2, color=MUTED, lw=1.2)
     room = 0.15 * max(max(ratios) - min(ratios), 0.1)
     panel.set(xlim=(0.5, len(ratios) + 0.5), ylim=(min(ratios) - room, max(ratios) + 2 * room))
+    for index in moves:
+        panel.axvline(index + 0.5, color=MUTED, lw=1.2, ls=":")
     for step in steps:
         panel.axvline(step.index + 0.5, color=SERIES[1], lw=1.2, ls=(0, (4, 3)))
         panel.annotate(_percent(step.ratio), (step.index + 0.5, 1), xycoords=("data", "axes fraction"), color=INK,
