@@ -278,6 +278,15 @@ def test_a_tiny_difference_is_practically_equal() -> None:
     assert found["pairs"][0]["verdict"] == "equal" and "practically equal" in found["sentences"][0]
 
 
+@pytest.mark.parametrize(("rows", "decided"), [(1, False), (29, False), (30, True)])
+def test_a_handful_of_rows_makes_no_winner(rows: int, decided: bool) -> None:
+    """With one row the rows' own share of the variance is 0, and seeds alone would decide."""
+    scores, labels = _models(3.0, 0.0, 5, rows)
+    (pair,) = compare("rmse", scores, labels)["pairs"]
+    assert (pair["verdict"] == "better") is decided and (pair["low"] is not None) is decided
+    assert ("too few to tell" in pair["sentence"]) is not decided
+
+
 def test_an_undecided_pair_says_what_would_decide() -> None:
     """Where neither holds, the sentence says so and what more it would take."""
     found = compare("mse", *_models(0.03, 0.3, seeds=3, n=100, seed=3))

@@ -30,6 +30,7 @@ from fmtune.report.summary import (
 )
 from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
+from fmtune.tune.selection import ENOUGH_ROWS
 
 _LINEAR = ("num_factors", "optimizer", "linear_lr", "linear_wd")
 _MARKS = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
@@ -123,14 +124,18 @@ def baseline(result: StudyResult) -> Section | None:
     if top is None or found.get("trial") != top.number or found.get("value") is None:
         return None
     name = words.metric(result.objective)
-    low, high, gap = found.get("low"), found.get("high"), words.signed(abs(found["difference"])).lstrip("+")
-    if low is None or high is None:
-        sentence = f"The linear model is {'worse' if found['difference'] > 0 else 'not worse'}, by {gap}."
+    low, high, gap, tested = found.get("low"), found.get("high"), found["difference"], _rows_of(result, "test")
+    if tested is not None and tested < ENOUGH_ROWS:
+        few = f"{words.count(tested, 'test row')} {'is' if tested == 1 else 'are'}"
+        sentence = f"Whether the linear model is worse is not decided: it is {_sided(gap)}, and {few} too few to tell."
+    elif low is None or high is None:
+        sentence = f"The linear model is {_sided(gap)}; no interval of that is known."
     elif low > 0 or high < 0:
-        side = "worse" if low > 0 else "better"
-        sentence = f"The linear model is {side} by {gap} (95 %: {_ends(low, high)})."
+        ends = _ends(*sorted((abs(low), abs(high))))
+        sentence = f"The linear model is {_sided(gap)} (95 %: {ends})."
     else:
-        sentence = f"Whether the linear model is worse is not decided: {gap} (95 %: {_ends(low, high)})."
+        ends = f"{_sided(low)} to {_sided(high)}"
+        sentence = f"Whether the linear model is worse is not decided: it is {_sided(gap)} (95 %: {ends})."
     chosen = found.get("params") or {}
     settings = [f"{k} {words.setting(chosen[k])}" for k in _LINEAR if k in chosen]
     settings += [f"epoch {found['epoch']}"] if found.get("epoch") else []
@@ -313,6 +318,11 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"
             rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), "", sealed))
     return [(*rung, place == len(rungs) - 1) for place, rung in enumerate(rungs)]
+
+
+def _sided(gap: float) -> str:
+    """Return ``worse by 0.012`` or ``better by 0.012``: a difference by its size alone would hide which."""
+    return f"{'better' if gap < 0 else 'worse'} by {words.signed(abs(gap)).lstrip('+')}" if gap else "level"
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -15,6 +15,7 @@ from fmtune.fm.metrics import unlearned
 from fmtune.report import words
 from fmtune.report.summary import best, complete, sign
 from fmtune.tune.result import StudyResult
+from fmtune.tune.selection import ENOUGH_ROWS
 
 _MORE = re.compile(r"about ([\d,]{1,12}) more seed")
 
@@ -68,6 +69,7 @@ class Worth(NamedTuple):
     wins: dict[int, float]
     draws: int
     rows: int | None
+    few: bool  # so few test rows that they say nothing of their own chance
     curve: tuple[Lead, ...]
     seeds: int
     finalists: tuple[Finalist, ...]
@@ -97,15 +99,17 @@ def worth(result: StudyResult) -> Worth | None:
     if top is None or top.value is None:
         return None
     chosen = result.selection if _whole((result.selection or {}).get("trial")) == top.number else None
-    found = chosen or {}
+    rows = _whole(_dict(chosen).get("rows")) or _whole(_dict(result.channels.get("test")).get("rows"))
+    few = rows is not None and rows < ENOUGH_ROWS
+    found = {} if few else chosen or {}
     wins = {int(k): v for k, raw in _dict(found.get("wins")).items() if str(k).isdigit() and (v := _real(raw))}
     finalists = _finalists(result.confirmation)
     current = any(f.trial == top.number for f in finalists)
     return Worth(
         top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")),
         _whole(found.get("among")) or 0, _real(found.get("low")), _real(found.get("high")),
-        wins.get(top.number, 0.0) if chosen else None, wins,
-        _whole(found.get("draws")) or 0, _whole(found.get("rows")), _curve(found.get("curve")),
+        wins.get(top.number, 0.0) if found else None, wins,
+        _whole(found.get("draws")) or 0, rows, few, _curve(found.get("curve")),
         (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
         bool(finalists) and not current, _holdout(result.holdout),
         _holdout((result.confirmation or {}).get("holdout")) if current else None,
@@ -134,6 +138,8 @@ def in_short(result: StudyResult) -> str | None:
     if found is None:
         return None
     parts = [f"{words.score(found.naive)} as selected"]
+    if found.few:
+        parts[0] += f" on {words.count(found.rows or 0, 'test row')}, too few for an interval or a correction"
     if found.corrected is not None:
         parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}")
     if found.own is not None:
@@ -142,7 +148,7 @@ def in_short(result: StudyResult) -> str | None:
     held = found.confirmed or found.sealed
     if held is not None:
         parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
-    return f"{'; '.join(parts)}." if len(parts) > 1 else None
+    return f"{'; '.join(parts)}." if len(parts) > 1 or found.few else None
 
 
 def picked(found: Worth) -> str:

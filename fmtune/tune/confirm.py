@@ -31,7 +31,7 @@ from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
-from fmtune.tune.selection import contributions, joined
+from fmtune.tune.selection import ENOUGH_ROWS, contributions, joined
 from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
@@ -210,6 +210,11 @@ def _pair(
 ) -> dict[str, Any]:
     """Compare two: how much worse ``other`` is than ``best``, positive when it is."""
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    if (n := len(labels)) < ENOUGH_ROWS:
+        few = f"{n} test row{' is' if n == 1 else 's are'} too few to tell"
+        return {"trial": other, "difference": float(sign * (each[other] - each[best]).mean()), "low": None,
+                "high": None, "verdict": "undecided",
+                "sentence": f"trials {best} and {other}: not decided, {few}"}  # fmt: skip
     differences = sign * (each[other] - each[best])
     gap, seeds = float(differences.mean()), len(differences)
     own, rows = float(np.var(differences, ddof=1)), _row_variance(metric, scores[best], scores[other], labels, seed)

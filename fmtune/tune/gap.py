@@ -12,7 +12,7 @@ import numpy as np
 from fmtune.fm.metrics import METRICS, Array
 from fmtune.tune.folder import folder_of
 from fmtune.tune.result import StudyResult
-from fmtune.tune.selection import LABELS, difference
+from fmtune.tune.selection import ENOUGH_ROWS, LABELS, difference
 
 
 def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[str, Any] | None]:
@@ -29,7 +29,7 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     -------
     list of dict or None
         ``difference``, and ``low`` and ``high`` of its 95 % interval over test rows.  None for the best itself, and
-        where the two were scored on other rows or the scores are not here.
+        where the two were scored on other rows, on too few, or the scores are not here.
     """
     done = [r for r in results if r.best is not None]
     unknown: list[dict[str, Any] | None] = [None] * len(results)
@@ -39,7 +39,7 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     metric = best.objective.removeprefix("test:")
     same = [r for r in done if _test(r) & _test(best)]
     labels = next((found for r in same if (found := _stored(r, LABELS, root)) is not None), None)
-    if labels is None or (ours := _scores(best, metric, labels, root)) is None:
+    if labels is None or len(labels) < ENOUGH_ROWS or (ours := _scores(best, metric, labels, root)) is None:
         return unknown
     theirs = {id(r): _scores(r, metric, labels, root) for r in same if r is not best}
     return [

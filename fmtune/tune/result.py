@@ -34,8 +34,8 @@ class TrialResult:
         The first epoch (1-based) of the best score on ``curve``; ``value`` is another one's, the last's, where there
         was no ``patience``.
     metrics : dict
-        All test metrics of the model whose score ``value`` is, by SageMaker's names without ``test:``: with ``patience``
-        that of the best epoch, else of the last.
+        All test metrics of the model whose score ``value`` is, by SageMaker's names without ``test:``: that of the
+        best epoch with ``patience``, else of the last.
     seconds : float or None
         This trial's share of the time of the passes it took part in.
     rows_per_s : float or None

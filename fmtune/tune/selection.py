@@ -29,6 +29,10 @@ Float64 = NDArray[np.float64]
 
 DRAWS = 1000
 
+# With fewer rows drawing them says too little for an interval or a verdict: 95 % intervals of a log loss held it in 92
+# % of tries with 30 rows, in 89 % with 20, in 80 % with 5, and with one row they are a point.
+ENOUGH_ROWS = 30
+
 # Scores of all trials together take this many bytes at most; those of the best few may take more, on large channels.
 BUDGET = 2**23
 _FEW_BUDGET = 2**26
