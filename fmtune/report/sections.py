@@ -310,7 +310,8 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
               _ends(found.low, found.high), found.rows or test)]  # fmt: skip
     if found.corrected is not None:
         partly = "" if found.known >= found.among else "in part "
-        rungs.append((f"{partly}corrected for the picking", words.score(found.corrected), "", found.rows or test))
+        what = f"{partly}corrected for the picking, by draws of rows alone"
+        rungs.append((what, words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
         rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
     for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):

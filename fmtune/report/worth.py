@@ -141,7 +141,7 @@ def in_short(result: StudyResult) -> str | None:
     if found.few:
         parts[0] += f" on {words.count(found.rows or 0, 'test row')}, too few for an interval or a correction"
     if found.corrected is not None:
-        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}")
+        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}, by draws of rows alone")
     if found.own is not None:
         parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
