@@ -92,7 +92,8 @@ def test_a_gap_in_pairs_decides_before_the_intervals_of_each() -> None:
     one, two = replace(best, study_name="one", selection=None), replace(other, study_name="two")
     clear = {"difference": 0.017, "low": 0.0124, "high": 0.0225}
     open_ = {"difference": 0.0002, "low": -0.001, "high": 0.0014}
-    assert verdict([two, one], [clear, None]).endswith("; the winner of two is worse by 0.017 (95 %: 0.0124 to 0.0225).")
+    said = "; the winner of two is worse by 0.017 (95 %: 0.0124 to 0.0225)."
+    assert verdict([two, one], [clear, None]).endswith(said)
     assert verdict([one, two], [None, open_]).endswith(
         "; not decided against two, behind by 0.00020 (95 %: -0.00100 to 0.00140)."
     )

@@ -151,8 +151,9 @@ def test_the_section_has_every_rung_and_the_finalists() -> None:
     result = confirmed(study(64), "undecided", "better")
     body = honesty(result)
     assert body is not None
-    for words in ("as selected on test", "corrected for the picking, by draws of rows alone", "over 10 new seeds", "the model itself",
-                  "95 % over rows", "of these draws of rows", "under other seeds another may be.", "opened twice"):  # fmt: skip
+    for words in ("as selected on test", "corrected for the picking, by draws of rows alone", "over 10 new seeds",
+                  "the model itself", "95 % over rows", "of these draws of rows", "under other seeds another may be.",
+                  "opened twice"):  # fmt: skip
         assert words in body.body
     table = confirmed_section(result)
     assert table is not None and table.body.count("<tr>") == 4 and "about 14 more seeds would decide" in table.body

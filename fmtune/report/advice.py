@@ -154,7 +154,7 @@ def _failures(result: StudyResult) -> list[Advice]:
 
 
 def _edges(result: StudyResult, top: TrialResult) -> list[Advice]:
-    share = result.importance
+    share = {} if result.clear == [] else result.importance
     matter = [name for name in top.params if not share or share.get(name, 0.0) >= MATTERS]
     found = []
     for name in matter:

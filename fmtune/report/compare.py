@@ -334,7 +334,7 @@ def caveats(results: Sequence[StudyResult], gaps: Gaps | None = None) -> list[st
         if any(paired):
             sure.append("The interval of a gap draws test rows, the same for both studies, and takes both winners as "
                         "they are: it leaves out the luck of a search. Studies that differ in their seed alone often "
-                        "seem to differ by it; search under several seeds before one file is called better.")  # fmt: skip
+                        "seem to differ by it; search under several seeds before calling one better.")  # fmt: skip
         if not paired or not all(paired):
             where = "Where no gap is known and another" if any(paired) else "Where another"
             sure.append(f"{where} lies inside the best one's interval over test rows, this page does not decide.")

@@ -131,6 +131,8 @@ class StudyResult:
         The winner's strongest features and pairs, as ``fmtune.tune.explained.explained`` gives them, and ``trial``.
     importance : dict
         Parameter to its share in what sets the best tenth of the trials apart (PED-ANOVA), empty with too few trials.
+    clear : list of str or None
+        The parameters whose share is more than chance would give; None where that was not asked.
     environment : dict
         Versions, processor, cores, operating system.
     spec_path, spec_text : str
@@ -159,6 +161,7 @@ class StudyResult:
     calibration: dict[str, Any] | None = None
     explained: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)
+    clear: list[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     spec_path: str = ""
     spec_text: str = ""

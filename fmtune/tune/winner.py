@@ -210,7 +210,8 @@ class Winner:
         self._finalists.label(data.channels.test_labels)
         found = honest(self._spec.metric, self._finalists.scores(), data.channels.test_labels, self._spec.seed)
         study = optuna.load_study(study_name=self._spec.study_name, storage=store.storage)
-        store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
+        shares, clear = importance(study)
+        store.set_attrs({"fmtune:selection": found, "fmtune:importance": shares, "fmtune:clear": clear})
 
     def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
         """Train finalists again whose scores lie on another machine."""
