@@ -8,7 +8,7 @@ import pytest
 from report_fixtures import confirmed, of_state, study
 
 from fmtune.report.advice import advice, lead
-from fmtune.report.markdown import markdown
+from fmtune.report.markdown import comparison_markdown, markdown
 from fmtune.report.page import build
 from fmtune.report.sections import confirmed as confirmed_section
 from fmtune.report.sections import honesty
@@ -134,6 +134,30 @@ def test_advice_asks_for_a_confirmation_and_then_for_what_it_lacked() -> None:
     open_ = confirmed(study(64), "undecided", "better")
     assert any(step.command == "fmtune confirm studies/digits.yaml --seeds 24" for step in advice(open_))
     assert not any("confirm" in (step.command or "") for step in advice(confirmed(study(64), "better", "equal")))
+
+
+def test_later_looks_are_counted_and_not_asked_for() -> None:
+    """The section says which look it was, and no advice asks for one more."""
+    first = confirmed(study(64), "undecided")
+    later = replace(first, confirmation={**(first.confirmation or {}), "looks": 2})
+    pairs = [{**p, "sentence": "not decided; this was look 2"} for p in (first.confirmation or {})["pairs"]]
+    later = replace(later, confirmation={**(later.confirmation or {}), "pairs": pairs})
+    bodies = [section.body for r in (first, later) if (section := confirmed_section(r)) is not None]
+    assert "for one look." in bodies[0] and "for one look: this was look 2." in bodies[1]
+    assert any("which their intervals do not allow for" in step.text for step in advice(first))
+    assert any("would find a difference where there is none" in step.text for step in advice(later))
+    assert not any("confirm" in (step.command or "") for step in advice(later))
+
+
+def test_the_holdout_s_score_has_its_interval() -> None:
+    """In the sentence, in the section and in a comparison's row; a study of before it was kept has none."""
+    result = study(64)
+    bare = replace(result, holdout={k: v for k, v in (result.holdout or {}).items() if k not in ("low", "high")})
+    assert "0.06462 (95 % over rows: 0.0519 to 0.0808) on the sealed holdout" in (in_short(result) or "")
+    assert "0.06462 on the sealed holdout" in (in_short(bare) or "")
+    bodies = [section.body for r in (result, bare) if (section := honesty(r)) is not None]
+    assert [body.count("95 % over rows") for body in bodies] == [2, 1]
+    assert "95 %: 0.0519 to 0.0808, trial 33, opened once" in comparison_markdown([result, bare])
 
 
 def test_more_seeds_that_would_hardly_decide_are_not_asked_for() -> None:

@@ -383,6 +383,8 @@ def _row(
         "corrected": words.score(found.corrected) if found and found.corrected is not None else words.NONE,
         "holdout": held_score(held) if held else words.NONE, "opened": opened(held.opened) if held else "",
         "trial": f"trial {won.number}" if won else "", "held": _whose(held, won),
+        "held_ends": f"{words.score(held.low, 3)} to {words.score(held.high, 3)}"
+        if held and held.low is not None and held.high is not None else "",
         "reached": words.seconds(reached) if reached is not None else late,
         "bytes": words.size(won.model_bytes if won else None), "trials": len(cell.trials),
     }  # fmt: skip

@@ -62,7 +62,8 @@ def _line(row: dict[str, Any]) -> str:
     if cell.note and not row["ran"]:
         return f"| {study} | {text(cell.name)} | {text(cell.note)} |{' |' * 6}"
     own = f"({row['trial']})" if row["trial"] else ""
-    held = f"({', '.join(filter(None, (row['held'], row['opened'])))})" if row["opened"] else ""
+    facts = row["held_ends"] and f"95 %: {row['held_ends']}", row["held"], row["opened"]
+    held = f"({', '.join(filter(None, facts))})" if row["opened"] else ""
     cells = [
         study, text(cell.name), " ".join(filter(None, (f"**{row['score']}**" if row["top"] else row["score"], own))),
         row["ends"] or words.NONE, row["corrected"], " ".join(filter(None, (row["holdout"], held))),

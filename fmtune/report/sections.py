@@ -314,11 +314,17 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
         rungs.append((what, words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
         rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
-    for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):
+    for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {_seeds(found)} new seeds")):
         if held is not None:
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"
-            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), "", sealed))
+            ends = _ends(held.low, held.high)
+            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), ends, sealed))
     return [(*rung, place == len(rungs) - 1) for place, rung in enumerate(rungs)]
+
+
+def _seeds(found: Worth) -> int:
+    """Return over how many seeds the confirmed trial's score on the holdout is a mean."""
+    return (found.confirmed and found.confirmed.seeds) or found.seeds
 
 
 def _sided(gap: float) -> str:

@@ -47,12 +47,18 @@ class Lead(NamedTuple):
 
 
 class Holdout(NamedTuple):
-    """The sealed channel: whose score, over how many seeds (``sd`` None for one), how often it was opened."""
+    """The sealed channel: whose score, its spread over seeds (``sd`` None for one), how often it was opened.
+
+    ``low`` and ``high`` are the ends of its 95 % interval over the rows, None where that is not known.
+    """
 
     trial: int | None
     score: float
     sd: float | None
     opened: int
+    low: float | None = None
+    high: float | None = None
+    seeds: int | None = None  # over how many it is a mean
 
 
 class Worth(NamedTuple):
@@ -72,6 +78,7 @@ class Worth(NamedTuple):
     few: bool  # so few test rows that they say nothing of their own chance
     curve: tuple[Lead, ...]
     seeds: int
+    looks: int  # how often the finalists were compared
     finalists: tuple[Finalist, ...]
     outdated: bool  # a confirmation there is, but without this winner
     sealed: Holdout | None  # the winner's model
@@ -110,7 +117,8 @@ def worth(result: StudyResult) -> Worth | None:
         _whole(found.get("among")) or 0, _real(found.get("low")), _real(found.get("high")),
         wins.get(top.number, 0.0) if found else None, wins,
         _whole(found.get("draws")) or 0, rows, few, _curve(found.get("curve")),
-        (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
+        (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0,
+        _whole((result.confirmation or {}).get("looks")) or 1, finalists if current else (),
         bool(finalists) and not current, _holdout(result.holdout),
         _holdout((result.confirmation or {}).get("holdout")) if current else None,
     )  # fmt: skip
@@ -147,7 +155,10 @@ def in_short(result: StudyResult) -> str | None:
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
     held = found.confirmed or found.sealed
     if held is not None:
-        parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
+        known = "" if held.low is None or held.high is None else (
+            f" (95 % over rows: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
+        )  # fmt: skip
+        parts.append(f"{held_score(held)}{known} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
     return f"{'; '.join(parts)}." if len(parts) > 1 or found.few else None
 
 
@@ -239,7 +250,9 @@ def _holdout(raw: Any) -> Holdout | None:
     score = _real(found.get("score"))
     if score is None:
         return None
-    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), _whole(found.get("opened")) or 0)
+    low, high = _real(found.get("low")), _real(found.get("high"))
+    opened, seeds = _whole(found.get("opened")) or 0, _whole(found.get("seeds"))
+    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), opened, low, high, seeds)
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

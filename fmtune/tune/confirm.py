@@ -31,7 +31,7 @@ from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
-from fmtune.tune.selection import ENOUGH_ROWS, contributions, joined
+from fmtune.tune.selection import ENOUGH_ROWS, contributions, interval, joined
 from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
@@ -60,17 +60,17 @@ def confirm(
     finalists, seeds
         How many trials, and under how many seeds each (consecutive ones, beginning above the study's own).
     again
-        Open the holdout although it was opened for this very question before.
+        Open the holdout although it was opened for this trial, or this very question, before.
     say
         Takes what is being done, in words.
 
     Returns
     -------
     dict
-        ``seeds``; ``rows``; ``scores`` (trial to its mean test score and its standard deviation over seeds, None where
-        it diverged under some: it is then in no pair);
-        ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (score,
-        low, high, opened) or None.  It is stored with the study, so that a report can show it.
+        ``seeds``; ``looks``, how often these trials were compared; ``rows``; ``scores`` (trial to its mean test score
+        and its standard deviation over seeds, None where it diverged under some: it is then in no pair);
+        ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (trial,
+        score, sd, seeds, low, high over rows, opened) or None.  It is stored with the study, so that a report shows it.
 
     Raises
     ------
@@ -118,11 +118,24 @@ def _confirm(
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
     say("comparing them ...")
-    found = compare(spec.metric, scores, data.channels.test_labels)
-    held = _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
-    result = {"question": question, **found, "holdout": held}
+    looks = _looks(stored or {}, question)
+    found = compare(spec.metric, scores, data.channels.test_labels, looks=looks)
+    # The same trial under other seeds is the same question to the holdout, which is answered already.
+    before = (stored or {}).get("holdout") or {}
+    held = dict(before) if before.get("trial") == found["best"] and not again else (
+        _opened(store, trained[found["best"]], found["best"], data.holdout, spec)
+    )  # fmt: skip
+    result = {"question": question, "looks": looks, **found, "holdout": held or None}
     store.set_attrs({"fmtune:confirmation": result})
     return result
+
+
+def _looks(stored: Mapping[str, Any], question: Mapping[str, Any]) -> int:
+    """Return how often two of these trials have been compared, this time included; the same seeds show nothing new."""
+    asked = stored.get("question") or {}
+    if len(set(asked.get("trials", ())) & set(question["trials"])) < 2:
+        return 1
+    return int(stored.get("looks", 1)) + int(asked.get("seeds") != question["seeds"])
 
 
 def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
@@ -159,7 +172,9 @@ def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Train
     return pack
 
 
-def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int = 0) -> dict[str, Any]:
+def compare(
+    metric: str, scores: Mapping[int, Array], labels: Array, seed: int = 0, looks: int = 1
+) -> dict[str, Any]:  # fmt: skip
     """Compare configurations on the same rows and seeds.
 
     Parameters
@@ -170,6 +185,8 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
         Trial to raw scores, float32 (seeds, rows).
     labels
         float32 (rows,).
+    looks
+        How often they have been compared, this time included.
 
     Returns
     -------
@@ -192,7 +209,7 @@ def compare(metric: str, scores: Mapping[int, Array], labels: Array, seed: int =
     best, rows = order[0], len(labels)
     means: dict[str, Any] = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
     means |= {str(n): {"mean": None, "sd": None, "diverged": lost[n], "sentence": said[n]} for n in said}
-    pairs = [_pair(metric, scores, each, best, other, labels, seed) for other in order[1:]]
+    pairs = [_pair(metric, scores, each, best, other, labels, seed, looks) for other in order[1:]]
     return {
         "rows": rows, "seeds": seeds, "best": best, "scores": means, "pairs": pairs,
         "sentences": [*(p["sentence"] for p in pairs), *said.values()],
@@ -207,6 +224,7 @@ def _pair(
     other: int,
     labels: Array,
     seed: int,
+    looks: int,
 ) -> dict[str, Any]:
     """Compare two: how much worse ``other`` is than ``best``, positive when it is."""
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
@@ -228,7 +246,11 @@ def _pair(
     elif low > 0:
         verdict, words = "better", f"trial {best} beats trial {other} by {by}"
     else:
-        verdict, words = "undecided", f"trials {best} and {other}: not decided, {by}; {_more(gap, own, rows, seeds)}"
+        verdict, words = "undecided", f"trials {best} and {other}: not decided, {by}"
+        words += f"; {_more(gap, own, rows, seeds)}" if looks == 1 else ""
+    # Looking until it decides finds a difference where there is none.
+    if looks > 1 and verdict != "equal":
+        words += f"; this was look {looks}, and the interval allows for one"
     return {"trial": other, "difference": gap, "low": low, "high": high, "verdict": verdict, "sentence": words}
 
 
@@ -279,7 +301,8 @@ def _more(gap: float, own: float, rows: float, seeds: int) -> str:
     enough = asked[_half(own, rows, asked) < gap]
     if not len(enough):
         return "more seeds would hardly decide it, more test rows would"
-    return f"about {enough[0] - seeds} more seed{'s' if enough[0] - seeds > 1 else ''} would decide"
+    more = f"about {enough[0] - seeds} more seed{'s' if enough[0] - seeds > 1 else ''}"
+    return f"{more} would decide, at a second look, which the interval does not allow for"
 
 
 def _scored(pack: Trainer, rows: Rows | None) -> Array:
@@ -298,4 +321,6 @@ def _opened(store: Store, pack: Trainer, number: int, rows: Rows | None, spec: S
     before = store.attrs().get("fmtune:holdout") or {}
     opened = int(before.get("opened", 0)) + 1
     store.set_attrs({"fmtune:holdout": {**before, "opened": opened}})
-    return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "opened": opened}
+    low, high = interval(spec.metric, scores, labels, spec.seed) or (None, None)
+    return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
+            "seeds": len(values), "low": low, "high": high, "opened": opened}  # fmt: skip

@@ -113,8 +113,8 @@ class StudyResult:
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
-        ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed
-        holdout.
+        ``{"score": float, "metrics": {...}, "low": float, "high": float, "opened": int, "trial": int}`` when the
+        study has a sealed holdout; ``low`` and ``high`` are None below 30 rows.
     selection : dict or None
         What the choice among the finalists is worth: ``naive``, ``corrected``, ``low``, ``high``, ``wins``, ``curve``,
         ``draws``, ``rows``, as ``fmtune.tune.selection.honest`` gives it.

@@ -34,7 +34,7 @@ from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
-from fmtune.tune.selection import Finalists, honest
+from fmtune.tune.selection import Finalists, honest, interval
 from fmtune.tune.sources import Emit, epochs_of, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
@@ -232,8 +232,11 @@ class Winner:
         if before.get("trial") == trial and "score" in before:
             return dict(before)
         opened = int(before.get("opened", 0)) + 1
-        metrics = evaluate(score(model, rows), rows.labels, self._spec.predictor_type)
-        held = {"score": metrics[self._spec.metric], "metrics": metrics, "opened": opened, "trial": trial}
+        raw = score(model, rows)
+        metrics = evaluate(raw, rows.labels, self._spec.predictor_type)
+        low, high = interval(self._spec.metric, raw[None], rows.labels, self._spec.seed) or (None, None)
+        held = {"score": metrics[self._spec.metric], "metrics": metrics, "low": low, "high": high, "opened": opened,
+                "trial": trial}  # fmt: skip
         store.set_attrs({"fmtune:holdout": held})
         return held
 
