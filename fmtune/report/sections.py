@@ -169,7 +169,7 @@ def explained(result: StudyResult) -> Section | None:
         for p in found.get("pairs") or ()
     ]  # fmt: skip
     body = render("explained", features=features, pairs=pairs, binary=binary, bias=words.signed(found["bias"]),
-                  model=result.model_path)  # fmt: skip
+                  model=result.model_path, centred=found.get("centred", False))  # fmt: skip
     return Section("explained", "What the winner's scores come from", body)
 
 
