@@ -61,7 +61,8 @@ def study(trials: int = 64, seed: int = 0, epochs: int = 20, **changes: Any) -> 
         },
         "data": "digits (class 8, split 0)",
         "holdout": None if top is None else {
-            "score": (top.value or 0.0) * 1.12, "opened": 1, "trial": top.number,
+            "score": (top.value or 0.0) * 1.12, "low": (top.value or 0.0) * 0.9, "high": (top.value or 0.0) * 1.4,
+            "opened": 1, "trial": top.number,
             "metrics": {"binary_classification_accuracy": 0.9806, "auc": 0.9971},
         },
         "selection": selection(done), "explained": None if top is None else explained(top.number),
@@ -122,7 +123,8 @@ def confirmed(result: StudyResult, *verdicts: str, ahead: int = 0) -> StudyResul
             continue
         gap, half = gaps[verdict], 0.0002 if verdict == "equal" else 0.003
         scores[str(other.number)] = {"mean": base + gap, "sd": 0.0029}
-        end = "about 14 more seeds would decide" if verdict == "undecided" else verdict
+        more = "about 14 more seeds would decide, at a second look, which the interval does not allow for"
+        end = more if verdict == "undecided" else verdict
         sentence = f"trials {best[0].number} and {other.number}: {gap - half:.4f}..{gap + half:.4f}; {end}"
         pairs.append({"trial": other.number, "difference": gap, "low": gap - half, "high": gap + half,
                       "verdict": verdict, "sentence": sentence})  # fmt: skip

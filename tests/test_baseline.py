@@ -172,7 +172,12 @@ def test_every_study_has_both_and_its_page_shows_them(result: StudyResult, tmp_p
 def test_sentences_follow_the_interval(result: StudyResult) -> None:
     """Worse, better or not decided; nothing for another winner's, or for none."""
     assert result.baseline is not None
-    for low, high, said in ((0.1, 0.3, "worse by"), (-0.3, -0.1, "better by"), (-0.1, 0.3, "not decided")):
+    sides = (
+        (0.1, 0.3, "is worse by 0.20 (95 %: 0.100 to 0.300)"), (-0.3, -0.1, "is better by 0.20 (95 %: 0.100 to 0.300)"),
+        (-0.1, 0.3, "not decided: it is worse by 0.10 (95 %: better by 0.10 to worse by 0.30)"),
+        (-0.3, 0.1, "not decided: it is better by 0.10 (95 %: better by 0.30 to worse by 0.10)"),
+    )  # fmt: skip
+    for low, high, said in sides:
         found = {**result.baseline, "low": low, "high": high, "difference": (low + high) / 2}
         shown = section(replace(result, baseline=found))
         assert shown is not None and said in shown.body
@@ -181,3 +186,13 @@ def test_sentences_follow_the_interval(result: StudyResult) -> None:
     for other in (None, {**result.baseline, "trial": -1}, {**result.baseline, "value": None}):
         assert section(replace(result, baseline=other)) is None
     assert reliability(replace(result, calibration=None)) is None
+
+
+def test_a_handful_of_rows_decides_nothing(result: StudyResult) -> None:
+    """Below 30 test rows no verdict is given, whatever the interval that was stored."""
+    found = {**(result.baseline or {}), "low": -0.2, "high": -0.2, "difference": -0.2}
+    some = ((1, "by 0.20, and 1 test row is too few"), (29, "29 test rows are too few"), (30, "is better by"))
+    for rows, said in some:
+        channels = {**result.channels, "test": {**result.channels["test"], "rows": rows}}
+        shown = section(replace(result, baseline=found, channels=channels))
+        assert shown is not None and said in shown.body

@@ -13,6 +13,7 @@ from fmtune.data.kinds import OneHot, Scaled
 from fmtune.fm.fit import Channels
 from fmtune.fm.groups import Groups
 from fmtune.fm.model import Model
+from fmtune.fm.pack import score
 from fmtune.report.markdown import markdown
 from fmtune.report.page import build
 from fmtune.report.sections import explained as section
@@ -21,7 +22,7 @@ from fmtune.tune import spec as specs
 from fmtune.tune import study as studies
 from fmtune.tune.channels import StudyData
 from fmtune.tune.collect import collect
-from fmtune.tune.explained import PAIRS, WIDE, explained, meeting, together
+from fmtune.tune.explained import PAIRS, WIDE, centred, explained, meeting, together
 from tests.report_fixtures import study
 from tests.study_fixtures import write_study
 
@@ -70,6 +71,55 @@ def test_effects_are_of_the_rows(layout: str) -> None:
         assert one["weight"] == pytest.approx(float(machine.factors[i].astype(float) @ machine.factors[j]), rel=1e-5)
         assert one["effect"] == pytest.approx(abs(one["weight"]) * np.sqrt(np.mean(products**2)), rel=1e-5)
         assert one["rows"] == np.count_nonzero(products) > 0
+
+
+def table(n: int = 3000, users: int = 4, items: int = 3, seed: int = 0) -> tuple[SparseRows, Encoder]:
+    """Return rows of a table of a user, an item, a number and a constant, whose common values are common."""
+    draw = np.random.default_rng(seed)
+    user, item = (draw.choice(k, n, p=np.arange(1, k + 1) / (k * (k + 1) / 2)) for k in (users, items))
+    numbers = np.stack([user, users + item, np.full(n, users + items), np.full(n, users + items + 1)], 1)
+    values = np.stack([np.ones(n), np.ones(n), draw.normal(0.5, 2, n), np.full(n, 3.0)], 1).astype(np.float32)
+    rows = SparseRows(np.arange(n + 1) * 4, numbers.astype(np.int32).ravel(), values.ravel(),
+                      np.zeros(n, np.float32), users + items + 2)  # fmt: skip
+    columns = [OneHot("user", tuple("abcdefgh"[:users])), OneHot("item", tuple("stuvwxyz"[:items])),
+               Scaled("age", 0.0, 1.0), Scaled("constant", 0.0, 1.0)]  # fmt: skip
+    return rows, Encoder(columns)
+
+
+def test_a_table_s_parts_are_beside_the_mean_of_each_column() -> None:
+    """They add up to the score, features and pairs of a column are 0 in the mean, a constant column has no part."""
+    train, encoder = table()
+    machine = model(9)
+    parts, matrix = centred(machine, train, encoder), train.to_dense().matrix.astype(np.float64)
+    beside = matrix.copy()
+    beside[:, 7:] -= matrix[:, 7:].mean(axis=0)
+    factors = beside @ parts.factors.astype(np.float64)
+    # Of one feature alone there is no pair with itself.
+    pairs = (factors**2 - beside**2 @ parts.factors.astype(np.float64) ** 2).sum(axis=1) / 2
+    expected = score(machine, train)
+    assert np.allclose(parts.bias + beside @ parts.weights + pairs, expected, atol=1e-4)
+    mean = matrix.mean(axis=0)
+    for column in (slice(0, 4), slice(4, 7)):
+        assert mean[column] @ parts.weights[column] == pytest.approx(0, abs=1e-5)
+        assert np.abs(mean[column] @ parts.factors[column]).max() < 1e-5
+    found = explained(machine, data_of(train, encoder=encoder), top=20)
+    named = {name for one in found["features"] + found["pairs"] for name in one.get("names", [one.get("name")])}
+    assert found["centred"] and "constant" not in named and {"user=a", "item=s", "age"} <= named
+    shown = {one["name"]: one["effect"] for one in found["features"]}
+    assert shown["age"] == pytest.approx(np.abs(parts.weights[7]) * matrix[:, 7].std(), rel=1e-4)
+
+
+def test_an_effect_of_one_column_alone_is_no_pair() -> None:
+    """A user's effect that the model keeps in its products with every item is the user's; a real pair stays one."""
+    train, encoder = table()
+    factors = np.zeros((9, 2), np.float32)
+    factors[:4, 0], factors[4:7, 0] = (2, -1, 0.5, 1), 1  # whatever the item
+    factors[1, 1], factors[5, 1] = 0.4, 0.4  # b and t
+    machine = Model("regressor", 0.5, np.zeros(9, np.float32), factors)
+    plain, found = (explained(machine, data_of(train, **more)) for more in ({}, {"encoder": encoder}))
+    assert plain["pairs"][0]["weight"] != pytest.approx(0.16) and not plain["centred"]
+    assert found["pairs"][0]["names"] == ["user=b", "item=t"] and found["pairs"][0]["effect"] < 0.1
+    assert {one["name"] for one in found["features"][:4]} == {"user=a", "user=b", "user=c", "user=d"}
 
 
 def test_features_that_no_row_has_together_are_no_pair() -> None:

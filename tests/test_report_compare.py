@@ -92,16 +92,37 @@ def test_a_gap_in_pairs_decides_before_the_intervals_of_each() -> None:
     one, two = replace(best, study_name="one", selection=None), replace(other, study_name="two")
     clear = {"difference": 0.017, "low": 0.0124, "high": 0.0225}
     open_ = {"difference": 0.0002, "low": -0.001, "high": 0.0014}
-    assert verdict([two, one], [clear, None]).endswith("; two is worse by 0.017 (95 %: 0.0124 to 0.0225).")
+    said = "; the winner of two is worse by 0.017 (95 %: 0.0124 to 0.0225)."
+    assert verdict([two, one], [clear, None]).endswith(said)
     assert verdict([one, two], [None, open_]).endswith(
         "; not decided against two, behind by 0.00020 (95 %: -0.00100 to 0.00140)."
     )
     third = replace(two, study_name="three")
-    assert "; the next, two, is worse by 0.017" in verdict([one, two, third], [None, clear, clear])
+    assert "; the winner of the next, two, is worse by 0.017" in verdict([one, two, third], [None, clear, clear])
     assert "no interval of that is known" in verdict([one, two, third], [None, clear, None])
     html = build_comparison([two, one], [clear, None])
     assert "two is worse by 0.017" in html and extract(html)["gaps"] == [clear, None] and "<td><b>" in html
     assert "two is worse by 0.017" in comparison_markdown([two, one], [clear, None])
+
+
+def test_a_gap_is_of_two_winners_and_not_of_two_searches() -> None:
+    """Studies that differ in their seed alone mostly seem different: the page says what the interval leaves out."""
+    studies = [study(40, study_name="one"), study(40, seed=5, study_name="two")]
+    known = caveats(studies, [None, {"difference": 0.017, "low": 0.0124, "high": 0.0225}])
+    assert any("leaves out the luck of a search" in said for said in known)
+    assert not any("luck of a search" in said for said in caveats(studies))
+
+
+def test_a_row_says_whose_each_score_is() -> None:
+    """A confirmation may open the holdout for another trial than the one whose test score stands beside it."""
+    result = confirmed(study(40), "undecided", ahead=1)
+    assert result.best is not None and result.confirmation is not None
+    own, other = result.best.number, result.confirmation["best"]
+    assert own != other
+    studies = [result, study(40, seed=5, study_name="two")]
+    html, page = build_comparison(studies), comparison_markdown(studies)
+    assert f"trial {own}</small>" in html and f"trial {other}, opened twice</small>" in html
+    assert f"(trial {own})" in page and f"(trial {other}, opened twice)" in page
 
 
 @pytest.mark.parametrize(

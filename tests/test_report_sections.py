@@ -75,6 +75,13 @@ def test_names_are_unique_and_documented() -> None:
     assert all(make.__doc__ and make.__doc__.startswith("Return") for make in SECTIONS)
 
 
+def test_the_winner_s_metrics_are_of_the_model_that_was_scored() -> None:
+    """With patience that is the best epoch's and not the last one's: the table promises no epoch."""
+    section = winner(study(24))
+    assert section is not None and "of the model that was scored" in section.body
+    assert "last epoch" not in section.body
+
+
 def test_the_winner_s_yaml_gives_exact_values_back() -> None:
     """What is pasted is what won: floats to the last digit, in a form that YAML 1.1 reads as a number too."""
     params = {

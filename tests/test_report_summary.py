@@ -119,6 +119,10 @@ def test_advice_sees_a_winner_at_the_edge_and_still_improving() -> None:
     widen = "Try a wider num_factors under a new study_name: the winner's 32 sits at the upper edge of 2 to 32."
     assert any(text.startswith(widen) for text in texts)
     assert "Raise epochs under a new study_name: the winner was still improving at its last one, 3." in texts
+    # A small share is a reason where one is clear, or was not asked for.
+    for clear, said in ((["optimizer"], False), (None, False), ([], True)):
+        small = replace(result, importance={"num_factors": 0.01, "optimizer": 0.99}, clear=clear)
+        assert any(step.text.startswith(widen) for step in advice(small)) is said
 
 
 def test_the_winner_comes_along_into_a_new_study() -> None:

@@ -8,7 +8,7 @@ import pytest
 from report_fixtures import confirmed, of_state, study
 
 from fmtune.report.advice import advice, lead
-from fmtune.report.markdown import markdown
+from fmtune.report.markdown import comparison_markdown, markdown
 from fmtune.report.page import build
 from fmtune.report.sections import confirmed as confirmed_section
 from fmtune.report.sections import honesty
@@ -22,7 +22,7 @@ def test_the_short_sentence_goes_from_the_best_looking_to_the_least() -> None:
     assert said is not None and said.startswith("0.05770 as selected; about 0.0")
     order = [
         "as selected",
-        "corrected for having picked the best of 59 complete trials; ",
+        "corrected for having picked the best of 59 complete trials, by draws of rows alone; ",
         "over 10 seeds",
         "on the sealed holdout, opened twice.",
     ]
@@ -38,6 +38,18 @@ def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said:
     html, whole = build(result), build(study(64))
     for words in ("in part corrected", "still a little too good", "those with kept scores"):
         assert words in html and words not in whole
+
+
+@pytest.mark.parametrize(("rows", "said"), [(1, "1 test row, too few"), (29, "29 test rows, too few"), (30, "")])
+def test_a_handful_of_rows_has_no_interval(rows: int, said: str) -> None:
+    """Nor a corrected score, nor shares of draws; the sentence and the page say why."""
+    result = study(64)
+    result = replace(result, selection={**(result.selection or {}), "rows": rows})
+    found, short, page = worth(result), in_short(result) or "", build(result)
+    assert found is not None and found.few is bool(said) and said in short
+    assert (found.low is None) is (found.corrected is None) is (found.won is None) is bool(said)
+    assert ("when corrected" in short) is ("of these draws" in page) is not bool(said)
+    assert ("too few to draw from" in page) is bool(said)
 
 
 def test_a_winner_that_learned_nothing_is_said_to() -> None:
@@ -124,6 +136,30 @@ def test_advice_asks_for_a_confirmation_and_then_for_what_it_lacked() -> None:
     assert not any("confirm" in (step.command or "") for step in advice(confirmed(study(64), "better", "equal")))
 
 
+def test_later_looks_are_counted_and_not_asked_for() -> None:
+    """The section says which look it was, and no advice asks for one more."""
+    first = confirmed(study(64), "undecided")
+    later = replace(first, confirmation={**(first.confirmation or {}), "looks": 2})
+    pairs = [{**p, "sentence": "not decided; this was look 2"} for p in (first.confirmation or {})["pairs"]]
+    later = replace(later, confirmation={**(later.confirmation or {}), "pairs": pairs})
+    bodies = [section.body for r in (first, later) if (section := confirmed_section(r)) is not None]
+    assert "for one look." in bodies[0] and "for one look: this was look 2." in bodies[1]
+    assert any("which their intervals do not allow for" in step.text for step in advice(first))
+    assert any("would find a difference where there is none" in step.text for step in advice(later))
+    assert not any("confirm" in (step.command or "") for step in advice(later))
+
+
+def test_the_holdout_s_score_has_its_interval() -> None:
+    """In the sentence, in the section and in a comparison's row; a study of before it was kept has none."""
+    result = study(64)
+    bare = replace(result, holdout={k: v for k, v in (result.holdout or {}).items() if k not in ("low", "high")})
+    assert "0.06462 (95 % over rows: 0.0519 to 0.0808) on the sealed holdout" in (in_short(result) or "")
+    assert "0.06462 on the sealed holdout" in (in_short(bare) or "")
+    bodies = [section.body for r in (result, bare) if (section := honesty(r)) is not None]
+    assert [body.count("95 % over rows") for body in bodies] == [2, 1]
+    assert "95 %: 0.0519 to 0.0808, trial 33, opened once" in comparison_markdown([result, bare])
+
+
 def test_more_seeds_that_would_hardly_decide_are_not_asked_for() -> None:
     """When rows are what lacks, the advice says so and gives no command."""
     result = confirmed(study(64), "undecided")
@@ -139,8 +175,9 @@ def test_the_section_has_every_rung_and_the_finalists() -> None:
     result = confirmed(study(64), "undecided", "better")
     body = honesty(result)
     assert body is not None
-    for words in ("as selected on test", "corrected for the picking", "over 10 new seeds", "the model itself",
-                  "95 % over rows", "of these draws", "opened twice"):  # fmt: skip
+    for words in ("as selected on test", "corrected for the picking, by draws of rows alone", "over 10 new seeds",
+                  "the model itself", "95 % over rows", "of these draws of rows", "under other seeds another may be.",
+                  "opened twice"):  # fmt: skip
         assert words in body.body
     table = confirmed_section(result)
     assert table is not None and table.body.count("<tr>") == 4 and "about 14 more seeds would decide" in table.body

@@ -18,7 +18,7 @@ from fmtune.rows import Rows
 from fmtune.tune import spec as specs
 from fmtune.tune.collect import collect
 from fmtune.tune.confirm import _half, _more, compare, confirm
-from fmtune.tune.selection import Finalists, contributions, difference, honest, joined
+from fmtune.tune.selection import Finalists, _draws, contributions, difference, honest, interval, joined
 from fmtune.tune.study import run
 from tests.study_fixtures import write_study
 
@@ -86,9 +86,9 @@ def test_of_twins_nothing_was_chosen(metric: str) -> None:
 
 
 def test_too_few_rows_say_nothing() -> None:
-    """Nine rows, or many rows of nine groups, give neither a corrected score nor an interval; ten do."""
+    """29 rows, or many rows of 29 groups, give neither a corrected score nor an interval; 30 do."""
     rng = np.random.default_rng(6)
-    for n, units, known in ((9, None, False), (10, None, True), (90, 9, False), (90, 10, True)):
+    for n, units, known in ((29, None, False), (30, None, True), (290, 29, False), (300, 30, True)):
         labels = rng.normal(size=n).astype(np.float32)
         own = None if units is None else np.arange(n) % units
         one, two = ((labels + rng.normal(size=n)).astype(np.float32)[None] for _ in range(2))
@@ -319,11 +319,79 @@ def test_a_tiny_difference_is_practically_equal() -> None:
     assert found["pairs"][0]["verdict"] == "equal" and "practically equal" in found["sentences"][0]
 
 
+@pytest.mark.parametrize(("rows", "decided"), [(1, False), (29, False), (30, True)])
+def test_a_handful_of_rows_makes_no_winner(rows: int, decided: bool) -> None:
+    """With one row the rows' own share of the variance is 0, and seeds alone would decide."""
+    scores, labels = _models(3.0, 0.0, 5, rows)
+    (pair,) = compare("rmse", scores, labels)["pairs"]
+    assert (pair["verdict"] == "better") is decided and (pair["low"] is not None) is decided
+    assert ("too few to tell" in pair["sentence"]) is not decided
+
+
 def test_an_undecided_pair_says_what_would_decide() -> None:
     """Where neither holds, the sentence says so and what more it would take."""
     found = compare("mse", *_models(0.03, 0.3, seeds=3, n=100, seed=3))
     assert found["pairs"][0]["verdict"] == "undecided"
     assert "not decided" in found["sentences"][0] and "more" in found["sentences"][0]
+
+
+def test_another_look_is_said_not_to_be_allowed_for() -> None:
+    """The number of seeds that would decide is told at the first look alone; a later verdict says which look it is."""
+    undecided, clear = _models(0.03, 0.3, seeds=3, n=100, seed=3), _models(0.4, 0.1, seeds=6, n=2000)
+    (first,), (second,) = (compare("mse", *undecided, looks=n)["sentences"] for n in (1, 2))
+    assert "would" in first and "look 2" not in first
+    assert second.endswith("; this was look 2, and the interval allows for one") and "more" not in second
+    assert "this was look 3" in compare("mse", *clear, looks=3)["sentences"][0]
+    assert "look" not in compare("mse", *clear)["sentences"][0]
+
+
+def test_looking_until_it_decides_finds_what_is_not_there() -> None:
+    """Two equal trials, 10 seeds at first and then as many as were said to decide: 5, 11 and 18 of 100 alarms."""
+    draw, alarms, tries = np.random.default_rng(0), np.zeros(6), 1000
+    for _ in range(tries):
+        differences, seeds = draw.normal(size=2000), 10
+        for look in range(6):
+            gap, own = abs(differences[:seeds].mean()), float(differences[:seeds].var(ddof=1))
+            if gap > _half(own, 0.0, seeds):
+                alarms[look:] += 1
+                break
+            asked = np.arange(seeds + 1, min(50 * seeds, len(differences)))
+            enough = asked[_half(own, 0.0, asked) < gap]
+            if not len(enough):
+                break
+            seeds = int(enough[0])
+    assert np.allclose(alarms[[0, 1, 5]] / tries, [0.05, 0.11, 0.18], atol=0.03)
+
+
+def test_a_score_has_the_interval_that_the_best_trial_s_has() -> None:
+    """The same draws of the same rows, and none below 30 rows."""
+    draw = np.random.default_rng(0)
+    labels = (draw.random(200) < 0.4).astype(np.float32)
+    scores = (labels - 0.4 + draw.normal(size=(2, 2, 200))).astype(np.float32)
+    for metric in ("binary_classification_cross_entropy", "auc", "binary_f_beta"):
+        found = honest(metric, {4: scores[0], 7: scores[1]}, labels, seed=3)
+        assert found is not None
+        best = scores[0] if found["trial"] == 4 else scores[1]
+        assert interval(metric, best, labels, seed=3) == pytest.approx((found["low"], found["high"]))
+    assert interval("auc", scores[0, :, :29], labels[:29]) is None
+
+
+@pytest.mark.parametrize(("rows", "held"), [(5, 0.78), (30, 0.92), (200, 0.94)])
+def test_intervals_of_few_rows_are_too_narrow(rows: int, held: float) -> None:
+    """How often the 95 % interval of a log loss holds what it is on very many rows."""
+
+    def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+        x = draw.normal(size=n)
+        labels = (draw.random(n) < 1 / (1 + np.exp(1 - 1.5 * x))).astype(np.float32)
+        return (1.3 * x - 0.9 + 0.4 * draw.normal(size=n)).astype(np.float32), labels
+
+    draw, metric, inside = np.random.default_rng(1), "binary_classification_cross_entropy", 0
+    truth = METRICS[metric].compute(*drawn(1_000_000))
+    for _ in range(2000):
+        scores, labels = drawn(rows)
+        low, high = np.quantile(_draws(metric, [scores[None]], labels, 0)[0], [0.025, 0.975])
+        inside += bool(low <= truth <= high)
+    assert inside / 2000 == pytest.approx(held, abs=0.015)
 
 
 def test_confirm_opens_the_holdout_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +401,14 @@ def test_confirm_opens_the_holdout_once(tmp_path: Path, monkeypatch: pytest.Monk
     first = confirm(spec, tmp_path, finalists=2, seeds=3)
     assert first["holdout"]["opened"] == 2 and first["seeds"] == 3
     assert confirm(spec, tmp_path, finalists=2, seeds=3) == first
-    assert confirm(spec, tmp_path, finalists=2, seeds=4)["holdout"]["opened"] == 3
+    second = confirm(spec, tmp_path, finalists=2, seeds=4)
+    assert first["looks"] == 1 and second["looks"] == 2 and first["holdout"]["seeds"] == 3
+    assert first["holdout"]["low"] < first["holdout"]["score"] < first["holdout"]["high"]
+    # The holdout has answered for this trial; for another it is opened anew.
+    assert (second["holdout"] == first["holdout"]) is (second["best"] == first["best"])
+    again = confirm(spec, tmp_path, finalists=2, seeds=4, again=True)
+    assert again["looks"] == 2 and again["holdout"]["seeds"] == 4
+    assert again["holdout"]["opened"] == second["holdout"]["opened"] + 1
     result, asked = collect(spec, tmp_path), []
     complete = sum(t.state == "COMPLETE" for t in result.cells[0].trials)
     assert result.selection is not None and result.selection["among"] == complete

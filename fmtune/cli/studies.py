@@ -256,7 +256,7 @@ def _of_file(study: Path) -> StudyResult:
 @STUDY
 @click.option("--finalists", default=3, show_default=True, help="How many of the best trials.")
 @click.option("--seeds", default=10, show_default=True, help="New seeds for each.")
-@click.option("--again", is_flag=True, help="Open the holdout although this was asked before.")
+@click.option("--again", is_flag=True, help="Open the holdout although it was opened for this trial.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool) -> None:
     """Train the finalists again under more seeds, say whether they differ, and open the holdout once.
@@ -297,7 +297,8 @@ def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool, 
         held = found["holdout"]
         opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
         trial = f"trial {found['best']} on the sealed holdout"
-        click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} over seeds (opened {opened})")
+        over = f"over {held['seeds']} seeds" if "seeds" in held else "over seeds"
+        click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} {over}{_over_rows(held)} (opened {opened})")
     if result.best is not None and int(found["best"]) != result.best.number:
         number = str(found["best"])
         which = [f"{path}#trial={number}"] if of_sweep else [str(spec.path), "--trial", number]
@@ -404,8 +405,14 @@ def _verdict(result: StudyResult, ran: bool) -> None:
     if result.holdout:
         opened = result.holdout["opened"]
         times = "once" if opened == 1 else f"{opened} times"
-        click.echo(f"sealed holdout: {result.holdout['score']:.6g} (opened {times})")
+        click.echo(f"sealed holdout: {result.holdout['score']:.6g}{_over_rows(result.holdout)} (opened {times})")
     click.echo(f"model: {result.model_path}")
+
+
+def _over_rows(held: Mapping[str, Any]) -> str:
+    """Return the interval of a score on the holdout, where it has one."""
+    low, high = held.get("low"), held.get("high")
+    return "" if low is None or high is None else f", 95 % over rows {low:.3g} to {high:.3g}"
 
 
 def _ended(cell: CellResult) -> dict[str, int]:

@@ -121,7 +121,11 @@ def completion(context: click.Context, shell: str) -> None:
 @click.option("--near", type=int, metavar="FEATURE", help="The features most like this one, by their factors.")
 @JSON
 def inspect(model: Path, top: int, near: int | None, as_json: bool) -> None:
-    """Say what MODEL is, and which features and pairs of features weigh most in its scores."""
+    """Say what MODEL is, and which features and pairs of features weigh most in its scores.
+
+    Weights are as the model has them, however rare a feature: a pair's may hold what one of its features does by
+    itself.  A study's report has its table's pairs without that.
+    """
     from fmtune.data.encoding import Encoder, names_of
     from fmtune.fm import explain as explains
     from fmtune.fm.model import Model

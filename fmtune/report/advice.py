@@ -154,7 +154,7 @@ def _failures(result: StudyResult) -> list[Advice]:
 
 
 def _edges(result: StudyResult, top: TrialResult) -> list[Advice]:
-    share = result.importance
+    share = {} if result.clear == [] else result.importance
     matter = [name for name in top.params if not share or share.get(name, 0.0) >= MATTERS]
     found = []
     for name in matter:
@@ -243,10 +243,14 @@ def _confirm(result: StudyResult, case: str) -> list[Advice]:
     others = words.listing([str(n) for n in sorted([*open_, found.ahead.trial])])
     more = more_seeds(found)
     if more is None:
-        return [Advice(f"Take any of trials {others}, or test on more rows: more seeds would hardly tell them apart.")]
+        why = "more seeds would hardly tell them apart" if found.looks == 1 else (
+            "looking until they differ would find a difference where there is none"
+        )  # fmt: skip
+        return [Advice(f"Take any of trials {others}, or test on more rows: {why}.")]
     total = str(found.seeds + more)
-    return [Advice(f"Decide between trials {others} with about {words.count(more, 'more seed')}:",
-                   command(result, "confirm", "--seeds", total))]  # fmt: skip
+    added = words.count(more, "more seed")
+    return [Advice(f"Take any of trials {others}, or look a second time, with about {added}, which their "
+                   "intervals do not allow for:", command(result, "confirm", "--seeds", total))]  # fmt: skip
 
 
 def _close(result: StudyResult, top: TrialResult) -> list[Advice]:

@@ -235,7 +235,8 @@ def importance(result: StudyResult, save: Save = to_svg) -> Chart | None:
         return None
     with figure_of(530, 60 + 32 * len(shares)) as (figure, axes):
         places = range(len(shares))
-        axes.barh(places, [s for _, s in shares], height=0.55, color=SERIES[0])
+        sure = [result.clear is None or name in result.clear for name, _ in shares]
+        axes.barh(places, [s for _, s in shares], height=0.55, color=[SERIES[0] if s else FAINT for s in sure])
         for place, (_, portion) in zip(places, shares, strict=True):
             axes.text(portion, place, f" {words.share(portion)}", va="center", color=INK)
         axes.set_yticks(places, [label_of(name, 28) for name, _ in shares], color=INK)
@@ -249,6 +250,14 @@ def importance(result: StudyResult, save: Save = to_svg) -> Chart | None:
         "Each parameter's share, by itself, in what sets the best tenth of the trials apart from all (PED-ANOVA). One "
         "that ruins trials in a part of its range may have a small share."
     )
+    named = [label_of(name, 28) for (name, _), clear in zip(shares, sure, strict=True) if clear]
+    if result.clear is not None and named:
+        caption += f" More than chance would give: {words.listing(named)}. Grey may be chance."
+    elif result.clear is not None:
+        caption += (
+            " No parameter clearly sets them apart: where the scores are dealt out among the trials at random, the "
+            "largest share is often as large."
+        )
     rows = tuple((name, words.share(portion)) for name, portion in shares)
     return Chart("importance", "Importance", drawing, caption, ("parameter", "share"), rows)
 

@@ -38,8 +38,8 @@ from fmtune.report.style import (
     to_svg,
 )
 from fmtune.report.summary import TARGET, best, pace, sign, situation, time_spent, time_to_target
-from fmtune.report.worth import Worth, held_score, opened, worth
-from fmtune.tune.result import CellResult, StudyResult
+from fmtune.report.worth import Holdout, Worth, held_score, opened, worth
+from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 FORMAT = "fmtune-comparison/1"
 Gaps = Sequence[Mapping[str, float] | None]
@@ -168,7 +168,7 @@ def verdict(results: Sequence[StudyResult], gaps: Gaps | None = None) -> str:
     if others and (gap := others[0].gap) is not None:
         place = "" if len(others) == 1 else "the next, "
         comma = "," if place else ""
-        return f"{name}; {place}{_named(others[0].result, 40)}{comma} is worse by {_interval(gap)}."
+        return f"{name}; the winner of {place}{_named(others[0].result, 40)}{comma} is worse by {_interval(gap)}."
     return f"{name}."
 
 
@@ -332,7 +332,9 @@ def caveats(results: Sequence[StudyResult], gaps: Gaps | None = None) -> list[st
         paired = [other.gap is not None for other in found[2]] if found else []
         sure.append("These scores selected their winners.")
         if any(paired):
-            sure.append("The interval of a gap draws test rows, the same for both studies.")
+            sure.append("The interval of a gap draws test rows, the same for both studies, and takes both winners as "
+                        "they are: it leaves out the luck of a search. Studies that differ in their seed alone often "
+                        "seem to differ by it; search under several seeds before calling one better.")  # fmt: skip
         if not paired or not all(paired):
             where = "Where no gap is known and another" if any(paired) else "Where another"
             sure.append(f"{where} lies inside the best one's interval over test rows, this page does not decide.")
@@ -380,9 +382,18 @@ def _row(
         "top": found is not None and top is not None and found.naive == top,
         "corrected": words.score(found.corrected) if found and found.corrected is not None else words.NONE,
         "holdout": held_score(held) if held else words.NONE, "opened": opened(held.opened) if held else "",
+        "trial": f"trial {won.number}" if won else "", "held": _whose(held, won),
+        "held_ends": f"{words.score(held.low, 3)} to {words.score(held.high, 3)}"
+        if held and held.low is not None and held.high is not None else "",
         "reached": words.seconds(reached) if reached is not None else late,
         "bytes": words.size(won.model_bytes if won else None), "trials": len(cell.trials),
     }  # fmt: skip
+
+
+def _whose(held: Holdout | None, won: TrialResult | None) -> str:
+    """Return whose score on the holdout it is: a confirmation may have opened it for another trial than the winner."""
+    trial = held.trial if held and held.trial is not None else won.number if won else None
+    return f"trial {trial}" if held and trial is not None else ""
 
 
 def _sources(results: Sequence[StudyResult]) -> Section:

@@ -61,9 +61,12 @@ def _line(row: dict[str, Any]) -> str:
     study = text(words.short(row["study"], 60) + (f" ({row['part']})" if row["part"] else ""))
     if cell.note and not row["ran"]:
         return f"| {study} | {text(cell.name)} | {text(cell.note)} |{' |' * 6}"
+    own = f"({row['trial']})" if row["trial"] else ""
+    facts = row["held_ends"] and f"95 %: {row['held_ends']}", row["held"], row["opened"]
+    held = f"({', '.join(filter(None, facts))})" if row["opened"] else ""
     cells = [
-        study, text(cell.name), f"**{row['score']}**" if row["top"] else row["score"],
-        row["ends"] or words.NONE, row["corrected"], " ".join(filter(None, (row["holdout"], row["opened"]))),
+        study, text(cell.name), " ".join(filter(None, (f"**{row['score']}**" if row["top"] else row["score"], own))),
+        row["ends"] or words.NONE, row["corrected"], " ".join(filter(None, (row["holdout"], held))),
         words.rate(cell.rows_per_s), row["reached"], row["bytes"],
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"

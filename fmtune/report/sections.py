@@ -28,7 +28,7 @@ from fmtune.report.summary import (
     time_spent,
     time_to_target,
 )
-from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, worth
+from fmtune.report.worth import Worth, decided, held_score, in_short, learned_nothing, opened, tested, worth
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 
 _LINEAR = ("num_factors", "optimizer", "linear_lr", "linear_wd")
@@ -109,7 +109,7 @@ def honesty(result: StudyResult) -> Section | None:
     others = {k: v for k, v in ((result.holdout or {}).get("metrics") or {}).items() if k != objective}
     gap = None if held is None or held.trial not in (None, found.trial) else sign(result) * (held.score - found.naive)
     body = render(
-        "honesty", found=found, rungs=_rungs(result, found), close=len(close(result, top)), gap=gap,
+        "honesty", found=found, drawn=tested(result).words, rungs=_rungs(result, found), close=len(close(result, top)), gap=gap,
         apart=words.signed(abs(gap or 0.0)).lstrip("+"), errors=f"{optimism(found.among):.1f}",
         name=words.metric(result.objective), times=opened(found.opened), again=command(result, "confirm"),
         metrics=_metrics(others), won=words.share(found.won) if found.won is not None else None,
@@ -123,14 +123,18 @@ def baseline(result: StudyResult) -> Section | None:
     if top is None or found.get("trial") != top.number or found.get("value") is None:
         return None
     name = words.metric(result.objective)
-    low, high, gap = found.get("low"), found.get("high"), words.signed(abs(found["difference"])).lstrip("+")
-    if low is None or high is None:
-        sentence = f"The linear model is {'worse' if found['difference'] > 0 else 'not worse'}, by {gap}."
+    low, high, gap, (drawn, _, are_few) = found.get("low"), found.get("high"), found["difference"], tested(result)
+    if are_few:
+        few = f"{drawn} {'is' if drawn.startswith('1 ') else 'are'}"
+        sentence = f"Whether the linear model is worse is not decided: it is {_sided(gap)}, and {few} too few to tell."
+    elif low is None or high is None:
+        sentence = f"The linear model is {_sided(gap)}; no interval of that is known."
     elif low > 0 or high < 0:
-        side = "worse" if low > 0 else "better"
-        sentence = f"The linear model is {side} by {gap} (95 %: {_ends(low, high)})."
+        ends = _ends(*sorted((abs(low), abs(high))))
+        sentence = f"The linear model is {_sided(gap)} (95 %: {ends})."
     else:
-        sentence = f"Whether the linear model is worse is not decided: {gap} (95 %: {_ends(low, high)})."
+        ends = f"{_sided(low)} to {_sided(high)}"
+        sentence = f"Whether the linear model is worse is not decided: it is {_sided(gap)} (95 %: {ends})."
     chosen = found.get("params") or {}
     settings = [f"{k} {words.setting(chosen[k])}" for k in _LINEAR if k in chosen]
     settings += [f"epoch {found['epoch']}"] if found.get("epoch") else []
@@ -164,7 +168,7 @@ def explained(result: StudyResult) -> Section | None:
         for p in found.get("pairs") or ()
     ]  # fmt: skip
     body = render("explained", features=features, pairs=pairs, binary=binary, bias=words.signed(found["bias"]),
-                  model=result.model_path)  # fmt: skip
+                  model=result.model_path, centred=found.get("centred", False))  # fmt: skip
     return Section("explained", "What the winner's scores come from", body)
 
 
@@ -305,14 +309,26 @@ def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int |
               _ends(found.low, found.high), found.rows or test)]  # fmt: skip
     if found.corrected is not None:
         partly = "" if found.known >= found.among else "in part "
-        rungs.append((f"{partly}corrected for the picking", words.score(found.corrected), "", found.rows or test))
+        what = f"{partly}corrected for the picking, by draws of rows alone"
+        rungs.append((what, words.score(found.corrected), "", found.rows or test))
     if found.own is not None:
         rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
-    for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {found.seeds} new seeds")):
+    for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {_seeds(found)} new seeds")):
         if held is not None:
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"
-            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), "", sealed))
+            ends = _ends(held.low, held.high)
+            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), ends, sealed))
     return [(*rung, place == len(rungs) - 1) for place, rung in enumerate(rungs)]
+
+
+def _seeds(found: Worth) -> int:
+    """Return over how many seeds the confirmed trial's score on the holdout is a mean."""
+    return (found.confirmed and found.confirmed.seeds) or found.seeds
+
+
+def _sided(gap: float) -> str:
+    """Return ``worse by 0.012`` or ``better by 0.012``: a difference by its size alone would hide which."""
+    return f"{'better' if gap < 0 else 'worse'} by {words.signed(abs(gap)).lstrip('+')}" if gap else "level"
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from fmtune.fm.metrics import unlearned
 from fmtune.report import words
 from fmtune.report.summary import best, complete, sign
+from fmtune.tune.drawing import LEAST
 from fmtune.tune.result import StudyResult
 
 _MORE = re.compile(r"about ([\d,]{1,12}) more seed")
@@ -46,12 +47,18 @@ class Lead(NamedTuple):
 
 
 class Holdout(NamedTuple):
-    """The sealed channel: whose score, over how many seeds (``sd`` None for one), how often it was opened."""
+    """The sealed channel: whose score, its spread over seeds (``sd`` None for one), how often it was opened.
+
+    ``low`` and ``high`` are the ends of its 95 % interval over the rows, None where that is not known.
+    """
 
     trial: int | None
     score: float
     sd: float | None
     opened: int
+    low: float | None = None
+    high: float | None = None
+    seeds: int | None = None  # over how many it is a mean
 
 
 class Worth(NamedTuple):
@@ -68,8 +75,11 @@ class Worth(NamedTuple):
     wins: dict[int, float]
     draws: int
     rows: int | None
+    groups: int | None  # of test rows, where the split kept them together and so they are drawn
+    few: bool  # so few test rows, or groups, that they say nothing of their own chance
     curve: tuple[Lead, ...]
     seeds: int
+    looks: int  # how often the finalists were compared
     finalists: tuple[Finalist, ...]
     outdated: bool  # a confirmation there is, but without this winner
     sealed: Holdout | None  # the winner's model
@@ -97,16 +107,19 @@ def worth(result: StudyResult) -> Worth | None:
     if top is None or top.value is None:
         return None
     chosen = result.selection if _whole((result.selection or {}).get("trial")) == top.number else None
-    found = chosen or {}
+    rows = _whole(_dict(chosen).get("rows")) or _whole(_dict(result.channels.get("test")).get("rows"))
+    _, groups, few = tested(result)
+    found = {} if few else chosen or {}
     wins = {int(k): v for k, raw in _dict(found.get("wins")).items() if str(k).isdigit() and (v := _real(raw))}
     finalists = _finalists(result.confirmation)
     current = any(f.trial == top.number for f in finalists)
     return Worth(
         top.number, top.value, len(complete(result.cells[0])), _real(found.get("corrected")),
         _whole(found.get("among")) or 0, _real(found.get("low")), _real(found.get("high")),
-        wins.get(top.number, 0.0) if chosen else None, wins,
-        _whole(found.get("draws")) or 0, _whole(found.get("rows")), _curve(found.get("curve")),
-        (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0, finalists if current else (),
+        wins.get(top.number, 0.0) if found else None, wins,
+        _whole(found.get("draws")) or 0, rows, groups, few, _curve(found.get("curve")),
+        (_whole((result.confirmation or {}).get("seeds")) or 0) if current else 0,
+        _whole((result.confirmation or {}).get("looks")) or 1, finalists if current else (),
         bool(finalists) and not current, _holdout(result.holdout),
         _holdout((result.confirmation or {}).get("holdout")) if current else None,
     )  # fmt: skip
@@ -128,21 +141,43 @@ def learned_nothing(result: StudyResult) -> str | None:
     )
 
 
+class Tested(NamedTuple):
+    """What is drawn of the test channel, in words; its groups, if it has any; whether they are too few to draw."""
+
+    words: str
+    groups: int | None
+    few: bool
+
+
+def tested(result: StudyResult) -> Tested:
+    """Return what intervals and the corrected score draw: test rows, or groups that a split kept together."""
+    known = _dict(result.channels.get("test"))
+    rows, groups = _whole(known.get("rows")), _whole(known.get("groups"))
+    if groups is not None:
+        return Tested(f"{words.count(groups, 'group')} of test rows", groups, groups < LEAST)
+    return Tested(words.count(rows or 0, "test row"), None, rows is not None and rows < LEAST)
+
+
 def in_short(result: StudyResult) -> str | None:
     """Return the score in all its forms as one sentence, the best known to the least; None if only one is known."""
     found = worth(result)
     if found is None:
         return None
     parts = [f"{words.score(found.naive)} as selected"]
+    if found.few:
+        parts[0] += f" on {tested(result).words}, too few for an interval or a correction"
     if found.corrected is not None:
-        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}")
+        parts.append(f"about {words.score(found.corrected)} when corrected for {picked(found)}, by draws of rows alone")
     if found.own is not None:
         parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
     held = found.confirmed or found.sealed
     if held is not None:
-        parts.append(f"{held_score(held)} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
-    return f"{'; '.join(parts)}." if len(parts) > 1 else None
+        known = "" if held.low is None or held.high is None else (
+            f" (95 % over rows: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
+        )  # fmt: skip
+        parts.append(f"{held_score(held)}{known} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
+    return f"{'; '.join(parts)}." if len(parts) > 1 or found.few else None
 
 
 def picked(found: Worth) -> str:
@@ -233,7 +268,9 @@ def _holdout(raw: Any) -> Holdout | None:
     score = _real(found.get("score"))
     if score is None:
         return None
-    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), _whole(found.get("opened")) or 0)
+    low, high = _real(found.get("low")), _real(found.get("high"))
+    opened, seeds = _whole(found.get("opened")) or 0, _whole(found.get("seeds"))
+    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), opened, low, high, seeds)
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

@@ -110,6 +110,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         name: {
             "rows": r.n, "nnz": r.nnz, "feature_dim": r.feature_dim, "digest": r.digest(), "layout": r.layout,
             "origin": _origin(spec, name, r),
+            **({"groups": int(units[name].max()) + 1} if name in units else {}),
         } for name, r in present.items()
     }  # fmt: skip
     _tell_apart(stats)

@@ -176,6 +176,7 @@ def _result(study_name: str, study: optuna.Study, storage: RDBStorage) -> StudyR
         confirmation=attrs.get("fmtune:confirmation"), baseline=attrs.get("fmtune:baseline"),
         constant=attrs.get("fmtune:constant"), calibration=attrs.get("fmtune:calibration"),
         explained=attrs.get("fmtune:explained"), importance=attrs.get("fmtune:importance") or {},
+        clear=attrs.get("fmtune:clear"),
         environment=attrs.get("fmtune:environment", {}), seeds=attrs.get("fmtune:seeds", 1),
         started=attrs.get("fmtune:started"), finished=attrs.get("fmtune:finished"),
         model_path=attrs.get("fmtune:model", {}).get("path"), **text,

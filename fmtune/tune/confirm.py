@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri, stdtrit
 
-from fmtune.errors import DataError, NoTrialError, ResourceError, StorageError, UsageError
+from fmtune.errors import NoTrialError, ResourceError, StorageError, UsageError
 from fmtune.fm.feed import Feed, Recipe
 from fmtune.fm.hyperparameters import Hyperparameters
 from fmtune.fm.metrics import METRICS, Array
@@ -32,7 +32,7 @@ from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.drawing import LEAST, Float64, Units, enough
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
-from fmtune.tune.selection import gaps
+from fmtune.tune.selection import gaps, interval
 from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
 from fmtune.tune.storage import open_storage, sqlite_url
@@ -57,22 +57,20 @@ def confirm(
     finalists, seeds
         How many trials, and under how many seeds each (consecutive ones, beginning above the study's own).
     again
-        Open the holdout although it was opened for this very question before.
+        Open the holdout although it was opened for this trial, or this very question, before.
     say
         Takes what is being done, in words.
 
     Returns
     -------
     dict
-        ``seeds``; ``rows``; ``scores`` (trial to its mean test score and its standard deviation over seeds, None where
-        it diverged under some: it is then in no pair);
-        ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (score,
-        low, high, opened) or None.  It is stored with the study, so that a report can show it.
+        ``seeds``; ``looks``, how often these trials were compared; ``rows``; ``scores`` (trial to its mean test score
+        and its standard deviation over seeds, None where it diverged under some: it is then in no pair);
+        ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (trial,
+        score, sd, seeds, low, high over rows, opened) or None.  It is stored with the study, so that a report shows it.
 
     Raises
     ------
-    DataError
-        The test channel has too few rows, or groups of rows, to compare on.
     NoTrialError
         No trial is complete, or all finalists diverged under new seeds.
     StorageError
@@ -111,20 +109,30 @@ def _confirm(
         return dict(stored)
     data = bring(spec)
     refuse_another(store.attrs(), spec, data)
-    if not enough(len(data.channels.test_labels), data.channels.units):
-        raise DataError(f"there are fewer than {LEAST} rows, or groups of rows, to compare trials on", where="test",
-                        hint="take a larger test channel")  # fmt: skip
     _bound(spec, data.channels.feed, best, seeds)
     say(f"training trials {', '.join(map(str, numbers))} under {seeds} new seeds each ...")
     with ThreadPoolExecutor(spec.threads or cores()) as pool:
         trained = dict(zip(numbers, pool.map(lambda t: _train(spec, data, t, seeds), best), strict=True))
     scores = {n: _scored(pack, data.channels.test(pack.recipe.layout)) for n, pack in trained.items()}
     say("comparing them ...")
-    found = compare(spec.metric, scores, data.channels.test_labels, data.channels.units)
-    held = _opened(store, trained[found["best"]], found["best"], data, spec)
-    result = {"question": question, **found, "holdout": held}
+    looks = _looks(stored or {}, question)
+    found = compare(spec.metric, scores, data.channels.test_labels, data.channels.units, looks=looks)
+    # The same trial under other seeds is the same question to the holdout, which is answered already.
+    before = (stored or {}).get("holdout") or {}
+    held = dict(before) if before.get("trial") == found["best"] and not again else (
+        _opened(store, trained[found["best"]], found["best"], data, spec)
+    )  # fmt: skip
+    result = {"question": question, "looks": looks, **found, "holdout": held or None}
     store.set_attrs({"fmtune:confirmation": result})
     return result
+
+
+def _looks(stored: Mapping[str, Any], question: Mapping[str, Any]) -> int:
+    """Return how often two of these trials have been compared, this time included; the same seeds show nothing new."""
+    asked = stored.get("question") or {}
+    if len(set(asked.get("trials", ())) & set(question["trials"])) < 2:
+        return 1
+    return int(stored.get("looks", 1)) + int(asked.get("seeds") != question["seeds"])
 
 
 def _ranked(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
@@ -162,7 +170,7 @@ def _train(spec: Spec, data: StudyData, trial: FrozenTrial, seeds: int) -> Train
 
 
 def compare(
-    metric: str, scores: Mapping[int, Array], labels: Array, units: Units | None = None, seed: int = 0
+    metric: str, scores: Mapping[int, Array], labels: Array, units: Units | None = None, seed: int = 0, looks: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare configurations on the same rows and seeds.
 
@@ -175,7 +183,9 @@ def compare(
     labels
         float32 (rows,).
     units
-        The group of each row, as in ``drawing.shares``; at least ``LEAST`` rows or groups.
+        The group of each row, as in ``drawing.shares``.
+    looks
+        How often they have been compared, this time included.
 
     Returns
     -------
@@ -198,7 +208,7 @@ def compare(
     best, rows = order[0], len(labels)
     means: dict[str, Any] = {str(n): {"mean": float(v.mean()), "sd": float(v.std(ddof=1))} for n, v in each.items()}
     means |= {str(n): {"mean": None, "sd": None, "diverged": lost[n], "sentence": said[n]} for n in said}
-    pairs = [_pair(metric, scores, each, best, other, labels, units, seed) for other in order[1:]]
+    pairs = [_pair(metric, scores, each, best, other, labels, units, seed, looks) for other in order[1:]]
     return {
         "rows": rows, "seeds": seeds, "best": best, "scores": means, "pairs": pairs,
         "sentences": [*(p["sentence"] for p in pairs), *said.values()],
@@ -214,9 +224,15 @@ def _pair(
     labels: Array,
     units: Units | None,
     seed: int,
+    looks: int,
 ) -> dict[str, Any]:
     """Compare two: how much worse ``other`` is than ``best``, positive when it is."""
     sign = 1.0 if METRICS[metric].direction == "minimize" else -1.0
+    if not enough(len(labels), units):
+        few = f"fewer than {LEAST} test rows, or groups of them, are too few to tell"
+        return {"trial": other, "difference": float(sign * (each[other] - each[best]).mean()), "low": None,
+                "high": None, "verdict": "undecided",
+                "sentence": f"trials {best} and {other}: not decided, {few}"}  # fmt: skip
     differences = sign * (each[other] - each[best])
     gap, seeds = float(differences.mean()), len(differences)
     own = float(np.var(differences, ddof=1))
@@ -232,7 +248,11 @@ def _pair(
     elif low > 0:
         verdict, words = "better", f"trial {best} beats trial {other} by {by}"
     else:
-        verdict, words = "undecided", f"trials {best} and {other}: not decided, {by}; {_more(gap, own, rows, seeds)}"
+        verdict, words = "undecided", f"trials {best} and {other}: not decided, {by}"
+        words += f"; {_more(gap, own, rows, seeds)}" if looks == 1 else ""
+    # Looking until it decides finds a difference where there is none.
+    if looks > 1 and verdict != "equal":
+        words += f"; this was look {looks}, and the interval allows for one"
     return {"trial": other, "difference": gap, "low": low, "high": high, "verdict": verdict, "sentence": words}
 
 
@@ -271,7 +291,8 @@ def _more(gap: float, own: float, rows: float, seeds: int) -> str:
     enough = asked[_half(own, rows, asked) < gap]
     if not len(enough):
         return "more seeds would hardly decide it, more test rows would"
-    return f"about {enough[0] - seeds} more seed{'s' if enough[0] - seeds > 1 else ''} would decide"
+    more = f"about {enough[0] - seeds} more seed{'s' if enough[0] - seeds > 1 else ''}"
+    return f"{more} would decide, at a second look, which the interval does not allow for"
 
 
 def _scored(pack: Trainer, rows: Rows | None) -> Array:
@@ -291,4 +312,6 @@ def _opened(store: Store, pack: Trainer, number: int, data: StudyData, spec: Spe
     before = store.attrs().get("fmtune:holdout") or {}
     opened = int(before.get("opened", 0)) + 1
     store.set_attrs({"fmtune:holdout": {**before, "opened": opened}})
-    return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "opened": opened}
+    low, high = interval(spec.metric, scores, labels, spec.seed, data.held) or (None, None)
+    return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
+            "seeds": len(values), "low": low, "high": high, "opened": opened}  # fmt: skip

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 Units = NDArray[np.int64]
 
-LEAST = 10
-"""Rows, or groups of them, below which drawing says nothing."""
+# 95 % intervals of a log loss held it in 92 % of tries with 30 rows, in 89 % with 20, in 78 % with 5.
+LEAST = 30
+"""Rows, or groups of them, below which drawing says too little for an interval or a verdict."""
 
 
 def enough(n: int, units: Units | None = None) -> bool:

@@ -34,7 +34,8 @@ class TrialResult:
         The first epoch (1-based) of the best score on ``curve``; ``value`` is another one's, the last's, where there
         was no ``patience``.
     metrics : dict
-        All test metrics at the last epoch, by SageMaker's names without ``test:``.
+        All test metrics of the model whose score ``value`` is, by SageMaker's names without ``test:``: that of the
+        best epoch with ``patience``, else of the last.
     seconds : float or None
         This trial's share of the time of the passes it took part in.
     rows_per_s : float or None
@@ -108,12 +109,12 @@ class StudyResult:
         Hyperparameters that were not searched.
     channels : dict
         Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str, "origin": str}``: ``digest`` of
-        the rows as they are encoded, ``origin`` of which rows they are.
+        the rows as they are encoded, ``origin`` of which rows they are; ``groups`` too where a split kept them together.
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
-        ``{"score": float, "metrics": {...}, "opened": int, "trial": int}`` when the study has a sealed
-        holdout.
+        ``{"score": float, "metrics": {...}, "low": float, "high": float, "opened": int, "trial": int}`` when the
+        study has a sealed holdout; ``low`` and ``high`` are None below 30 rows.
     selection : dict or None
         What the choice among the finalists is worth: ``naive``, ``corrected``, ``low``, ``high``, ``wins``, ``curve``,
         ``draws``, ``rows``, as ``fmtune.tune.selection.honest`` gives it.
@@ -130,6 +131,8 @@ class StudyResult:
         The winner's strongest features and pairs, as ``fmtune.tune.explained.explained`` gives them, and ``trial``.
     importance : dict
         Parameter to its share in what sets the best tenth of the trials apart (PED-ANOVA), empty with too few trials.
+    clear : list of str or None
+        The parameters whose share is more than chance would give; None where that was not asked.
     environment : dict
         Versions, processor, cores, operating system.
     spec_path, spec_text : str
@@ -158,6 +161,7 @@ class StudyResult:
     calibration: dict[str, Any] | None = None
     explained: dict[str, Any] | None = None
     importance: dict[str, float] = field(default_factory=dict)
+    clear: list[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     spec_path: str = ""
     spec_text: str = ""

@@ -119,6 +119,20 @@ def gaps(
     return np.concatenate(found)
 
 
+def interval(
+    metric: str, scores: Array, labels: Array, seed: int = 0, units: Units | None = None
+) -> tuple[float, float] | None:  # fmt: skip
+    """Return the 95 % interval of a score over draws of the rows, drawn as for the best trial's; None for too few.
+
+    ``scores`` are raw, float32 (seeds, n); the score is the mean over seeds.
+    """
+    if not enough(len(labels), units):
+        return None
+    inside, _, _ = _draws(metric, [scores], labels, seed, units)
+    low, high = np.quantile(inside[:, 0], [0.025, 0.975])
+    return float(low), float(high)
+
+
 class Finalists:
     """The scores of the complete trials on the test rows, the best first, kept in files beside the study.
 

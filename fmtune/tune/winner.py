@@ -24,7 +24,6 @@ from fmtune.fm.metrics import calibration, constant, evaluate, unlearned
 from fmtune.fm.model import Model
 from fmtune.fm.pack import Stopped, score
 from fmtune.fm.solvers import Make, trainer
-from fmtune.rows import Rows
 from fmtune.tune import modelfile
 from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
@@ -33,7 +32,7 @@ from fmtune.tune.channels import StudyData
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
-from fmtune.tune.selection import Finalists, honest
+from fmtune.tune.selection import Finalists, honest, interval
 from fmtune.tune.sources import Emit, epochs_of, values_of
 from fmtune.tune.spec import Cell, Spec
 from fmtune.tune.storage import PATIENCE
@@ -142,7 +141,7 @@ class Winner:
         path = self._folder / "model.fm"
         # A run that died may have saved the model and not come to the holdout, which is scored then.
         model = _saved(store, path, top.number) or self._trained(store, data, top, path)
-        holdout = self._open_holdout(store, data.holdout, model, top.number)
+        holdout = self._open_holdout(store, data, model, top.number)
         self._emit("winner", number=top.number, value=top.value, model=str(path), params=top.params, holdout=holdout)
 
     def _trained(self, store: Store, data: StudyData, top: FrozenTrial, path: Path) -> Model:
@@ -202,7 +201,8 @@ class Winner:
         self._finalists.label(labels, units)
         found = honest(self._spec.metric, self._finalists.scores(), labels, self._spec.seed, units)
         study = optuna.load_study(study_name=self._spec.study_name, storage=store.storage)
-        store.set_attrs({"fmtune:selection": found, "fmtune:importance": importance(study)})
+        shares, clear = importance(study)
+        store.set_attrs({"fmtune:selection": found, "fmtune:importance": shares, "fmtune:clear": clear})
 
     def _fill(self, trials: Sequence[FrozenTrial], data: StudyData) -> None:
         """Train finalists again whose scores lie on another machine."""
@@ -215,16 +215,21 @@ class Winner:
         if not whole:
             raise Stopped
 
-    def _open_holdout(self, store: Store, rows: Rows | None, model: Model, trial: int) -> dict[str, Any] | None:
+    def _open_holdout(self, store: Store, data: StudyData, model: Model, trial: int) -> dict[str, Any] | None:
         """Score the sealed channel for a new winner, and count that it was opened; an old one keeps its score."""
+        rows = data.holdout
         if rows is None or rows.labels is None:
             return None
         before = store.attrs().get("fmtune:holdout") or {}
         if before.get("trial") == trial and "score" in before:
             return dict(before)
         opened = int(before.get("opened", 0)) + 1
-        metrics = evaluate(score(model, rows), rows.labels, self._spec.predictor_type)
-        held = {"score": metrics[self._spec.metric], "metrics": metrics, "opened": opened, "trial": trial}
+        raw = score(model, rows)
+        metrics = evaluate(raw, rows.labels, self._spec.predictor_type)
+        ends = interval(self._spec.metric, raw[None], rows.labels, self._spec.seed, data.held)
+        low, high = ends or (None, None)
+        held = {"score": metrics[self._spec.metric], "metrics": metrics, "low": low, "high": high, "opened": opened,
+                "trial": trial}  # fmt: skip
         store.set_attrs({"fmtune:holdout": held})
         return held
 
