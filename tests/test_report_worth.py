@@ -40,16 +40,20 @@ def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said:
         assert words in html and words not in whole
 
 
-@pytest.mark.parametrize(("rows", "said"), [(1, "1 test row, too few"), (29, "29 test rows, too few"), (30, "")])
-def test_a_handful_of_rows_has_no_interval(rows: int, said: str) -> None:
-    """Nor a corrected score, nor shares of draws; the sentence and the page say why."""
+@pytest.mark.parametrize(("channel", "said"), [
+    ({"rows": 1}, "1 test row, too few"), ({"rows": 29}, "29 test rows, too few"), ({"rows": 30}, ""),
+    ({"rows": 900, "groups": 29}, "29 groups of test rows, too few"), ({"rows": 900, "groups": 30}, ""),
+])  # fmt: skip
+def test_a_handful_of_rows_has_no_interval(channel: dict[str, int], said: str) -> None:
+    """Nor a corrected score, nor shares of draws; the sentence and the page say why; of groups where a split kept some."""
     result = study(64)
-    result = replace(result, selection={**(result.selection or {}), "rows": rows})
+    result = replace(result, channels={**result.channels, "test": {**result.channels["test"], **channel}})
     found, short, page = worth(result), in_short(result) or "", build(result)
     assert found is not None and found.few is bool(said) and said in short
     assert (found.low is None) is (found.corrected is None) is (found.won is None) is bool(said)
     assert ("when corrected" in short) is ("of these draws" in page) is not bool(said)
     assert ("too few to draw from" in page) is bool(said)
+    assert ("groups of rows" in page) is ("groups" in channel)
 
 
 def test_a_winner_that_learned_nothing_is_said_to() -> None:

@@ -191,7 +191,7 @@ def test_drawn_rows_of_one_label_leave_auc_as_it_is() -> None:
     parts = contributions("auc", np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels)
     assert joined("auc", parts[:, 3]) == pytest.approx(METRICS["auc"].compute(
         np.array([0.1, 0.5, 0.2, 0.3], np.float32), labels))
-    labels = np.repeat(labels, 3)
+    labels = np.repeat(labels, 8)
     found = honest("auc", {0: labels[None], 1: -labels[None]}, labels)
     assert found is not None and found["trial"] == 0 and np.isfinite([found["low"], found["corrected"]]).all()
 
@@ -389,7 +389,7 @@ def test_intervals_of_few_rows_are_too_narrow(rows: int, held: float) -> None:
     truth = METRICS[metric].compute(*drawn(1_000_000))
     for _ in range(2000):
         scores, labels = drawn(rows)
-        low, high = np.quantile(_draws(metric, [scores[None]], labels, 0)[0], [0.025, 0.975])
+        low, high = np.quantile(_draws(metric, [scores[None]], labels, 0, None)[0], [0.025, 0.975])
         inside += bool(low <= truth <= high)
     assert inside / 2000 == pytest.approx(held, abs=0.015)
 

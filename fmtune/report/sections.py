@@ -109,7 +109,8 @@ def honesty(result: StudyResult) -> Section | None:
     others = {k: v for k, v in ((result.holdout or {}).get("metrics") or {}).items() if k != objective}
     gap = None if held is None or held.trial not in (None, found.trial) else sign(result) * (held.score - found.naive)
     body = render(
-        "honesty", found=found, drawn=tested(result).words, rungs=_rungs(result, found), close=len(close(result, top)), gap=gap,
+        "honesty", found=found, drawn=tested(result).words,
+        rungs=_rungs(result, found), close=len(close(result, top)), gap=gap,
         apart=words.signed(abs(gap or 0.0)).lstrip("+"), errors=f"{optimism(found.among):.1f}",
         name=words.metric(result.objective), times=opened(found.opened), again=command(result, "confirm"),
         metrics=_metrics(others), won=words.share(found.won) if found.won is not None else None,

@@ -171,10 +171,10 @@ def in_short(result: StudyResult) -> str | None:
     if found.own is not None:
         parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
-    held = found.confirmed or found.sealed
+    held, over = found.confirmed or found.sealed, "rows" if found.groups is None else "groups of rows"
     if held is not None:
         known = "" if held.low is None or held.high is None else (
-            f" (95 % over rows: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
+            f" (95 % over {over}: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
         )  # fmt: skip
         parts.append(f"{held_score(held)}{known} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
     return f"{'; '.join(parts)}." if len(parts) > 1 or found.few else None

@@ -109,7 +109,7 @@ class StudyResult:
         Hyperparameters that were not searched.
     channels : dict
         Channel name to ``{"rows": int, "nnz": int, "feature_dim": int, "digest": str, "origin": str}``: ``digest`` of
-        the rows as they are encoded, ``origin`` of which rows they are; ``groups`` too where a split kept them together.
+        the rows as they are encoded, ``origin`` of which rows they are; ``groups`` where a split kept some together.
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
