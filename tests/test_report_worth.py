@@ -45,7 +45,7 @@ def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said:
     ({"rows": 900, "groups": 29}, "29 groups of test rows, too few"), ({"rows": 900, "groups": 30}, ""),
 ])  # fmt: skip
 def test_a_handful_of_rows_has_no_interval(channel: dict[str, int], said: str) -> None:
-    """Nor a corrected score, nor shares of draws; the sentence and the page say why, and count groups where some are."""
+    """Nor a corrected score, nor shares of draws; the sentence and the page say why, and count groups if any."""
     result = study(64)
     result = replace(result, channels={**result.channels, "test": {**result.channels["test"], **channel}})
     found, short, page = worth(result), in_short(result) or "", build(result)
