@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fmtune.data.columns import Columns, checked, inferred, is_id
+from fmtune.data.columns import Columns, checked, inferred, is_id, times
 from fmtune.errors import DataError, UsageError
 
 N = 200
@@ -27,6 +27,17 @@ FRAME = pd.DataFrame({
     "empty": [None] * N,
     "both": [["a", "b"], ["c"]] * (N // 2),
 })  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "is_time"), [
+    ("2024-05-17", True), ("2024-05-17T09:30:00Z", True), ("2024-05-17 09:30:00+02:00", True), (None, False),
+    ("2024-13-17", False), ("17.5.2024", False), ("2024-05-17 to 2024-05-18", False), ("2024", False),
+])  # fmt: skip
+def test_times_of_a_csv_are_times(cell: str | None, is_time: bool) -> None:
+    """Text of ISO 8601 divides train from test as the same times of a Parquet file do."""
+    frame = pd.DataFrame({"seen": ["2024-05-16", cell] if cell else [None, None]})
+    assert times(frame) == (["seen"] if is_time else [])
+    assert times(pd.DataFrame({"seen": pd.to_datetime(["2024-05-16", "2024-05-17"])})) == ["seen"]
 
 
 def test_columns_are_chosen_by_what_they_hold() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def init(data: str | None, out: Path, force: bool, **given: Any) -> None:
         atomic_write(schema, (json.dumps(specs.schema(), indent=2) + "\n").encode())
     for line in answers.said():
         click.echo(line)
-    click.echo(f"study file: {out}\nnext: fmtune run {out}")
+    click.echo(f"study file: {out}\nnext: {shlex.join(['fmtune', 'run', str(out)])}")
 
 
 def _asked(answers: Answers) -> Answers:

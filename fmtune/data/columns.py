@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from fmtune.errors import DataError, UsageError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MOST_BITS = 28
 _LABELS = ("label", "rating", "target", "y", "click", "clicked", "score", "stars", "class")
 _TIME = re.compile(r"(.*_)?(time|timestamp|date|datetime)(_.*)?|.*_at", re.I)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d")
 # userId and user_id, but neither paid nor bid.
 _NAMED = re.compile(r"(?i:(.*[\W_])?((user|item|movie|product|ad)?ids?|user|item|code|zip|zipcode))|.*[a-z](Id|ID)")
 # Whole numbers that come back so often on average are names of something; fewer are quantities.
@@ -213,7 +215,21 @@ def _named_kind(what: str, distinct: int, cells: int) -> tuple[str, str]:
 def _is_time(name: str, there: pd.Series[Any]) -> bool:
     from pandas.api import types
 
-    return types.is_datetime64_any_dtype(there.dtype) or bool(_TIME.fullmatch(name) and _spread(there))
+    if types.is_datetime64_any_dtype(there.dtype) or (_TIME.fullmatch(name) and _spread(there)):
+        return True
+    # A csv's times are text, and the same times as those of the same table as Parquet.
+    return len(there) > 0 and not types.is_numeric_dtype(there.dtype) and bool(there.map(_is_iso).all())
+
+
+def _is_iso(cell: Any) -> bool:
+    """Whether a cell is a date or a time as ISO 8601 has it: ``2024-05-17``, ``2024-05-17 09:30``."""
+    if not isinstance(cell, str) or not _ISO.match(cell):
+        return isinstance(cell, date)
+    try:
+        datetime.fromisoformat(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _number_kind(name: str, there: pd.Series[Any]) -> tuple[str, str]:

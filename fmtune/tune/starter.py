@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,9 +145,10 @@ def text(answers: Answers, path: Path) -> str:
         The answers make no sound study.
     """
     assert answers.task is not None
+    own = shlex.quote(path.name)
     lines = [
-        "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {path.name}      # what a run would do",
-        f"#   fmtune run {path.name}", "",
+        "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {own}      # what a run would do",
+        f"#   fmtune run {own}", "",
         f"study_name: {_name(path.parent / answers.data)}", *_data(answers, path.parent), "",
         f"objective: {_OBJECTIVES[answers.task]}   # implies a {answers.task}", "",
         "hyperparameters:              # the same for every trial",
