@@ -377,8 +377,9 @@ def test_a_score_has_the_interval_that_the_best_trial_s_has() -> None:
 
 
 @pytest.mark.parametrize(("rows", "held"), [(5, 0.78), (30, 0.92), (200, 0.94)])
-def test_intervals_of_few_rows_are_too_narrow(rows: int, held: float) -> None:
+def test_intervals_of_few_rows_are_too_narrow(rows: int, held: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often the 95 % interval of a log loss holds what it is on very many rows."""
+    monkeypatch.setattr("fmtune.tune.selection.DRAWS", 200)
 
     def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
         x = draw.normal(size=n)
