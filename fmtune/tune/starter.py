@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from fmtune.data.columns import Columns, inferred, likely_label, times
 from fmtune.data.labels import Classes, Words, labels_of, told_apart
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
+from fmtune.tune.places import command
 from fmtune.tune.studyfile import MAX_NAME
 
 TASKS = ("regressor", "binary_classifier")
@@ -145,10 +145,9 @@ def text(answers: Answers, path: Path) -> str:
         The answers make no sound study.
     """
     assert answers.task is not None
-    own = shlex.quote(path.name)
     lines = [
-        "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {own}      # what a run would do",
-        f"#   fmtune run {own}", "",
+        "# yaml-language-server: $schema=schema.json", "#",
+        f"#   {command('plan', path.name)}      # what a run would do", f"#   {command('run', path.name)}", "",
         f"study_name: {_name(path.parent / answers.data)}", *_data(answers, path.parent), "",
         f"objective: {_OBJECTIVES[answers.task]}   # implies a {answers.task}", "",
         "hyperparameters:              # the same for every trial",
