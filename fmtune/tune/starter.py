@@ -16,6 +16,7 @@ from fmtune.data import catalog, preparation, source, tables
 from fmtune.data.cells import Float64
 from fmtune.data.columns import Columns, inferred, likely_label, times
 from fmtune.data.labels import Classes, Words, labels_of, told_apart
+from fmtune.data.split import Divider, Split
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
 from fmtune.tune.places import command
@@ -127,6 +128,9 @@ def look(answers: Answers) -> Answers:
         hint = f"the columns are {', '.join(names[:50])}"
         raise UsageError(f"the table has no column {label!r}", where=answers.data, hint=hint)
     by = answers.by or next(iter(times(frame)), None)
+    if answers.by is not None:
+        # A run would refuse what is no time, and a name that is no column.
+        Divider(Split(test=0.1, by=answers.by), answers.data).look(frame)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
     classes, labels = _labels(answers.data, label)
