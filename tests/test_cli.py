@@ -134,6 +134,8 @@ def test_status_says_how_far_each_cell_is(done: Path, shell: Shell, tmp_path: Pa
     write_study(tmp_path, SMALL.replace("small", "other"))
     none = shell("status", "study.yaml")
     assert none.code == 4 and "there is no study 'other' yet\n  hint: `fmtune run study.yaml` begins it" in none.err
+    (tmp_path / "my study.yaml").write_text((tmp_path / "study.yaml").read_text())
+    assert "hint: `fmtune run 'my study.yaml'` begins it" in shell("status", "my study.yaml").err
     (tmp_path / "elsewhere").mkdir()
     away = shell("status", str(done / "study.yaml"), folder=tmp_path / "elsewhere")
     assert away.code == 4 and f"hint: one lies in {done}/runs: run the same command in {done}\n" in away.err

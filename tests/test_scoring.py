@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
 import fmtune
@@ -94,7 +95,37 @@ def test_columns_are_kept_beside_the_scores(tmp_path: Path, capfdbinary: pytest.
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert lines == [{"id": "007", "score": 1.5}, {"id": "x, y", "score": 2.5}, {"id": None, "score": 1.5}]
     predict_file(tmp_path / "m.fm", [table], tmp_path / "o.parquet", keep=["id"])
-    assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == ["007", "x, y", ""]
+    assert pd.read_parquet(tmp_path / "o.parquet")["id"].fillna("?").tolist() == ["007", "x, y", "?"]
+
+
+def test_kept_columns_keep_their_types(tmp_path: Path) -> None:
+    """A Parquet table's ids join with the table again: numbers, times, gaps and lists are what they were."""
+    frame = pd.DataFrame({
+        "user": ["a", "b", "a"], "id": [3, 2**60, 5], "at": pd.to_datetime(["2024-05-17", None, "2024-05-18"]),
+        "size": np.array([0.1, np.nan, 2], np.float32), "tags": [["x", "y"], [], None], "ok": [True, False, None],
+    })  # fmt: skip
+    frame.to_parquet(tmp_path / "t.parquet")
+    facts = {"encoding": Encoder([OneHot("user", ("a", "b"))]).to_json()}
+    Model("regressor", 0.5, np.array([1, 2], np.float32), np.zeros((2, 0), np.float32), facts).save(tmp_path / "m.fm")
+    keep = [name for name in frame if name != "user"]
+    for out in ("o.parquet", "o.jsonl", "o.csv"):
+        predict_file(tmp_path / "m.fm", [tmp_path / "t.parquet"], tmp_path / out, keep=keep)
+    types = pyarrow.parquet.read_schema(tmp_path / "o.parquet").types
+    assert types[:5] == pyarrow.parquet.read_schema(tmp_path / "t.parquet").types[1:]
+    first, second, _ = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
+    assert first == {"id": 3, "at": "2024-05-17 00:00:00", "size": 0.1, "tags": ["x", "y"], "ok": True, "score": 1.5}
+    assert second == {"id": 2**60, "at": None, "size": None, "tags": [], "ok": False, "score": 2.5}
+    lines = (tmp_path / "o.csv").read_text().splitlines()
+    assert lines[1] == '3,2024-05-17 00:00:00,0.1,"[""x"", ""y""]",True,1.5' and lines[2] == f"{2**60},,,[],False,2.5"
+
+
+def test_ids_of_several_types_are_kept_as_text(tmp_path: Path) -> None:
+    """Where one shard has numbers and another words, Parquet has one type for both."""
+    (tmp_path / "t.jsonl").write_text('{"user": "a", "id": 7}\n{"user": "b", "id": "x"}\n{"user": "b", "id": null}\n')
+    facts = {"encoding": Encoder([OneHot("user", ("a", "b"))]).to_json()}
+    Model("regressor", 0.5, np.array([1, 2], np.float32), np.zeros((2, 0), np.float32), facts).save(tmp_path / "m.fm")
+    predict_file(tmp_path / "m.fm", [tmp_path / "t.jsonl"], tmp_path / "o.parquet", keep=["id"])
+    assert pyarrow.parquet.read_table(tmp_path / "o.parquet")["id"].to_pylist() == ["7", "x", None]
 
 
 def test_what_cannot_be_kept_is_said(folder: Path, tmp_path: Path) -> None:

@@ -66,7 +66,10 @@ def test_impossible_splits_are_refused(values: dict[str, Any], fault: str) -> No
 
 def test_times_that_are_none_are_named() -> None:
     """A column that is missing, words, and gaps."""
-    for cells, fault in ((["soon"], "cannot be read as a time"), ([None, 3.0], "is missing in some rows")):
+    for cells, fault in (
+        ([None, "2024-05-17", "17.5.2024"], "'time' is '17.5.2024', no time as ISO 8601 has it"),
+        ([None, 3.0], "is missing in some rows"),
+    ):
         with pytest.raises(DataError, match=fault):
             divided(Split(0.1, by="time"), pd.DataFrame({"time": cells}))
     with pytest.raises(DataError, match="the column 'when' is not in the table"):

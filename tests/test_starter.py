@@ -60,6 +60,30 @@ def test_a_study_of_a_table_runs(kind: str, tmp_path: Path) -> None:
         runs(spec, tmp_path)
 
 
+def test_a_log_is_divided_alike_in_every_format(tmp_path: Path) -> None:
+    """Times are text in csv and JSON lines: kinds, split and study file are those of Parquet."""
+    seen = pd.date_range("2026-03-01", periods=400, freq="h", tz="UTC")
+    frame = ratings().drop(columns="timestamp").assign(seen=seen)
+    found = []
+    for kind, write in WRITERS.items():
+        (tmp_path / kind).mkdir()
+        write(frame, tmp_path / kind / "log")
+        spec = written(tmp_path / kind, "log")
+        found.append((spec.data.split, spec.data.columns))
+    assert found[0][0]["by"] == "seen" and all(one == found[0] for one in found)
+
+
+def test_by_names_a_column_of_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a run would refuse is refused at once: times of another style, and a column that is not there."""
+    frame = ratings().assign(day="21.11.2025")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with contextlib.chdir(tmp_path):
+        for column, fault in (("day", "'day' is '21.11.2025', no time"), ("when", "'when' is not in the table")):
+            assert _code(["init", "t.csv", "--by", column]) == 3
+            assert fault in capsys.readouterr().err
+        assert not (tmp_path / "study.yaml").exists()
+
+
 def test_it_says_what_it_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Label, task, objective, how rows are divided, and each column; the file seals a tenth of the rows away."""
     ratings().assign(id=np.arange(400)).to_csv(tmp_path / "r.csv", index=False)

@@ -19,6 +19,10 @@ from fmtune.tune.storage import open_storage, open_to_read, quiet, sqlite_url, w
 from tests.unprivileged import folder, nobody
 
 ASIDE = "  hint: check the file and the place; `--fresh` starts the study anew and keeps the old file aside"
+KINDS = (
+    "  hint: use sqlite:////FOLDER/FILE.db or postgresql+psycopg://HOST/NAME; "
+    "Optuna's journals and gRPC are not read"
+)
 SERVER = "  hint: check the address, the user and the password, and that the server runs"
 
 
@@ -163,9 +167,10 @@ def test_tables_without_rows_may_be_all_that_a_killed_process_made(tmp_path: Pat
         ("postgresql+psycopg://u:s3@cret@127.0.0.1/db", "postgresql+psycopg://u:***@127.0.0.1/db",
          "it has more than one @, or one behind a ?; in a password write them as %40 and %3F", SERVER),
         ("mysql://u:s3cret@127.0.0.1/db", "mysql://u:***@127.0.0.1/db", "",
-         "  hint: the database's driver is not installed: pip install MySQLdb"),
+         "  hint: the database's driver is not installed: pip install mysqlclient"),
         ("nothing://u:s3cret@127.0.0.1/db", "nothing://u:***@127.0.0.1/db",
-         "Can't load plugin: sqlalchemy.dialects:nothing", SERVER),
+         "'nothing' is no kind of database that SQLAlchemy knows", KINDS),
+        ("journal://", "journal://", "'journal' is no kind of database that SQLAlchemy knows", KINDS),
     ],
 )  # fmt: skip
 def test_a_server_that_cannot_be_reached_is_named_without_the_password(

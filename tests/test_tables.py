@@ -21,7 +21,7 @@ from fmtune.errors import DataError
 FRAME = pd.DataFrame({"user": ["007", "NA", "é"], "n": [1, 2, 3], "x": [0.5, None, -1.0]})
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),
-    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True, date_format="iso"),
     "parquet": lambda frame, path: pyarrow.parquet.write_table(pyarrow.Table.from_pandas(frame), path),
     "arrow": lambda frame, path: pyarrow.feather.write_feather(frame, path, compression="uncompressed"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ def init(data: str | None, out: Path, force: bool, **given: Any) -> None:
     from fmtune.files import atomic_write
     from fmtune.tune import spec as specs
     from fmtune.tune import starter
+    from fmtune.tune.places import command
 
     asks = sys.stdin.isatty() and sys.stdout.isatty()
     if out.exists() and not force:
@@ -50,7 +50,7 @@ def init(data: str | None, out: Path, force: bool, **given: Any) -> None:
         atomic_write(schema, (json.dumps(specs.schema(), indent=2) + "\n").encode())
     for line in answers.said():
         click.echo(line)
-    click.echo(f"study file: {out}\nnext: {shlex.join(['fmtune', 'run', str(out)])}")
+    click.echo(f"study file: {out}\nnext: {command('run', out)}")
 
 
 def _asked(answers: Answers) -> Answers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -134,9 +133,10 @@ def best(study: Path, trial: int | None) -> None:
 
 def _best(result: StudyResult, study: Path, trial: int | None) -> None:
     from fmtune.fm.hyperparameters import PARAMETERS
+    from fmtune.tune.places import command
 
     if result.best is None:
-        raise NoTrialError("no trial is complete yet", where=str(study), hint=f"fmtune run {study}")
+        raise NoTrialError("no trial is complete yet", where=str(study), hint=command("run", study))
     complete = {t.number: t for t in result.cells[0].trials if t.state == "COMPLETE"}
     if trial is not None and trial not in complete:
         raise UsageError(f"trial {trial} is not complete", where=str(study), hint="the report lists them all")
@@ -279,6 +279,7 @@ def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool, 
     """Write a confirmed study's report, and say what came of it."""
     from fmtune.report.worth import learned_nothing
     from fmtune.screen import as_json as encoded
+    from fmtune.tune.places import command
 
     result = _result(spec)
     path = _report(result)
@@ -302,7 +303,7 @@ def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool, 
     if result.best is not None and int(found["best"]) != result.best.number:
         number = str(found["best"])
         which = [f"{path}#trial={number}"] if of_sweep else [str(spec.path), "--trial", number]
-        made = shlex.join(["fmtune", "replay", *which, "-o", f"{spec.study_name}-{number}.fm"])
+        made = command("replay", *which, "-o", f"{spec.study_name}-{number}.fm")
         click.echo(f"the study's model is still trial {result.best.number}'s; `{made}` makes that of trial {number}")
     click.echo(f"report: {path}")
 

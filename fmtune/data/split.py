@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtune.data.cells import Float64, coded, missing_column, text_of
+from fmtune.data.cells import Float64, coded, missing_column, shown, text_of
 from fmtune.data.fitting import Sample
 from fmtune.errors import DataError, UsageError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHANNELS = ("train", "test", "holdout")
 # Where a share of so many rows begins is known to a tenth of a percent.
 _TIMES = 1 << 20
+_WRITTEN = "write times as 2024-05-17 or 2024-05-17T09:30, or as numbers such as seconds"
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,11 @@ class Divider:
             try:
                 cells = pd.to_datetime(cells, utc=True, format="ISO8601").astype("datetime64[ns, UTC]").astype("int64")
             except (ValueError, TypeError) as error:
-                what = f"{self.split.by!r} cannot be read as a time: {str(error).splitlines()[0][:100]}"
-                raise DataError(what, where=self._where, hint="numbers, or times such as 2024-05-17T09:30") from error
+                read = pd.to_datetime(cells, utc=True, format="ISO8601", errors="coerce")
+                bad = cells[read.isna() & cells.notna()]
+                found = shown((bad if len(bad) else cells).iloc[0])
+                what = f"{self.split.by!r} is {found}, no time as ISO 8601 has it"
+                raise DataError(what, where=self._where, hint=_WRITTEN) from error
         times = cells.to_numpy(np.float64, na_value=np.nan)
         if np.isnan(times).any() or (times < -9e18).any():
             raise DataError(f"the time {self.split.by!r} is missing in some rows", where=self._where,

@@ -13,6 +13,7 @@ from fmtune.sagemaker.job_shape import check_shape
 from fmtune.sagemaker.tuning_export import static_of
 from fmtune.sagemaker.tuning_job import study_of
 from fmtune.tune import collect
+from fmtune.tune.places import command
 from fmtune.tune.spec import Spec
 
 _OBJECTIVES = {"regressor": "test:rmse", "binary_classifier": "test:binary_classification_cross_entropy"}
@@ -87,7 +88,7 @@ def best_of(spec: Spec, trial: int | None = None, ours: bool = False, root: Path
     result = collect.collect(spec, root)
     complete = {one.number: one for one in result.cells[0].trials if one.state == "COMPLETE"} if result.cells else {}
     if result.best is None:
-        raise NoTrialError("no trial is complete yet", where=str(spec.path), hint=f"fmtune run {spec.path}")
+        raise NoTrialError("no trial is complete yet", where=str(spec.path), hint=command("run", spec.path))
     if trial is not None and trial not in complete:
         raise UsageError(f"trial {trial} is not complete", where=str(spec.path), hint="the report lists them all")
     chosen = result.best if trial is None else complete[trial]

@@ -17,7 +17,7 @@ from fmtune.errors import StorageError
 from fmtune.fm.fit import best_epoch
 from fmtune.fm.metrics import METRICS
 from fmtune.tune.folder import folder_of
-from fmtune.tune.places import redacted
+from fmtune.tune.places import command, redacted
 from fmtune.tune.result import CellResult, StudyResult, TrialResult
 from fmtune.tune.space import canonical, difference
 from fmtune.tune.spec import Spec
@@ -148,7 +148,7 @@ def _url(spec: Spec, root: Path | None) -> str:
 
 def _open(spec: Spec, root: Path | None) -> tuple[optuna.Study, RDBStorage]:
     url = _url(spec, root)
-    hint = f"`fmtune run {spec.path}` begins it"
+    hint = f"`{command('run', spec.path)}` begins it"
     if spec.storage is None and not (folder_of(spec.study_name, root) / "study.db").exists():
         beside = spec.path.resolve().parent
         if (folder_of(spec.study_name, beside) / "study.db").exists():

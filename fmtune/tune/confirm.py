@@ -32,6 +32,7 @@ from fmtune.tune.channels import StudyData, bring
 from fmtune.tune.drawing import LEAST, Float64, Units, enough
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
+from fmtune.tune.places import command
 from fmtune.tune.selection import gaps, interval
 from fmtune.tune.sources import epochs_of
 from fmtune.tune.spec import Spec
@@ -85,7 +86,7 @@ def confirm(
                          hint="set seeds in the study file: each trial then trains so many models")  # fmt: skip
     folder = folder_of(spec.study_name, root)
     if spec.storage is None and not (folder / "study.db").exists():
-        raise StorageError(f"there is no study {spec.study_name!r} yet", hint=f"fmtune run {spec.path}")
+        raise StorageError(f"there is no study {spec.study_name!r} yet", hint=command("run", spec.path))
     # A search that is still running has no finalists yet, and must not see the holdout.
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
@@ -101,7 +102,7 @@ def _confirm(
         raise StorageError(f"study {spec.study_name!r} is being run", where=spec.study_name, hint="wait for it")
     best = _ranked(store.trials(), spec.direction)[:finalists]
     if not best:
-        raise NoTrialError("no trial is complete yet", where=spec.study_name, hint=f"fmtune run {spec.path}")
+        raise NoTrialError("no trial is complete yet", where=spec.study_name, hint=command("run", spec.path))
     numbers = [t.number for t in best]
     question = {"trials": numbers, "seeds": seeds, "values": [t.value for t in best]}
     stored = store.attrs().get("fmtune:confirmation")

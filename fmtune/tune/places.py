@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,11 @@ def ambiguous(url: str) -> str | None:
     if url.count("@") > 1 or "@" in url.partition("?")[2]:
         return "it has more than one @, or one behind a ?; in a password write them as %40 and %3F"
     return None
+
+
+def command(*words: object) -> str:
+    """Return a command of fmtune as a shell takes it: a path may hold blanks."""
+    return shlex.join(["fmtune", *map(str, words)])
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,16 @@ from fmtune.fm.model import Model
 from fmtune.fm.pack import score
 from fmtune.kernels import losses
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 STDOUT = Path("-")
 
 _PARQUET = importlib.util.find_spec("pyarrow") is not None
 
 Array = NDArray[Any]
-Columns = Mapping[str, Array]
+# Scores, and what is kept of a table as pandas has it.
+Columns = Mapping[str, "Array | pd.Series[Any]"]
 
 
 class Scored(NamedTuple):
@@ -51,7 +55,8 @@ def predict_file(
     """Score data and write a row each: ``score``, and ``predicted_label`` for a binary model.
 
     With ``level`` there are ``low`` and ``high`` too, the ends of an interval; see ``fm.draws.interval``.  ``keep``
-    names columns of the tables that are written before the scores, as text.  ``-`` is standard output, as csv.
+    names columns of the tables that are written before the scores, in their own types; a csv file's are text.  ``-``
+    is standard output, as csv.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def predict_file(
     raw = score(loaded, rows)
     scores = np.empty_like(raw)
     losses.link(losses.CODES[loaded.predictor_type], raw, scores)
-    columns: dict[str, Array] = {**_kept(data, keep), "score": scores}
+    columns: dict[str, Array | pd.Series[Any]] = {**_kept(data, keep), "score": scores}
     if loaded.predictor_type == "binary_classifier":
         columns["predicted_label"] = (scores >= np.float32(0.5)).astype(np.int8)
     if level is not None:
@@ -103,21 +108,25 @@ def _scored(model: Model, raw: Array, labels: Array | None) -> Scored:
     return Scored(len(raw), len(known), evaluate(raw[known], labels[known], model.predictor_type))
 
 
-def _kept(data: Sequence[Path], names: Sequence[str]) -> dict[str, Array]:
-    """Return columns of tables as text (rows,), what is missing empty."""
+def _kept(data: Sequence[Path], names: Sequence[str]) -> dict[str, pd.Series[Any]]:
+    """Return columns of tables (rows,) in their own types; those of a csv file, which says none, as text."""
     if clash := sorted({"score", "predicted_label", "low", "high"}.intersection(names)):
         raise UsageError(f"{clash[0]!r} is a column of the predictions", hint="rename the table's")
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for file in source.files_of(list(data)) if names else ():
+    if not names:
+        return {}
+    import pandas as pd
+
+    found: dict[str, list[pd.Series[Any]]] = {name: [] for name in names}
+    for file in source.files_of(list(data)):
         kind = source.format_of(file)
         if kind not in tables.TABLES:
             raise UsageError(f"rows ({kind}) have no columns to keep", where=str(file), hint="leave --keep out")
         for frame in tables.blocks(file, kind, names, names):
-            for name, texts in found.items():
+            for name, parts in found.items():
                 if name not in frame.columns:
                     raise missing_column(name, frame.columns, str(file))
-                texts += ["" if cell is None or cell != cell else str(cell) for cell in frame[name]]
-    return {name: np.array(texts, object) for name, texts in found.items()}
+                parts.append(frame[name])
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
 
 
 def _same_names(encoder: Encoder | None, data: Sequence[Path]) -> None:
@@ -144,9 +153,9 @@ def _jsonl(columns: Columns) -> bytes:
     return "".join(f"{{{line}}}\n" for line in lines).encode()
 
 
-def _jsons(values: Array) -> list[str]:
-    if values.dtype == object:
-        return [json.dumps(word) if word else "null" for word in values]
+def _jsons(values: Array | pd.Series[Any]) -> list[str]:
+    if not isinstance(values, np.ndarray):
+        return [json.dumps(cell, default=str) for cell in _cells(values)]
     return [word if math.isfinite(float(word)) else "null" for word in _words(values)]
 
 
@@ -155,13 +164,34 @@ def _parquet(columns: Columns) -> bytes:
     import pyarrow.parquet
 
     stream = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), stream)
+    pyarrow.parquet.write_table(pyarrow.table({name: _arrow(values) for name, values in columns.items()}), stream)
     return stream.getvalue()
 
 
-def _words(values: Array) -> list[str]:
-    """Return values as text, float32 in as few digits as give the same number again."""
-    return [str(word) for word in values.astype(str)]
+def _arrow(values: Array | pd.Series[Any]) -> Any:
+    """Return a column as Arrow has it; as text where its cells are of several types."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(values, from_pandas=True)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        return pyarrow.array([word or None for word in _words(values)])
+
+
+def _words(values: Array | pd.Series[Any]) -> list[str]:
+    """Return values as text, float32 in as few digits as give the same number again; what is missing empty."""
+    if isinstance(values, np.ndarray):
+        return [str(word) for word in values.astype(str)]
+    cells = ("" if cell is None else cell for cell in _cells(values))
+    return [json.dumps(cell) if isinstance(cell, list) else str(cell) for cell in cells]
+
+
+def _cells(values: pd.Series[Any]) -> list[Any]:
+    """Return a table's cells (rows,) as JSON has them: lists, float32 in few digits, and None for missing ones."""
+    if values.dtype.kind == "f":
+        return [float(word) if math.isfinite(float(word)) else None for word in _words(values.to_numpy())]
+    plain = [cell.tolist() if isinstance(cell, np.ndarray | np.generic) else cell for cell in values]
+    return [None if not isinstance(cell, list) and cell != cell else cell for cell in plain]
 
 
 _ENCODERS: dict[str, Callable[[Columns], bytes]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

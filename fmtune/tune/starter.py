@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,10 @@ from fmtune.data import catalog, preparation, source, tables
 from fmtune.data.cells import Float64
 from fmtune.data.columns import Columns, inferred, likely_label, times
 from fmtune.data.labels import Classes, Words, labels_of, told_apart
+from fmtune.data.split import Divider, Split
 from fmtune.errors import UsageError
 from fmtune.tune import spec as specs
+from fmtune.tune.places import command
 from fmtune.tune.studyfile import MAX_NAME
 
 TASKS = ("regressor", "binary_classifier")
@@ -127,6 +128,9 @@ def look(answers: Answers) -> Answers:
         hint = f"the columns are {', '.join(names[:50])}"
         raise UsageError(f"the table has no column {label!r}", where=answers.data, hint=hint)
     by = answers.by or next(iter(times(frame)), None)
+    if answers.by is not None:
+        # A run would refuse what is no time, and a name that is no column.
+        Divider(Split(test=0.1, by=answers.by), answers.data).look(frame)
     apart = () if by is None else (by,)
     columns, notes = inferred(Columns(label=label), frame, answers.data, apart)
     classes, labels = _labels(answers.data, label)
@@ -145,10 +149,9 @@ def text(answers: Answers, path: Path) -> str:
         The answers make no sound study.
     """
     assert answers.task is not None
-    own = shlex.quote(path.name)
     lines = [
-        "# yaml-language-server: $schema=schema.json", "#", f"#   fmtune plan {own}      # what a run would do",
-        f"#   fmtune run {own}", "",
+        "# yaml-language-server: $schema=schema.json", "#",
+        f"#   {command('plan', path.name)}      # what a run would do", f"#   {command('run', path.name)}", "",
         f"study_name: {_name(path.parent / answers.data)}", *_data(answers, path.parent), "",
         f"objective: {_OBJECTIVES[answers.task]}   # implies a {answers.task}", "",
         "hyperparameters:              # the same for every trial",

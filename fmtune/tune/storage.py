@@ -49,6 +49,10 @@ _SESSION = {
 }  # fmt: skip
 
 
+# Drivers whose package is called otherwise.
+_PACKAGES = {"psycopg": "'fmtune[postgres]'", "MySQLdb": "mysqlclient"}
+_KINDS = "use sqlite:////FOLDER/FILE.db or postgresql+psycopg://HOST/NAME; Optuna's journals and gRPC are not read"
+
 Connect = Callable[..., RDBStorage]
 
 # What a database need not be looked at for that was just made.
@@ -96,12 +100,15 @@ def open_storage(
         if "disk is full" in f"{error} {error.__cause__}":
             hint = "free some space and run the same command again: finished trials are kept"
             raise _refused(url, "no space left on the disk", hint, ResourceError) from error
+        if isinstance(error, sa.exc.NoSuchModuleError):
+            what = f"{url.partition(':')[0]!r} is no kind of database that SQLAlchemy knows"
+            raise _refused(url, what, _KINDS) from error
         for words, (age, step) in _AGES.items():
             if isinstance(error, RuntimeError) and words in str(error):
                 raise _refused(url, f"{age} version of Optuna made its tables", step) from error
         for cause in (error, error.__cause__):
             if isinstance(cause, ModuleNotFoundError):
-                package = "'fmtune[postgres]'" if cause.name == "psycopg" else cause.name
+                package = _PACKAGES.get(str(cause.name), cause.name)
                 hint = f"the database's driver is not installed: pip install {package}"
         raise StorageError(_first_line(error, url), where=redacted(url), hint=hint) from error
     return storage
