@@ -421,8 +421,9 @@ URLS: dict[str, str] = {
     "postgresql://127.0.0.1:1/x?password=c4n": "postgresql://127.0.0.1:1/x?password=***: " + AWAY + SERVER,
     "mysql+pymysql://me:c4n@127.0.0.1:1/x": "mysql+pymysql://me:***@127.0.0.1:1/x: cannot be opened: No module named "
         "'pymysql'\n  hint: the database's driver is not installed: pip install pymysql\n",
-    "nosuch://me:c4n@h/x": "nosuch://me:***@h/x: cannot be opened: Can't load plugin: sqlalchemy.dialects:nosuch\n"
-        + SERVER,
+    "nosuch://me:c4n@h/x": "nosuch://me:***@h/x: cannot be opened: 'nosuch' is no kind of database that "
+        "SQLAlchemy knows\n  hint: use sqlite:////FOLDER/FILE.db or postgresql+psycopg://HOST/NAME; Optuna's journals "
+        "and gRPC are not read\n",
     "sqlite://me:c4n@h/x": "sqlite://me:***@h/x: cannot be opened: a sqlite URL names no host\n"
         "  hint: write sqlite:////FOLDER/FILE.db\n",
     "sqlite:////nosuch/x.db": "sqlite:////nosuch/x.db: cannot be opened: there is no folder '/nosuch'\n"
