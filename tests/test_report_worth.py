@@ -47,7 +47,8 @@ def test_a_correction_that_knows_few_trials_claims_less(known: int | None, said:
 def test_a_handful_of_rows_has_no_interval(channel: dict[str, int], said: str) -> None:
     """Nor a corrected score, nor shares of draws; the sentence and the page say why, and count groups if any."""
     result = study(64)
-    result = replace(result, channels={**result.channels, "test": {**result.channels["test"], **channel}})
+    held = {**(result.holdout or {}), "groups": channel.get("groups")}
+    result = replace(result, channels={**result.channels, "test": {**result.channels["test"], **channel}}, holdout=held)
     found, short, page = worth(result), in_short(result) or "", build(result)
     assert found is not None and found.few is bool(said) and said in short
     assert (found.low is None) is (found.corrected is None) is (found.won is None) is bool(said)

@@ -15,8 +15,9 @@ from fmtune.cli.exports import export
 from fmtune.cli.models import fit, predict, serve
 from fmtune.cli.sagemaker import sagemaker
 from fmtune.cli.start import init
-from fmtune.cli.studies import best, confirm, dashboard, plan, replay, report, run, schema, status, worker
+from fmtune.cli.studies import best, dashboard, plan, report, run, schema, status, worker
 from fmtune.cli.tools import completion, doctor, explain, inspect
+from fmtune.cli.trials import confirm, replay
 
 VERBS: tuple[click.Command, ...] = (
     init, run, worker, status, best, report, confirm, dashboard, plan, replay, schema, fit, predict, serve, data,

@@ -1,4 +1,4 @@
-"""Verbs of studies: run, status, best, report, replay, confirm, dashboard, plan, schema."""
+"""Verbs of studies: run, worker, status, best, report, dashboard, plan, schema."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def run(study: Path, fresh: bool, memory: str | None, as_json: bool, report: boo
     if spec.sweep:
         if failure is not None:
             raise failure
-        path = _comparison([_result(member) for member in spec.members()], spec.study_name) if report else None
+        path = _comparison([result_of(member) for member in spec.members()], spec.study_name) if report else None
         print_json({"event": "end", "report": str(path)}) if as_json else click.echo(f"report: {path}")
         return
-    result = _result(spec)
-    path = _report(result, keep=not listener.finished) if report else None
+    result = result_of(spec)
+    path = write_report(result, keep=not listener.finished) if report else None
     if as_json:
         print_json({"event": "end", "report": path and str(path), "best": result.best and result.best.value})
     elif failure is None:
@@ -128,7 +128,7 @@ def best(study: Path, trial: int | None) -> None:
     for i, member in enumerate(study_of(study).members()):
         if i:
             click.echo("---")
-        _best(_result(member), study, trial)
+        _best(result_of(member), study, trial)
 
 
 def _best(result: StudyResult, study: Path, trial: int | None) -> None:
@@ -173,7 +173,7 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
     from fmtune.tune.gap import gaps
 
     if face == "extract":
-        _emit(json.dumps(page.extract(_page(studies[0])), indent=1), out)
+        _emit(json.dumps(page.extract(page_of(studies[0])), indent=1), out)
         return
     if studies[0].suffix == ".json":
         if (found := cuda_suite.read(studies[0])) is not None:
@@ -185,7 +185,7 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
         click.echo(place)
         return
     read = [specs.read(study) for study in studies]
-    results = [_result(member) for spec in read for member in spec.members()]
+    results = [result_of(member) for spec in read for member in spec.members()]
     if len(results) > 1:
         if face == "md":
             _emit(markdown.comparison_markdown(results, gaps(results)), out)
@@ -207,105 +207,7 @@ def report(studies: tuple[Path, ...], out: Path | None, face: str | None, png: P
     elif face is not None:
         _emit(markdown.markdown(result) if face == "md" else table.csv(result), out)
     else:
-        click.echo(_report(result, out))
-
-
-@click.command()
-@click.argument("address", metavar="STUDY|PAGE#trial=N")
-@click.option("--trial", type=int, metavar="N", help="Which trial of STUDY; a page's address names its own.")
-@click.option("-o", "--out", type=FILE, help="Write the trial's model there, as the winner's is kept.")
-@JSON
-def replay(address: str, trial: int | None, out: Path | None, as_json: bool) -> None:
-    """Train a trial again and say: identical, within tolerance, or different; exit code 1 for different.
-
-    With -o its model is written too, for predict, serve and export, unless it came out different.
-    """
-    from dataclasses import asdict
-
-    from fmtune.report import page, record
-    from fmtune.tune import replay as replays
-
-    cell = None
-    if trial is not None and "#trial=" in address:
-        raise UsageError("two trials are named", where=f"--trial {trial}", hint=f"{address} alone is enough")
-    if trial is not None and not address.endswith(".html"):
-        result = _of_file(Path(address))
-    else:
-        path, trial, cell = replays.address(address) if trial is None else (Path(address), trial, None)
-        result = record.from_json(page.extract(_page(path)))
-    found = replays.replay(result, trial, cell, out=out)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        click.echo("\n".join(found.lines))
-    sys.exit(int(found.verdict == "different"))
-
-
-def _of_file(study: Path) -> StudyResult:
-    """Return what a study file's study has come to; its data lie where the file is now."""
-    from dataclasses import replace
-
-    spec = study_of(study)
-    if spec.sweep:
-        hint = "name one by its page, which `fmtune confirm` writes: reports/NAME.html#trial=N"
-        raise UsageError("a sweep is several studies, and each has such a trial", where=str(study), hint=hint)
-    return replace(_result(spec), spec_path=str(spec.path))
-
-
-@click.command()
-@STUDY
-@click.option("--finalists", default=3, show_default=True, help="How many of the best trials.")
-@click.option("--seeds", default=10, show_default=True, help="New seeds for each.")
-@click.option("--again", is_flag=True, help="Open the holdout although it was opened for this trial.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def confirm(study: Path, finalists: int, seeds: int, again: bool, as_json: bool) -> None:
-    """Train the finalists again under more seeds, say whether they differ, and open the holdout once.
-
-    The holdout's openings are counted, and the report shows them.  Of a sweep, each study is confirmed.
-    """
-    from fmtune.tune import confirm as confirming
-
-    spec = study_of(study)
-    for member in spec.members():
-        found = confirming.confirm(
-            member, finalists=finalists, seeds=seeds, again=again, say=lambda text: click.echo(text, err=True)
-        )
-        if spec.sweep and not as_json:
-            click.echo(f"{member.study_name}:")
-        _confirmed(member, found, seeds, as_json, bool(spec.sweep))
-
-
-def _confirmed(spec: Spec, found: Mapping[str, Any], seeds: int, as_json: bool, of_sweep: bool) -> None:
-    """Write a confirmed study's report, and say what came of it."""
-    from fmtune.report.worth import learned_nothing
-    from fmtune.screen import as_json as encoded
-    from fmtune.tune.places import command
-
-    result = _result(spec)
-    path = _report(result)
-    if as_json:
-        click.echo(encoded({"study_name": spec.study_name, **found}))
-        return
-    for number, score in found["scores"].items():
-        if score["mean"] is None:
-            continue  # its sentence follows
-        click.echo(f"trial {number}: {spec.objective} {score['mean']:.6g} +- {score['sd']:.2g} over {seeds} seeds")
-    for sentence in found["sentences"]:
-        click.echo(sentence)
-    if said := learned_nothing(result):
-        click.echo(said)
-    if found["holdout"]:
-        held = found["holdout"]
-        opened = "once" if held["opened"] == 1 else f"{held['opened']} times"
-        trial = f"trial {found['best']} on the sealed holdout"
-        over = f"over {held['seeds']} seeds" if "seeds" in held else "over seeds"
-        click.echo(f"{trial}: {held['score']:.6g} +- {held['sd']:.2g} {over}{_over_rows(held)} (opened {opened})")
-    if result.best is not None and int(found["best"]) != result.best.number:
-        number = str(found["best"])
-        which = [f"{path}#trial={number}"] if of_sweep else [str(spec.path), "--trial", number]
-        made = command("replay", *which, "-o", f"{spec.study_name}-{number}.fm")
-        click.echo(f"the study's model is still trial {result.best.number}'s; `{made}` makes that of trial {number}")
-    click.echo(f"report: {path}")
+        click.echo(write_report(result, out))
 
 
 @click.command()
@@ -358,13 +260,13 @@ def schema() -> None:
     click.echo(json.dumps(specs.schema(), indent=2))
 
 
-def _result(spec: Spec) -> StudyResult:
+def result_of(spec: Spec) -> StudyResult:
     from fmtune.tune.collect import collect
 
     return collect(spec)
 
 
-def _report(result: StudyResult, out: Path | None = None, keep: bool = False) -> Path:
+def write_report(result: StudyResult, out: Path | None = None, keep: bool = False) -> Path:
     """Write a study's page; with ``keep``, one that was written after the study's end stays."""
     path = out or Path("reports") / f"{result.study_name}.html"
     if keep and result.finished and path.exists() and path.stat().st_mtime > _seconds(result.finished):
@@ -406,14 +308,15 @@ def _verdict(result: StudyResult, ran: bool) -> None:
     if result.holdout:
         opened = result.holdout["opened"]
         times = "once" if opened == 1 else f"{opened} times"
-        click.echo(f"sealed holdout: {result.holdout['score']:.6g}{_over_rows(result.holdout)} (opened {times})")
+        click.echo(f"sealed holdout: {result.holdout['score']:.6g}{over_rows(result.holdout)} (opened {times})")
     click.echo(f"model: {result.model_path}")
 
 
-def _over_rows(held: Mapping[str, Any]) -> str:
+def over_rows(held: Mapping[str, Any]) -> str:
     """Return the interval of a score on the holdout, where it has one."""
     low, high = held.get("low"), held.get("high")
-    return "" if low is None or high is None else f", 95 % over rows {low:.3g} to {high:.3g}"
+    over = "groups of rows" if held.get("groups") else "rows"
+    return "" if low is None or high is None else f", 95 % over {over} {low:.3g} to {high:.3g}"
 
 
 def _ended(cell: CellResult) -> dict[str, int]:
@@ -439,7 +342,7 @@ def _scalar(value: Any) -> str:
     return value if isinstance(value, str) else as_json(value)
 
 
-def _page(path: Path) -> str:
+def page_of(path: Path) -> str:
     """Return a page's text."""
     try:
         return path.read_text(encoding="utf-8")

@@ -301,25 +301,36 @@ def _metrics(values: Mapping[str, Any] | None) -> dict[str, str]:
     return {words.metric(str(name)): words.score(value) for name, value in (values or {}).items()}
 
 
-def _rungs(result: StudyResult, found: Worth) -> list[tuple[str, str, str, int | None, bool]]:
-    """Return the rungs from the score as found to the holdout: what, score, interval, rows, whether to quote it."""
-    test, sealed = _rows_of(result, "test"), _rows_of(result, "holdout")
+class _Rung(NamedTuple):
+    """A form of the score: what it is, how large, its interval and what that draws, of how many rows; to be quoted?"""
+
+    what: str
+    score: str
+    ends: str
+    over: str
+    rows: int | None
+    quote: bool = False
+
+
+def _rungs(result: StudyResult, found: Worth) -> list[_Rung]:
+    """Return the rungs from the score as found to the holdout, of which the last is to be quoted."""
+    test, sealed = found.rows or _rows_of(result, "test"), _rows_of(result, "holdout")
     tried = len(result.cells[0].trials)
     scored = f", {found.among:,} with a score" if found.among < tried else ""
-    rungs = [(f"as selected on test, the best of {words.count(tried, 'trial')}{scored}", words.score(found.naive),
-              _ends(found.low, found.high), found.rows or test)]  # fmt: skip
+    rungs = [_Rung(f"as selected on test, the best of {words.count(tried, 'trial')}{scored}", words.score(found.naive),
+                   _ends(found.low, found.high), found.over, test)]  # fmt: skip
     if found.corrected is not None:
         partly = "" if found.known >= found.among else "in part "
         what = f"{partly}corrected for the picking, by draws of rows alone"
-        rungs.append((what, words.score(found.corrected), "", found.rows or test))
+        rungs.append(_Rung(what, words.score(found.corrected), "", "", test))
     if found.own is not None:
-        rungs.append((f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", test))
+        rungs.append(_Rung(f"on test over {words.count(found.seeds, 'new seed')}", found.own.score, "", "", test))
     for held, what in ((found.sealed, "the model itself"), (found.confirmed, f"over {_seeds(found)} new seeds")):
         if held is not None:
             whose = "" if held.trial in (None, found.trial) else f", trial {held.trial}"
             ends = _ends(held.low, held.high)
-            rungs.append((f"on the sealed holdout, {what}{whose}", held_score(held), ends, sealed))
-    return [(*rung, place == len(rungs) - 1) for place, rung in enumerate(rungs)]
+            rungs.append(_Rung(f"on the sealed holdout, {what}{whose}", held_score(held), ends, held.over, sealed))
+    return [*rungs[:-1], rungs[-1]._replace(quote=True)]
 
 
 def _seeds(found: Worth) -> int:

@@ -17,6 +17,7 @@ from fmtune.report.summary import best, complete, sign
 from fmtune.tune.drawing import LEAST
 from fmtune.tune.result import StudyResult
 
+OVER_ROWS, OVER_GROUPS = "rows", "groups of rows"
 _MORE = re.compile(r"about ([\d,]{1,12}) more seed")
 
 
@@ -59,6 +60,12 @@ class Holdout(NamedTuple):
     low: float | None = None
     high: float | None = None
     seeds: int | None = None  # over how many it is a mean
+    groups: int | None = None  # of its rows, where they were drawn together
+
+    @property
+    def over(self) -> str:
+        """What its interval draws."""
+        return OVER_ROWS if self.groups is None else OVER_GROUPS
 
 
 class Worth(NamedTuple):
@@ -84,6 +91,11 @@ class Worth(NamedTuple):
     outdated: bool  # a confirmation there is, but without this winner
     sealed: Holdout | None  # the winner's model
     confirmed: Holdout | None  # the confirmation's best, over its seeds
+
+    @property
+    def over(self) -> str:
+        """What its interval and its correction draw."""
+        return OVER_ROWS if self.groups is None else OVER_GROUPS
 
     @property
     def own(self) -> Finalist | None:
@@ -171,10 +183,10 @@ def in_short(result: StudyResult) -> str | None:
     if found.own is not None:
         parts.append(f"{found.own.score} over {words.count(found.seeds, 'seed')}" if found.own.mean is not None else
                      f"diverged under some of {words.count(found.seeds, 'other seed')}")  # fmt: skip
-    held, over = found.confirmed or found.sealed, "rows" if found.groups is None else "groups of rows"
+    held = found.confirmed or found.sealed
     if held is not None:
         known = "" if held.low is None or held.high is None else (
-            f" (95 % over {over}: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
+            f" (95 % over {held.over}: {words.score(held.low, 3)} to {words.score(held.high, 3)})"
         )  # fmt: skip
         parts.append(f"{held_score(held)}{known} on the sealed holdout{_whose(held, found)}, {opened(held.opened)}")
     return f"{'; '.join(parts)}." if len(parts) > 1 or found.few else None
@@ -270,7 +282,8 @@ def _holdout(raw: Any) -> Holdout | None:
         return None
     low, high = _real(found.get("low")), _real(found.get("high"))
     opened, seeds = _whole(found.get("opened")) or 0, _whole(found.get("seeds"))
-    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), opened, low, high, seeds)
+    groups = _whole(found.get("groups"))
+    return Holdout(_whole(found.get("trial")), score, _real(found.get("sd")), opened, low, high, seeds, groups)
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

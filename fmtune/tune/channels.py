@@ -24,6 +24,7 @@ from fmtune.errors import DataError, UsageError
 from fmtune.fm.fit import Channels
 from fmtune.fm.groups import Groups
 from fmtune.rows import Float32, Rows
+from fmtune.tune.drawing import groups_of
 from fmtune.tune.spec import Spec
 
 
@@ -110,7 +111,7 @@ def bring(spec: Spec, progress: Progress | None = None) -> StudyData:
         name: {
             "rows": r.n, "nnz": r.nnz, "feature_dim": r.feature_dim, "digest": r.digest(), "layout": r.layout,
             "origin": _origin(spec, name, r),
-            **({"groups": int(units[name].max()) + 1} if name in units else {}),
+            **({"groups": groups_of(units[name])} if name in units else {}),
         } for name, r in present.items()
     }  # fmt: skip
     _tell_apart(stats)

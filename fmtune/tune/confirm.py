@@ -29,7 +29,7 @@ from fmtune.tune import devices
 from fmtune.tune.admission import refuse_another
 from fmtune.tune.amount import size
 from fmtune.tune.channels import StudyData, bring
-from fmtune.tune.drawing import LEAST, Float64, Units, enough
+from fmtune.tune.drawing import LEAST, Float64, Units, enough, groups_of
 from fmtune.tune.driver import seeds_of
 from fmtune.tune.folder import exclusive, folder_of
 from fmtune.tune.places import command
@@ -68,7 +68,8 @@ def confirm(
         ``seeds``; ``looks``, how often these trials were compared; ``rows``; ``scores`` (trial to its mean test score
         and its standard deviation over seeds, None where it diverged under some: it is then in no pair);
         ``best``; ``sentences``; ``pairs`` (against the best: difference, low, high, verdict); ``holdout`` (trial,
-        score, sd, seeds, low, high over rows, opened) or None.  It is stored with the study, so that a report shows it.
+        score, sd, seeds, opened, low and high over its rows, or over as many ``groups`` of them) or None.  It is stored
+        with the study, so that a report shows it.
 
     Raises
     ------
@@ -241,7 +242,7 @@ def _pair(
     half = float(_half(own, rows, seeds))
     low, high = gap - half, gap + half
     margin = EQUAL * abs(float(each[best].mean()))
-    of = "" if units is None else f" of {int(units.max()) + 1:,} groups"
+    of = "" if units is None else f" of {groups_of(units):,} groups"
     basis = f"paired, {len(labels):,} rows{of} x {seeds} seeds"
     by = f"{_interval(low, high)} (95 %, {basis})"
     if -margin <= low and high <= margin:
@@ -315,4 +316,5 @@ def _opened(store: Store, pack: Trainer, number: int, data: StudyData, spec: Spe
     store.set_attrs({"fmtune:holdout": {**before, "opened": opened}})
     low, high = interval(spec.metric, scores, labels, spec.seed, data.held) or (None, None)
     return {"trial": number, "score": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
-            "seeds": len(values), "low": low, "high": high, "opened": opened}  # fmt: skip
+            "seeds": len(values), "low": low, "high": high, "groups": groups_of(data.held),
+            "opened": opened}  # fmt: skip

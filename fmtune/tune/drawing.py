@@ -19,9 +19,15 @@ LEAST = 30
 """Rows, or groups of them, below which drawing says too little for an interval or a verdict."""
 
 
+def groups_of(units: Units | None) -> int | None:
+    """Return how many groups there are, None where each row is one of its own."""
+    return None if units is None else int(units.max(initial=-1)) + 1
+
+
 def enough(n: int, units: Units | None = None) -> bool:
     """Whether there are ``LEAST`` rows, or groups of them, to draw from."""
-    return (n if units is None else int(units.max(initial=-1)) + 1) >= LEAST
+    groups = groups_of(units)
+    return (n if groups is None else groups) >= LEAST
 
 
 def shares(n: int, units: Units | None, draws: int, seed: int, block: int = 50) -> Iterator[Float64]:
@@ -37,7 +43,8 @@ def shares(n: int, units: Units | None, draws: int, seed: int, block: int = 50) 
         How many in all; the same seed draws the same.
     """
     rng = np.random.default_rng(seed)
-    count = n if units is None else int(units.max(initial=-1)) + 1
+    groups = groups_of(units)
+    count = n if groups is None else groups
     for start in range(0, draws, block):
         picks = rng.integers(0, count, (min(block, draws - start), count))
         times = np.stack([np.bincount(one, minlength=count) for one in picks]).astype(np.float64)

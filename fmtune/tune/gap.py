@@ -43,7 +43,8 @@ def gaps(results: Sequence[StudyResult], root: Path | None = None) -> list[dict[
     if labels is None or (ours := _scores(best, metric, labels, root)) is None:
         return unknown
     # Groups that only one of the studies kept together are drawn together for both.
-    units = next((found for r in same if (found := _stored(r, UNITS, root)) is not None), None)
+    kept = (_stored(r, UNITS, root) for r in same)
+    units = next((found for found in kept if found is not None and len(found) == len(labels)), None)
     theirs = {id(r): _scores(r, metric, labels, root) for r in same if r is not best}
     measured = [
         difference(metric, ours, scores, labels, units) if (scores := theirs.get(id(r))) is not None else None

@@ -113,8 +113,9 @@ class StudyResult:
     data : str
         The dataset card or the paths, in words.
     holdout : dict or None
-        ``{"score": float, "metrics": {...}, "low": float, "high": float, "opened": int, "trial": int}`` when the
-        study has a sealed holdout; ``low`` and ``high`` are None below 30 rows.
+        ``{"score": float, "metrics": {...}, "low": float, "high": float, "groups": int, "opened": int, "trial": int}``
+        when the study has a sealed holdout; ``low`` and ``high`` are None below 30 rows or groups, ``groups`` where
+        rows were drawn.
     selection : dict or None
         What the choice among the finalists is worth: ``naive``, ``corrected``, ``low``, ``high``, ``wins``, ``curve``,
         ``draws``, ``rows``, as ``fmtune.tune.selection.honest`` gives it.

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fmtune.files import atomic_write
 from fmtune.fm.metrics import METRICS, Array, row_losses
-from fmtune.tune.drawing import Float64, Units, enough, shares
+from fmtune.tune.drawing import Float64, Units, enough, groups_of, shares
 
 DRAWS = 1000
 
@@ -267,7 +267,7 @@ def honest(
     best = int(np.argmin(sign * found))
     numbers = list(finalists)
     low, high = np.quantile(inside[:, best], [0.025, 0.975])
-    shares = np.bincount(chosen, minlength=len(numbers)) / len(chosen)
+    won = np.bincount(chosen, minlength=len(numbers)) / len(chosen)
     values = dict(zip(numbers, found.tolist(), strict=True))
 
     def corrected(lead: int, picks: NDArray[np.int64]) -> float:
@@ -284,8 +284,8 @@ def honest(
     return {
         "curve": curve, "naive": float(found[best]), "corrected": corrected(best, chosen),
         "low": float(low), "high": float(high), "among": len(numbers), "draws": len(chosen),
-        "rows": len(labels), "groups": None if units is None else int(units.max()) + 1, "trial": numbers[best],
-        "wins": {str(n): round(float(s), 4) for n, s in zip(numbers, shares, strict=True) if s > 0},
+        "rows": len(labels), "groups": groups_of(units), "trial": numbers[best],
+        "wins": {str(n): round(float(s), 4) for n, s in zip(numbers, won, strict=True) if s > 0},
     }  # fmt: skip
 
 

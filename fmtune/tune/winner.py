@@ -29,6 +29,7 @@ from fmtune.tune.again import AgainSource
 from fmtune.tune.baseline import baseline
 from fmtune.tune.budget import PLACES
 from fmtune.tune.channels import StudyData
+from fmtune.tune.drawing import groups_of
 from fmtune.tune.driver import Driver
 from fmtune.tune.explained import explained
 from fmtune.tune.importance import importance
@@ -228,8 +229,8 @@ class Winner:
         metrics = evaluate(raw, rows.labels, self._spec.predictor_type)
         ends = interval(self._spec.metric, raw[None], rows.labels, self._spec.seed, data.held)
         low, high = ends or (None, None)
-        held = {"score": metrics[self._spec.metric], "metrics": metrics, "low": low, "high": high, "opened": opened,
-                "trial": trial}  # fmt: skip
+        held = {"score": metrics[self._spec.metric], "metrics": metrics, "low": low, "high": high,
+                "groups": groups_of(data.held), "opened": opened, "trial": trial}  # fmt: skip
         store.set_attrs({"fmtune:holdout": held})
         return held
 
