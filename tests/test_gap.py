@@ -62,6 +62,15 @@ def test_what_is_not_known_is_none(tmp_path: Path) -> None:
     assert gaps([replace(one, cells=()), replace(two, cells=())], tmp_path) == [None, None]
 
 
+def test_groups_of_other_rows_are_none_of_these(tmp_path: Path) -> None:
+    """Groups that fit are drawn together, which changes the interval; those of a study that had other rows are not."""
+    one, two = made(tmp_path, "one", GOOD[None]), made(tmp_path, "two", WORSE[None])
+    single = gaps([one, two], tmp_path)
+    for count, same in ((4000, False), (17, True)):
+        np.save(tmp_path / "runs/one/finalists/units.npy", np.arange(count) % 40)
+        assert (gaps([one, two], tmp_path) == single) is same
+
+
 def test_a_handful_of_rows_has_no_gap(tmp_path: Path) -> None:
     """Below 30 test rows their draws say too little of other rows."""
     for rows, known in ((29, False), (30, True)):

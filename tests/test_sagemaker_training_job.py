@@ -90,6 +90,19 @@ def test_the_best_trial_is_a_training_job_again(tmp_path):
         best_of(spec, 7, root=tmp_path)
 
 
+@compiled
+def test_a_trial_that_patience_ended_is_a_job_of_its_best_epoch(tmp_path):
+    """SageMaker stops at no best epoch: the job has as many as the trial's model took."""
+    write_data(tmp_path, 200)
+    text = import_training_job(dump(tmp_path / "job.json", JOB), data=".").replace("n_trials: 100", "n_trials: 1")
+    text = text.replace("./train", "train.npz").replace("./test", "test.npz")
+    (tmp_path / "study.yaml").write_text(re.sub("epochs: .*", "epochs: 400\n  patience: 1", text))
+    spec = read(tmp_path / "study.yaml")
+    trial = studies.run(spec, root=tmp_path).best_trial
+    assert trial.user_attrs["best_epoch"] < len(trial.intermediate_values) < 400
+    assert best_of(spec, root=tmp_path)["epochs"] == str(trial.user_attrs["best_epoch"])
+
+
 def test_what_only_an_image_of_fmtunes_can_do_is_said_or_kept():
     """SageMaker's own has no optimizer but Adam, and takes the rows as they lie."""
     values = {"optimizer": "adagrad", "use_bias": False, "clip_gradient": None, "positive_weight": 2.0}
